@@ -1,0 +1,309 @@
+"""`status`, `explain`, `quarantine` and `validate`: looking at what is known."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mautic_sync.cli.common import (
+    ConfigOption,
+    JsonOption,
+    WaitOption,
+    console,
+    open_store,
+    print_json,
+    read_mappings,
+    read_settings,
+)
+from mautic_sync.cli.passes import change_as_json, describe_change, parse_moment, started
+from mautic_sync.domain.validation import normalise_address
+from mautic_sync.errors import ConfigError, MauticSyncError, StopError
+from mautic_sync.pipeline import pull
+from mautic_sync.pipeline.explain import explain_person
+from mautic_sync.pipeline.run import all_kinds, connect_zerobounce, iso, outcome
+from mautic_sync.pipeline.validate import OUTCOME_WORDS, credits_left, keep_answer
+from mautic_sync.store import changes, notes, people, runs, verdicts
+
+RUNS_SHOWN = 10
+
+
+def register(app: typer.Typer) -> None:
+    app.command("status")(status_command)
+    app.command("explain")(explain_command)
+    app.command("quarantine")(quarantine_command)
+    app.command("validate")(validate_command)
+
+
+def status_command(
+    run_id: Annotated[str | None, typer.Argument(help="Show the changes of this run.", metavar="RUN")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The last runs, how far everything was read, what is pending, and the credits that are left."""
+    settings = read_settings(config)
+    engine = open_store(settings)
+    if run_id is not None:
+        with engine.begin() as connection:
+            rows = changes.listed(
+                connection,
+                [changes.PLANNED, changes.SENT, changes.DOUBTFUL, changes.SETTLED, changes.REFUSED],
+                run_id=run_id,
+            )
+            if not rows and run_id not in {row["id"] for row in runs.last_runs(connection, 1000)}:
+                msg = f"there is no run {run_id}; `mautic-sync status` lists the last ones"
+                raise ConfigError(msg)
+        document: dict[str, Any] = {"run_id": run_id, "changes": [change_as_json(row) for row in rows]}
+        if as_json:
+            print_json(document)
+        else:
+            _show_changes(console(), document)
+        return
+    credits_now = _credits(settings)
+    with engine.begin() as connection:
+        document = {
+            "mautic": notes.get(connection, pull.INSTANCE),
+            "kinds": all_kinds(people.count_by_kind(connection)),
+            "runs": [
+                {
+                    "run_id": row["id"],
+                    "command": row["command"],
+                    "started_at": iso(row["started_at"]),
+                    "ended_at": iso(row["ended_at"]) if row["ended_at"] else None,
+                    "exit_code": row["exit_code"],
+                    "summary": row["summary"],
+                }
+                for row in runs.last_runs(connection, RUNS_SHOWN)
+            ],
+            "cursors": runs.all_cursors(connection),
+            "pending": runs.pending_counts(connection),
+            "quarantined": len(runs.in_quarantine(connection)),
+            "failed": len(changes.refused_persons(connection)),
+            "credits": credits_now,
+        }
+    if as_json:
+        print_json(document)
+    else:
+        _show_status(console(), document)
+
+
+def _credits(settings: Any) -> int | None:
+    """What ZeroBounce says is left; None without a key or an answer: looking must not fail."""
+    try:
+        zerobounce = connect_zerobounce(settings, "status")
+        if zerobounce is None:
+            return None
+        with closing(zerobounce):
+            return zerobounce.credits()
+    except MauticSyncError:
+        return None
+
+
+def _show_status(out: Console, document: dict[str, Any]) -> None:
+    kinds = document["kinds"]
+    out.print(f"Mautic: {document['mautic'] or 'not met yet; run `mautic-sync plan`'}")
+    out.print(f"{kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
+    pending = ", ".join(f"{count} {state}" for state, count in document["pending"].items())
+    out.print(
+        f"Pending: {pending or 'nothing'}. In quarantine: {document['quarantined']}. Failed: {document['failed']}."
+    )
+    if document["credits"] is not None:
+        out.print(f"ZeroBounce credits left: {document['credits']}")
+    table = Table("run", "command", "started", "exit", "read", "written", box=None, pad_edge=False)
+    for row in document["runs"]:
+        summary = row["summary"] or {}
+        table.add_row(
+            row["run_id"],
+            row["command"],
+            row["started_at"],
+            "running or killed" if row["exit_code"] is None else str(row["exit_code"]),
+            str(summary.get("pulled", {}).get("contacts", "")),
+            str(summary.get("pushed", {}).get("stages", "")),
+        )
+    out.print(table)
+
+
+def _show_changes(out: Console, document: dict[str, Any]) -> None:
+    table = Table("contact", "old → new", "state", "why", box=None, pad_edge=False)
+    for row in document["changes"]:
+        table.add_row(str(row["contact"]), escape(describe_change(row)), row["state"], escape(row["reason"]))
+    out.print(table)
+
+
+def explain_command(
+    who: Annotated[str, typer.Argument(help="Mautic id, or e-mail address.", metavar="ID or EMAIL")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="Decide as of this day or time (ISO 8601).")] = None,
+) -> None:
+    """Why a contact is what it is: the rules, the evidence, the verdict, the last write."""
+    settings = read_settings(config)
+    mappings = read_mappings(settings)
+    engine = open_store(settings)
+    moment = parse_moment(as_of) if as_of is not None else int(time.time())
+    mautic_id = int(who) if who.isdigit() else None
+    with engine.begin() as connection:
+        found = people.find_person(connection, mautic_id, None if mautic_id is not None else normalise_address(who))
+        if not found:
+            msg = "nobody in the store has this id or address; read Mautic first with `mautic-sync plan`"
+            raise StopError(msg)
+        documents = [
+            explain_person(connection, person_id, settings, mappings, moment) for person_id in sorted(set(found))
+        ]
+    if as_json:
+        document = documents[0]
+        if len(documents) > 1:
+            document["others_with_this_address"] = [other["id"] for other in documents[1:]]
+        print_json(document)
+        return
+    for document in documents:
+        _show_explanation(console(), document)
+
+
+def _show_explanation(out: Console, document: dict[str, Any]) -> None:
+    out.print(f"Contact {document['id']}: {document['kind']}, stage {document['stage']}")
+    out.print(escape(f"  {document['reason']}"))
+    if document["waiting"]:
+        out.print("  waiting for a verdict about the address")
+    if document["in_mautic"]["stage"] != document["stage"]:
+        out.print(
+            escape(f"  in Mautic now: {document['in_mautic']['stage'] or 'no stage'} {document['left_alone']}".rstrip())
+        )
+    out.print("Rules, from top to bottom:")
+    for stage in document["rules"]:
+        out.print(f"  {stage['stage']} ({stage['kind']})" + ("" if stage["when"] else ": everybody else"))
+        if stage["when"]:
+            _show_trace(out, stage["when"], 2)
+    verdict = document["verdict"]
+    if verdict["status"]:
+        said = "/".join(filter(None, (verdict["status"], verdict["sub_status"])))
+        out.print(f"Verdict: {verdict['outcome']} ({said}), {verdict['at']}")
+    else:
+        out.print(f"Verdict: {verdict['outcome']}")
+    points = document["points"]
+    out.print(f"Score {points['score']} (ours), points {points['mautic']} (Mautic's total)")
+    identity = document["identity"]
+    if identity["former_ids"]:
+        out.print(f"Former Mautic ids: {', '.join(map(str, identity['former_ids']))}")
+    for act in document["activity"]:
+        out.print(escape(f"  {act['at']}  {act['type']}  {act['what']}"))
+    if document["last_write"]:
+        write = document["last_write"]
+        out.print(escape(f"Last write: {describe_change(write)} ({write['state']})"))
+
+
+def _show_trace(out: Console, trace: dict[str, Any], depth: int) -> None:
+    mark = "[green]✓[/green]" if trace["holds"] else "[red]✗[/red]"
+    out.print("  " * depth + f"{mark} {escape(trace['text'])}")
+    for child in trace.get("children", ()):
+        _show_trace(out, child, depth + 1)
+
+
+def quarantine_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Input that could not be used, and writes that Mautic refused. `retry` tries both again."""
+    settings = read_settings(config)
+    engine = open_store(settings)
+    with engine.begin() as connection:
+        held = runs.in_quarantine(connection)
+        refused = changes.refused_persons(connection)
+        numbers = people.current_ids(connection, list(refused))
+    document = {
+        "quarantined": [
+            {
+                "source": row["source"],
+                "key": row["key"],
+                "reason": row["reason"],
+                "first_at": iso(row["first_at"]),
+                "last_at": iso(row["last_at"]),
+                "excerpt": row["excerpt"],
+            }
+            for row in held
+        ],
+        "failed": [
+            {
+                "contact": numbers.get(person_id),
+                "target": row.target,
+                "new": orjson.loads(row.new),
+                "error": row.error,
+            }
+            for person_id, row in refused.items()
+        ],
+    }
+    if as_json:
+        print_json(document)
+        return
+    out = console()
+    if not held and not refused:
+        out.print("Nothing is held back.")
+    for entry in document["quarantined"]:
+        out.print(escape(f"{entry['source']} {entry['key']}: {entry['reason']} (since {entry['first_at']})"))
+    for entry in document["failed"]:
+        out.print(
+            escape(f"contact {entry['contact']}: {describe_change({'old': {}, **entry})} failed: {entry['error']}")
+        )
+    if held or refused:
+        out.print("Try again with `mautic-sync retry`.")
+
+
+def validate_command(
+    addresses: Annotated[list[str], typer.Argument(help="Addresses.", metavar="EMAIL")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    wait: WaitOption = 0,
+) -> None:
+    """One verdict by hand for each address: from what is held where that is fresh, else for a credit."""
+    settings = read_settings(config)
+    documents: list[dict[str, Any]] = []
+    with started(settings, "validate", wait=wait) as run:
+        rules = run.mappings.validation
+        for text in addresses:
+            address = normalise_address(text)
+            if address is None:
+                documents.append(_verdict_row(text, "reject", "invalid", "failed_syntax_check", "", "syntax", None))
+                continue
+            with run.engine.begin() as connection:
+                known = verdicts.get_verdict(connection, address)
+                budget = credits_left(run, connection)
+            source = "cache"
+            if known is None or not rules.is_fresh(known, run.now):
+                if run.zerobounce is None:
+                    msg = "zerobounce.api_key is not set: there is nobody to ask"
+                    raise ConfigError(msg)
+                if budget < 1:
+                    msg = "the budget of credits is used up; raise zerobounce.max_credits_per_day or wait"
+                    raise StopError(msg)
+                known = keep_answer(run, address, run.zerobounce.validate(address))
+                source = "zerobounce"
+            word = OUTCOME_WORDS[rules.policy(known.status, known.sub_status)[0]]
+            documents.append(
+                _verdict_row(address, word, known.status, known.sub_status, known.did_you_mean, source, known.at)
+            )
+        code = outcome(run.counts)
+    if as_json:
+        print_json({"verdicts": documents, "credits": run.counts.credits})
+    else:
+        for row in documents:
+            said = "/".join(filter(None, (row["status"], row["sub_status"])))
+            hint = f", did you mean {row['did_you_mean']}?" if row["did_you_mean"] else ""
+            print(f"{row['address']}: {row['outcome']} ({said}, {row['source']}){hint}")
+    raise typer.Exit(code)
+
+
+def _verdict_row(
+    address: str, word: str, status: str, sub_status: str, did_you_mean: str, source: str, at: int | None
+) -> dict[str, Any]:
+    return {
+        "address": address,
+        "outcome": word,
+        "status": status,
+        "sub_status": sub_status,
+        "did_you_mean": did_you_mean,
+        "source": source,
+        "at": iso(at) if at is not None else None,
+    }

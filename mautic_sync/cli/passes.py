@@ -1,0 +1,249 @@
+"""`plan`, `sync` and `retry`: the passes over everybody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import structlog
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mautic_sync.cli.common import (
+    ConfigOption,
+    JsonOption,
+    WaitOption,
+    console,
+    observer,
+    open_store,
+    print_json,
+    read_mappings,
+    read_settings,
+)
+from mautic_sync.errors import ConfigError
+from mautic_sync.mautic import contacts as mautic_contacts
+from mautic_sync.pipeline import forecast, pull
+from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, plan_totals, summary, sync
+from mautic_sync.settings import Settings
+from mautic_sync.store import changes, people, runs
+
+PLAN_ROWS = 50
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan")(plan_command)
+    app.command("sync")(sync_command)
+    app.command("retry")(retry_command)
+
+
+@contextmanager
+def started(settings: Settings, command: str, *, wait: float = 0, with_actions: bool = False) -> Iterator[Run]:
+    """A run of this command, its id on every log line."""
+    mappings = read_mappings(settings)
+    engine = open_store(settings)
+    try:
+        with opened_run(
+            settings,
+            mappings,
+            engine,
+            command=command,
+            now=int(time.time()),
+            wait=wait,
+            tell=observer(),
+            with_actions=with_actions,
+        ) as run:
+            structlog.contextvars.bind_contextvars(run=run.id)
+            yield run
+    finally:
+        structlog.contextvars.clear_contextvars()
+        engine.dispose()
+
+
+def plan_command(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many changes to show.")] = PLAN_ROWS,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="Decide as of this day or time (ISO 8601).")] = None,
+    adopt: Annotated[bool, typer.Option("--adopt", help="This store's Mautic has moved to another address.")] = False,
+    wait: WaitOption = 0,
+) -> None:
+    """Show what a sync would change. Writes nothing to Mautic and spends no credit."""
+    settings = read_settings(config)
+    moment = parse_moment(as_of) if as_of is not None else None
+    with started(settings, "plan", wait=wait) as run:
+        document = make_plan(run, limit, moment, adopt=adopt)
+    if as_json:
+        print_json(document)
+    else:
+        show_plan(console(), document)
+    raise typer.Exit(outcome(run.counts))
+
+
+def make_plan(run: Run, limit: int, moment: int | None, *, adopt: bool = False) -> dict[str, Any]:
+    """The document of `plan --json`."""
+    plan_id = plan_only(run, Options(adopt=adopt))
+    if moment is not None:
+        return {"plan_id": None, **forecast.as_of(run, moment, limit)}
+    with run.engine.begin() as connection:
+        listed = changes.listed(connection, [changes.PLANNED], limit=limit)
+    return {
+        "plan_id": plan_id,
+        "as_of": None,
+        **plan_totals(run),
+        "listed": [change_as_json(row) for row in listed],
+        "quarantined": run.counts.quarantined,
+    }
+
+
+def change_as_json(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "contact": row["mautic_id"],
+        "target": row["target"],
+        "old": row["old"],
+        "new": row["new"],
+        "reason": row["reason"],
+        "state": row["state"],
+        **({"error": row["error"]} if row.get("error") else {}),
+    }
+
+
+def show_plan(out: Console, document: dict[str, Any]) -> None:
+    kinds = document["kinds"]
+    out.print(f"Everybody: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
+    if not document["changes"]:
+        out.print("Nothing to change: Mautic shows the truth.")
+    for move in document["moves"]:
+        out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
+    if document["verdicts_needed"]:
+        out.print(
+            f"{document['verdicts_needed']} addresses need a verdict; a sync would ask for "
+            f"{document['verdicts_to_buy']} (one credit each at most)."
+        )
+    if document["listed"]:
+        table = Table("contact", "old → new", "why", box=None, pad_edge=False)
+        for row in document["listed"]:
+            table.add_row(str(row["contact"]), escape(describe_change(row)), escape(row["reason"]))
+        out.print(table)
+        hidden = document["changes"] - len(document["listed"])
+        if hidden > 0:
+            out.print(f"… and {hidden} more (--limit)")
+    if document["plan_id"] is not None:
+        out.print(f"Plan {document['plan_id']}: nothing was written. Carry it out with `mautic-sync sync`.")
+
+
+def describe_change(row: dict[str, Any]) -> str:
+    """`Ghost → Lead, zb_status, +vip` in one line."""
+    old, new = row["old"], row["new"]
+    parts = []
+    if "stage" in new:
+        parts.append(f"{old.get('stage') or 'no stage'} → {new['stage']}")
+    if "reason" in new:
+        parts.append("do-not-contact" if new["reason"] is not None else "contactable again")
+    parts += [tag if tag.startswith("-") else f"+{tag}" for tag in new.get("tags", ())]
+    fields = new.get("fields", {})
+    if fields and "stage" not in new:
+        parts += [f"{alias} = {value}" if value else f"{alias} emptied" for alias, value in fields.items()]
+    elif fields:
+        parts.append(f"{len(fields)} fields")
+    return ", ".join(parts)
+
+
+def parse_moment(text: str) -> int:
+    """An ISO day or time, UTC unless it says otherwise → seconds since 1970."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        msg = f"--as-of {text!r} is no day or time; write for example 2026-12-24 or 2026-12-24T18:00:00Z"
+        raise ConfigError(msg) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp())
+
+
+def sync_command(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    full: Annotated[bool, typer.Option("--full", help="Read everybody again and find what vanished.")] = False,
+    contact: Annotated[int | None, typer.Option("--contact", min=1, help="Only this contact's Mautic id.")] = None,
+    accept: Annotated[str | None, typer.Option("--accept", help="Carry out this plan past the safety stop.")] = None,
+    no_push: Annotated[bool, typer.Option("--no-push", help="Read, validate and decide; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `plan`.")] = False,
+    with_actions: Annotated[
+        bool, typer.Option("--with-actions", help="Let the first run set do-not-contact and tags too.")
+    ] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="This store's Mautic has moved to another address.")] = False,
+    wait: WaitOption = 0,
+) -> None:
+    """One pass: read what is new, validate, decide, and write what differs."""
+    settings = read_settings(config)
+    if dry_run or not settings.push.enabled:
+        plan_command(config=config, as_json=as_json, adopt=adopt, wait=wait)
+        return
+    options = Options(
+        full=full, push=not no_push, accept=accept, contact=contact, with_actions=with_actions, adopt=adopt
+    )
+    with started(settings, "sync", wait=wait, with_actions=with_actions) as run:
+        sync(run, options)
+        document = summary(run)
+    if as_json:
+        print_json(document)
+    else:
+        show_summary(console(), run, document)
+    raise typer.Exit(outcome(run.counts))
+
+
+def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
+    kinds, pushed, checked = document["kinds"], document["pushed"], document["validated"]
+    out.print(
+        f"Read {document['pulled']['contacts']} contacts and {document['pulled']['activities']} activities in "
+        f"{document['seconds']:.1f} s."
+    )
+    if run.zerobounce is None:
+        out.print("No ZeroBounce key: addresses count as accepted (zerobounce.api_key).")
+    elif checked["credits"] or any(checked[word] for word in ("accept", "hold", "reject")):
+        out.print(
+            f"Validated for {checked['credits']} credits: {checked['accept']} accepted, {checked['hold']} held, "
+            f"{checked['reject']} rejected."
+        )
+    for move in document["transitions"]:
+        out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
+    if not pushed["stages"] and not pushed["fields"] and not pushed["dnc"]:
+        out.print("Nothing had to be written.")
+    out.print(f"Now: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
+    for word, meaning in (
+        ("pending", "changes are pending for the next run"),
+        ("quarantined", "new in quarantine: `mautic-sync quarantine`"),
+        ("failed", "failed; `mautic-sync retry` tries again"),
+        ("doubtful", "writes are in doubt: the next run looks them up"),
+    ):
+        if document[word]:
+            out.print(f"{document[word]} {meaning}")
+
+
+def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait: WaitOption = 0) -> None:
+    """Try failed writes and quarantined contacts again, in a pass of their own."""
+    settings = read_settings(config)
+    with started(settings, "retry", wait=wait) as run:
+        pull.read_instance(run, fresh=True)
+        with run.engine.begin() as connection:
+            refused = changes.refused_persons(connection)
+            people.mark_dirty(connection, list(refused))
+            broken = [int(row["key"]) for row in runs.in_quarantine(connection, "contact") if row["key"].isdigit()]
+        page = mautic_contacts.contacts_by_id(run.mautic, broken)
+        with run.engine.begin() as connection:
+            pull.keep(run, connection, page.contacts, page.malformed)
+        sync(run, Options())
+        document = {**summary(run), "retried": {"writes": len(refused), "contacts": len(broken)}}
+    if as_json:
+        print_json(document)
+    else:
+        out = console()
+        out.print(f"Tried {len(refused)} writes and {len(broken)} contacts again.")
+        show_summary(out, run, document)
+    raise typer.Exit(outcome(run.counts))

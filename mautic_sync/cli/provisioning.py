@@ -1,0 +1,150 @@
+"""`init`: asks for what is missing, writes the settings, and creates in Mautic what the mappings name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mautic_sync.cli.common import ConfigOption, JsonOption, console, print_json, read_settings
+from mautic_sync.cli.passes import make_plan, show_plan, show_summary, started
+from mautic_sync.errors import ConfigError, StopError
+from mautic_sync.mappings import packaged_mappings_dir
+from mautic_sync.mautic.provisioning import who_am_i
+from mautic_sync.mautic.transport import refuse_old
+from mautic_sync.pipeline.provision import provision
+from mautic_sync.pipeline.run import ACCEPTED_BEFOREHAND, Options, summary, sync
+from mautic_sync.settings import DEFAULT_CONFIG_PATH, MappingsSettings, Settings
+from mautic_sync.store import notes
+
+PLAN_ROWS = 20
+
+
+def register(app: typer.Typer) -> None:
+    app.command("init")(init_command)
+
+
+def init_command(
+    config: ConfigOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; accept the first push beforehand.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the settings and create stages, fields and segments in Mautic. Safe to repeat."""
+    path = config or Path(os.environ.get("MAUTIC_SYNC_CONFIG", DEFAULT_CONFIG_PATH))
+    settings = read_settings(path if path.exists() else None)
+    answers = {} if yes else _ask(settings)
+    if not path.exists():
+        _write_config(path, settings, answers)
+    settings = read_settings(path if path.exists() else None)
+    _copy_mappings(settings, ask=not yes)
+    with started(settings, "init") as run:
+        user = who_am_i(run.mautic)
+        refuse_old(run.mautic.version)
+        made = provision(run)
+        if yes:
+            with run.engine.begin() as connection:
+                notes.put(connection, ACCEPTED_BEFOREHAND, run.id)
+        document = {
+            "mautic": run.mautic.base_url,
+            "version": run.mautic.version,
+            "user": user.username,
+            "config": str(path),
+            "created": [{"what": one.what, "name": one.name} for one in made if one.created],
+            "present": [{"what": one.what, "name": one.name} for one in made if not one.created],
+        }
+    if as_json:
+        print_json(document)
+    else:
+        print(f"Connected to Mautic {document['version']} at {document['mautic']} as {document['user']}.")
+        for one in made:
+            print(f"  {'created' if one.created else 'present'}: {one.what} {one.name}")
+    if yes or as_json:
+        if not as_json:
+            print("The first push is accepted beforehand. Run `mautic-sync sync` now.")
+        return
+    _offer_baseline(settings)
+
+
+def _offer_baseline(settings: Settings) -> None:
+    """The plan of the first push, and the question whether to carry it out."""
+    with started(settings, "plan") as run:
+        document = make_plan(run, PLAN_ROWS, None)
+    show_plan(console(), document)
+    if not document["changes"] or not typer.confirm("Carry this plan out now?", default=False):
+        print("Nothing was written to contacts. `mautic-sync plan` shows it again, `mautic-sync sync` carries it out.")
+        return
+    with started(settings, "sync") as run:
+        sync(run, Options(accept=document["plan_id"]))
+        show_summary(console(), run, summary(run))
+
+
+def _ask(settings: Settings) -> dict[str, Any]:
+    """Answers for what no setting says yet, by dotted name."""
+    answers: dict[str, Any] = {}
+    mautic = settings.mautic
+    has_credentials = bool((mautic.client_id and mautic.client_secret) or (mautic.username and mautic.password))
+    missing = mautic.base_url is None or not has_credentials
+    if missing and not sys.stdin.isatty():
+        msg = (
+            "init has nobody to ask: set MAUTIC_SYNC_MAUTIC__BASE_URL, MAUTIC_SYNC_MAUTIC__CLIENT_ID and "
+            "MAUTIC_SYNC_MAUTIC__CLIENT_SECRET, and use --yes"
+        )
+        raise ConfigError(msg)
+    if mautic.base_url is None:
+        answers["mautic.base_url"] = typer.prompt("Where is Mautic? (https://mautic.example.com)")
+    if not has_credentials:
+        print("In Mautic: Settings → API Credentials → New, OAuth 2 with client credentials, made by an administrator.")
+        answers["mautic.client_id"] = typer.prompt("Client id (public key)")
+        answers["mautic.client_secret"] = typer.prompt("Client secret (secret key)", hide_input=True)
+    if settings.zerobounce.api_key is None and sys.stdin.isatty():
+        key = typer.prompt("ZeroBounce API key (empty: addresses are not checked)", default="", hide_input=True)
+        if key:
+            answers["zerobounce.api_key"] = key
+    return answers
+
+
+def _write_config(path: Path, settings: Settings, answers: dict[str, Any]) -> None:
+    """The example with the answers in it, readable for its owner alone. Secrets of the environment stay there."""
+    values = {"mautic.base_url": settings.mautic.base_url, **answers}
+    lines = []
+    section = ""
+    for line in example_config().read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            section = line.strip("[] ")
+        key = line.removeprefix("# ").partition(" = ")[0]
+        value = values.get(f"{section}.{key}")
+        quoted = '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        lines.append(f"{key} = {quoted}" if value is not None and " = " in line else line)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    except OSError as error:
+        if answers:
+            msg = f"cannot write the settings to {path}: {error.strerror}. Choose another place with --config."
+            raise StopError(msg) from error
+        print(f"Note: the settings file {path} was not written ({error.strerror}).", file=sys.stderr)
+
+
+def example_config() -> Path:
+    """The example settings: packaged with the wheel, at the top of a source checkout."""
+    packaged = Path(__file__).parent.parent / "packaged" / "config" / "mautic_sync.example.toml"
+    return packaged if packaged.is_file() else Path(__file__).parents[2] / "config" / "mautic_sync.example.toml"
+
+
+def _copy_mappings(settings: Settings, *, ask: bool) -> None:
+    """Offer the rules as files to edit; without them the packaged ones hold."""
+    target = settings.mappings.dir
+    if target.exists() or target != MappingsSettings().dir:
+        return
+    if (
+        not ask
+        or not sys.stdin.isatty()
+        or not typer.confirm(f"Copy the rules to {target}/ for editing?", default=True)
+    ):
+        return
+    shutil.copytree(packaged_mappings_dir(), target)

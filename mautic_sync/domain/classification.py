@@ -1,0 +1,274 @@
+"""The decision: which kind and which Mautic stage a person has now, why, and until when that surely stays so.
+
+`decide` is a pure function of signals, rules, our previous decision and a time. Stages are read from top to bottom
+and the first whose condition holds wins, with two exceptions that keep people from falling for no reason: a sticky
+stage is left upwards only, and a verdict moves people only when it arrives. While it is missing, expired or held,
+whoever has a kind keeps it and newcomers wait as they are; only a fresh reject takes a kind away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mautic_sync.domain.conditions import Condition, Trace
+from mautic_sync.domain.contact import KINDS, Kind, Signals, VerdictSignal
+from mautic_sync.domain.grammar import UNCHECKED
+from mautic_sync.domain.validation import normalise_address
+
+RANK: Mapping[str, int] = {kind: rank for rank, kind in enumerate(KINDS)}
+ASSUMED_ACCEPTED = VerdictSignal("accepted", status="valid")
+ASSUMED_REJECTED = VerdictSignal("rejected", status="invalid")
+GATE_OPEN = VerdictSignal("accepted", status="valid", sub_status=UNCHECKED)
+"""What an address counts as while there is no ZeroBounce key to check it with."""
+
+Notes = tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class StageRule:
+    """One stage of Mautic that we manage, and when a contact is in it; no condition: everybody else."""
+
+    name: str
+    kind: Kind
+    weight: int
+    sticky: bool = False
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True)
+class LoopGuard:
+    """A contact whose stage we changed `changes` times within `within` seconds is held."""
+
+    changes: int
+    within: int
+
+
+@dataclass(frozen=True)
+class StageRules:
+    """The stages in the order of the file (highest first) and what protects contacts from them.
+
+    `takes_over` names stages of others that we may replace, `respect_manual` is in seconds.
+    """
+
+    stages: tuple[StageRule, ...]
+    takes_over: frozenset[str] = frozenset()
+    respect_manual: int = 90 * 86_400
+    loop_guard: LoopGuard = LoopGuard(3, 86_400)
+    by_name: Mapping[str, StageRule] = field(init=False, repr=False, compare=False)
+    managed: frozenset[str] = field(init=False, repr=False, compare=False)
+    _position: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    _reads_verdict: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.stages or self.stages[-1].condition is not None:
+            raise ValueError("the last stage must take everybody else: it has no condition")
+        object.__setattr__(self, "by_name", {stage.name: stage for stage in self.stages})
+        object.__setattr__(self, "managed", frozenset(self.by_name))
+        object.__setattr__(self, "_position", {stage.name: index for index, stage in enumerate(self.stages)})
+        reads = any(stage.condition is not None and stage.condition.reads_verdict for stage in self.stages)
+        object.__setattr__(self, "_reads_verdict", reads)
+
+    def position(self, name: str | None) -> int | None:
+        """Place of a managed stage from the top, None for any other."""
+        return self._position.get(name) if name is not None else None
+
+    def first_of(self, kind: Kind | None) -> int | None:
+        """Place of the lowest stage of a kind: where somebody stands of whom nothing but the kind is known."""
+        return next((i for i in reversed(range(len(self.stages))) if self.stages[i].kind == kind), None)
+
+    @property
+    def reads_verdict(self) -> bool:
+        """Whether any stage depends on a verdict at all."""
+        return self._reads_verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """What we decided last time, or nothing."""
+
+    stage: str | None = None
+    kind: Kind | None = None
+
+
+NOTHING_BEFORE = Previous()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Kind and stage of one person with the grounds.
+
+    `rule` is the stable id of what decided (`Lead:any[0]`), `reason` a line for marketers that stays the same while
+    nothing relevant changes, `trace` the deciding path as JSON. `due_at` is the earliest second at which time alone
+    could change the decision. `waiting`: kept or held back because a verdict is missing.
+    """
+
+    kind: Kind
+    stage: str
+    score: int = 0
+    rule: str = ""
+    reason: str = ""
+    trace: Notes = ()
+    due_at: int | None = None
+    waiting: bool = False
+
+
+def decide(
+    signals: Signals, rules: StageRules, previous: Previous | None, now: int, *, gate_open: bool = False
+) -> Decision:
+    """Decide one person.
+
+    1. The first stage whose condition holds, or the sticky stage they already have.
+    2. Without a decisive verdict for an address that could have one: look what an accepted one would give. Who would
+       otherwise fall keeps what they have; who would rise waits.
+    3. `gate_open` (there is no ZeroBounce key): an address without a verdict counts as accepted.
+    """
+    before = previous or NOTHING_BEFORE
+    if not rules.reads_verdict or not _undecided(signals, now):
+        return _decision(signals, rules, before, now, _place(signals, rules, before, now))
+    verdict = signals.verdict
+    if gate_open and (verdict.outcome in {"missing", "accepted"}):
+        assumed = replace(signals, verdict=GATE_OPEN)
+        place = _place(assumed, rules, before, now)
+        notes: Notes = ()
+        if place != _place(signals, rules, before, now):
+            notes = ({"note": "the gate is open: without a ZeroBounce key the address counts as accepted"},)
+        return _decision(assumed, rules, before, now, place, notes)
+    place = _place(signals, rules, before, now)
+    accepted_signals = replace(signals, verdict=ASSUMED_ACCEPTED)
+    accepted = _place(accepted_signals, rules, before, now)
+    if place == accepted:
+        return _decision(signals, rules, before, now, place)
+    missing = f"verdict {'expired' if verdict.outcome not in {'held', 'missing'} else verdict.outcome}"
+    stages = rules.stages
+    had = RANK[before.kind] if before.kind else -1
+    would_fall = RANK[stages[place].kind] < had <= RANK[stages[accepted].kind]
+    at = rules.position(before.stage)
+    would_slip = at is not None and at == accepted < place and stages[at].kind == stages[place].kind == before.kind
+    if not would_fall and not would_slip:
+        held_back = accepted < place
+        notes = ({"note": f"{missing}: waits to become {stages[accepted].name}"},) if held_back else ()
+        return _decision(signals, rules, before, now, place, notes, waiting=held_back)
+    notes = ({"note": f"{missing}: kept as if it were accepted, until one arrives"},)
+    if stages[accepted].kind == before.kind:
+        return _decision(accepted_signals, rules, before, now, accepted, notes, waiting=True)
+    kept = at if at is not None and stages[at].kind == before.kind else rules.first_of(before.kind)
+    if kept is None:
+        return _decision(signals, rules, before, now, place, notes[:0], waiting=True)
+    stage = stages[kept]
+    return Decision(
+        kind=stage.kind,
+        stage=stage.name,
+        rule=f"{stage.name}:kept",
+        reason=f"{stage.name}: kept until the e-mail is validated",
+        trace=notes,
+        due_at=_due_at(signals, rules, now, len(stages)),
+        waiting=True,
+    )
+
+
+def needs_verdict(signals: Signals, rules: StageRules, previous: Previous | None, now: int) -> bool:
+    """Whether a verdict would matter: deciding once as accepted and once as rejected gives different results.
+
+    Always false for somebody without an address that could be asked about. Whether a fresh verdict is already there
+    is not looked at (`ValidationRules.is_fresh`).
+    """
+    if not rules.reads_verdict or not _has_address(signals):
+        return False
+    before = previous or NOTHING_BEFORE
+    accepted = _place(replace(signals, verdict=ASSUMED_ACCEPTED), rules, before, now)
+    return accepted != _place(replace(signals, verdict=ASSUMED_REJECTED), rules, before, now)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTrace:
+    """How one stage's rule stands for a person; `trace` is None for the stage that takes everybody else."""
+
+    stage: str
+    kind: Kind
+    trace: Trace | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"stage": self.stage, "kind": self.kind, "when": self.trace.as_dict() if self.trace else None}
+
+
+def explain(signals: Signals, rules: StageRules, now: int) -> tuple[StageTrace, ...]:
+    """Every stage with its whole condition, part by part: what `decide` looked at, for people who ask why."""
+    return tuple(
+        StageTrace(stage.name, stage.kind, stage.condition.trace(signals, now) if stage.condition else None)
+        for stage in rules.stages
+    )
+
+
+def _place(signals: Signals, rules: StageRules, before: Previous, now: int) -> int:
+    """The first stage that holds, or the sticky one that the person has, whichever is higher."""
+    sticky = _sticky(rules, before)
+    for index, stage in enumerate(rules.stages):
+        if index == sticky:
+            return index
+        condition = stage.condition
+        if condition is None or condition.holds(signals, now):
+            return index
+    raise AssertionError("the last stage takes everybody")  # StageRules refuses to be made otherwise
+
+
+def _sticky(rules: StageRules, before: Previous) -> int:
+    if before.kind is None and before.stage is None:
+        return -1
+    at = rules.position(before.stage)
+    if at is not None:
+        return at if rules.stages[at].sticky else -1
+    # The stage was renamed or removed: its kind is what they keep.
+    return next((i for i, stage in enumerate(rules.stages) if stage.sticky and stage.kind == before.kind), -1)
+
+
+def _has_address(signals: Signals) -> bool:
+    address = signals.fields.get("email")
+    return isinstance(address, str) and normalise_address(address) is not None
+
+
+def _undecided(signals: Signals, now: int) -> bool:
+    """Whether there is an address whose verdict is missing, held or no longer fresh."""
+    verdict = signals.verdict
+    fresh = verdict.fresh and (verdict.expires_at is None or now < verdict.expires_at)
+    decisive = fresh and verdict.outcome in {"accepted", "rejected"}
+    return not decisive and _has_address(signals)
+
+
+def _due_at(signals: Signals, rules: StageRules, now: int, above: int) -> int | None:
+    """When time alone could change one of the first `above` stages: those below cannot win while these stand."""
+    soonest: int | None = None
+    for stage in rules.stages[:above]:
+        condition = stage.condition
+        if condition is not None and condition.timed:
+            at = condition.due_at(signals, now)
+            if at is not None and (soonest is None or at < soonest):
+                soonest = at
+    return soonest
+
+
+def _decision(
+    signals: Signals,
+    rules: StageRules,
+    before: Previous,
+    now: int,
+    place: int,
+    notes: Notes = (),
+    *,
+    waiting: bool = False,
+) -> Decision:
+    stage = rules.stages[place]
+    condition = stage.condition
+    due_at = _due_at(signals, rules, now, len(rules.stages) if waiting else place + 1)
+    if condition is None:
+        rule, reason = f"{stage.name}:otherwise", f"{stage.name}: no other rule holds"
+        trace: Notes = ({"stage": stage.name, "text": "no other rule holds", "holds": True}, *notes)
+    elif condition.holds(signals, now):
+        rule = f"{stage.name}:{condition.path(signals, now) or 'when'}"
+        reason = f"{stage.name}: {condition.reason_text(signals, now)}"
+        trace = ({"stage": stage.name, **condition.deciding(signals, now).as_dict()}, *notes)
+    else:
+        rule, reason = f"{stage.name}:sticky", f"{stage.name}: was {before.stage or stage.name} before, and that stays"
+        trace = ({"stage": stage.name, "text": "sticky: had it before", "holds": True}, *notes)
+    return Decision(stage.kind, stage.name, 0, rule, reason, trace, due_at, waiting)

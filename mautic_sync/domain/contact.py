@@ -1,0 +1,98 @@
+"""A contact as Mautic shows it, and the signals that rules read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["ghost", "lead", "customer"]
+KINDS: tuple[Kind, ...] = ("ghost", "lead", "customer")
+FieldValue = str | int | float | bool | None
+
+DNC_REASONS = {1: "unsubscribed", 2: "bounced", 3: "manual"}
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """One contact of Mautic, its shapes made regular.
+
+    `fields` holds the values that are not empty, by alias: text as trimmed `str`, numbers as `int`/`float`, booleans
+    as `bool`, dates as ISO text in UTC. Times are seconds since 1970, UTC. `dnc` maps a channel (`email`) to Mautic's
+    reason (1 unsubscribed, 2 bounced, 3 manual). `complete` is false when custom fields were not part of the answer.
+    """
+
+    id: int
+    fields: Mapping[str, FieldValue]
+    tags: frozenset[str] = frozenset()
+    points: int = 0
+    stage_id: int | None = None
+    owner_id: int | None = None
+    dnc: Mapping[str, int] = field(default_factory=dict)
+    date_added: int | None = None
+    date_modified: int | None = None
+    date_identified: int | None = None
+    last_active: int | None = None
+    complete: bool = True
+
+
+Outcome = Literal["accepted", "held", "rejected", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictSignal:
+    """What we hold about an address, as rules read it: the policy's outcome and ZeroBounce's own words.
+
+    `expires_at` is the second from which the verdict is no longer fresh; None when it stays so.
+    """
+
+    outcome: Outcome
+    status: str = ""
+    sub_status: str = ""
+    at: int | None = None
+    fresh: bool = True
+    expires_at: int | None = None
+
+
+NO_VERDICT = VerdictSignal("missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Everything that rules may read about one person at one moment.
+
+    `evidence` maps the key of an activity matcher to the ascending times of the matching activity. `segments` and
+    `campaigns` hold aliases or names as `Catalogue` gives them. `first_seen` and `last_active` are seconds, UTC.
+    """
+
+    fields: Mapping[str, FieldValue]
+    tags: frozenset[str] = frozenset()
+    segments: frozenset[str] = frozenset()
+    campaigns: frozenset[str] = frozenset()
+    dnc: Mapping[str, int] = field(default_factory=dict)
+    evidence: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    verdict: VerdictSignal = NO_VERDICT
+    first_seen: int | None = None
+    last_active: int | None = None
+    stage: str | None = None
+    kind: Kind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What a Mautic instance has, for rules that name it: read once, kept in the store.
+
+    `fields` maps the alias of a published contact field to its type; the others map Mautic's id to the name that
+    people write in rules (segments: alias; forms, assets, emails, pages, campaigns: name).
+    """
+
+    fields: Mapping[str, str] = field(default_factory=dict)
+    segments: Mapping[int, str] = field(default_factory=dict)
+    campaigns: Mapping[int, str] = field(default_factory=dict)
+    forms: Mapping[int, str] = field(default_factory=dict)
+    assets: Mapping[int, str] = field(default_factory=dict)
+    emails: Mapping[int, str] = field(default_factory=dict)
+    pages: Mapping[int, str] = field(default_factory=dict)
+    tags: frozenset[str] = frozenset()
+    stage_segments: frozenset[str] = frozenset()
+    """Aliases of dynamic segments whose filters read a stage, a tag or a field that we may write."""

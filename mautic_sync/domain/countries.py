@@ -1,0 +1,96 @@
+"""Countries under all the names they go by: ISO codes, Mautic's English names and what other services write."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cache, lru_cache
+from typing import Any
+
+import pycountry
+
+# Where Mautic's list of countries does not use a name that ISO 3166 knows. `_ALSO` are older or rival spellings.
+_MAUTIC = {
+    "BN": "Brunei",
+    "BQ": "Bonaire, Saint Eustatius and Saba",
+    "CD": "Democratic Republic of the Congo",
+    "CG": "Republic of the Congo",
+    "CV": "Cape Verde",
+    "CZ": "Czech Republic",
+    "FK": "Falkland Islands",
+    "FM": "Micronesia",
+    "GW": "Guinea Bissau",
+    "KP": "North Korea",
+    "KR": "South Korea",
+    "LA": "Laos",
+    "MF": "Saint Martin",
+    "MK": "Macedonia",
+    "PS": "Palestine",
+    "RU": "Russia",
+    "SY": "Syria",
+    "SZ": "Swaziland",
+    "TL": "East Timor",
+    "TR": "Turkey",
+    "VA": "Holy See",
+    "VG": "Virgin Islands (British)",
+    "VI": "Virgin Islands (U.S.)",
+}
+_ALSO = {
+    "BQ": ("Caribbean Netherlands",),
+    "CD": ("Congo-Kinshasa", "DR Congo", "DRC"),
+    "CG": ("Congo", "Congo-Brazzaville"),
+    "CI": ("Ivory Coast", "Cote d'Ivoire"),
+    "CW": ("Curacao",),
+    "GB": ("UK", "Great Britain"),
+    "MM": ("Burma",),
+    "MO": ("Macau",),
+    "NL": ("The Netherlands", "Holland"),
+    "PF": ("Tahiti",),
+    "US": ("United States of America", "U.S.", "U.S.A."),
+    "VA": ("Vatican", "Vatican City"),
+}
+
+
+@lru_cache(maxsize=65_536)
+def _fold_marks(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(char for char in decomposed if not unicodedata.combining(char)).casefold()
+
+
+def fold(text: str) -> str:
+    """Text as MySQL's `utf8mb4_unicode_ci` compares it: without letter case and without accents."""
+    return text.lower() if text.isascii() else _fold_marks(text)
+
+
+@cache
+def _codes() -> dict[str, str]:
+    known: dict[str, str] = {}
+    for country in pycountry.countries:
+        code = country.alpha_2
+        names = [code, country.alpha_3, country.name]
+        names += [name for key in ("common_name", "official_name") if (name := getattr(country, key, None))]
+        names += [*_ALSO.get(code, ()), *((_MAUTIC[code],) if code in _MAUTIC else ())]
+        for name in names:
+            known[fold(name)] = code
+    return known
+
+
+def country_key(text: str) -> str:
+    """The same key for every spelling of a country: its ISO code, or the folded text of one nobody knows."""
+    folded = fold(text.strip())
+    return _codes().get(folded, folded)
+
+
+def mautic_country(text: str) -> str | None:
+    """How Mautic's list of countries spells the country that `text` names or codes; None when nobody knows it."""
+    code = _codes().get(fold(text.strip()))
+    if code is None:
+        return None
+    if code in _MAUTIC:
+        return _MAUTIC[code]
+    country: Any = pycountry.countries.get(alpha_2=code)
+    return str(getattr(country, "common_name", None) or country.name)
+
+
+def is_country_code(text: str) -> bool:
+    """Whether the text has the form of an ISO 3166 code (`DE`, `DEU`)."""
+    return len(text) in {2, 3} and text.isascii() and text.isalpha()

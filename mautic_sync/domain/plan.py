@@ -1,0 +1,165 @@
+"""From a decision to the writes that make Mautic show it: pure, and silent when nothing differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mautic_sync.domain.classification import Decision, StageRules
+from mautic_sync.domain.contact import FieldValue
+
+CONTACT = "contact"
+"""Target of a change that edits a contact: stage, fields and tags in one item."""
+EMAIL_DNC = "dnc:email"
+"""Target of a change that sets or takes back do-not-contact for e-mail."""
+
+# Who is written first when time is short (docs/configuration.md, `push.max_seconds`).
+VALUE_OF_KIND = {"ghost": 100, "lead": 200, "customer": 300}
+VALUE_OF_DNC = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What we last settled in Mautic for a person, and a stage that somebody else set since."""
+
+    stage: str | None = None
+    written: Mapping[str, Any] = field(default_factory=dict)
+    """Alias → [what we asked for, what Mautic made of it]."""
+    manual_stage: str | None = None
+    manual_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One planned write: what is there, what shall be there, and why."""
+
+    target: str
+    old: Mapping[str, Any]
+    new: Mapping[str, Any]
+    reason: str
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """Whether the stage is to be set, and if not, why it is left alone."""
+
+    set_to: str | None = None
+    left_alone: str = ""
+    foreign: bool = False
+    manual_stage: str | None = None
+    manual_since: int | None = None
+    due_at: int | None = None
+
+
+def plan_stage(decided: str, current: str | None, standing: Standing, rules: StageRules, now: int) -> StagePlan:
+    """Whether we may replace `current`, the stage in Mautic now, by the one decided (mappings/stages.yaml).
+
+    An empty stage is filled. A stage that no mapping names is foreign and left alone unless `takes_over` lists it. A
+    managed stage that somebody else set stays: upwards until our evidence overtakes it, downwards for
+    `respect_manual` seconds from when we first saw it.
+    """
+    if current == decided:
+        return StagePlan()
+    if current is None or current in rules.takes_over:
+        return StagePlan(set_to=decided)
+    if current not in rules.by_name:
+        return StagePlan(left_alone=f"stage {current} was not set by us", foreign=True)
+    if current == standing.stage and standing.manual_stage is None:
+        return StagePlan(set_to=decided)
+    since = standing.manual_since if standing.manual_stage == current and standing.manual_since else now
+    if rules.by_name[current].weight > rules.by_name[decided].weight:
+        return StagePlan(
+            left_alone=f"stage {current} was set by hand and is higher", manual_stage=current, manual_since=since
+        )
+    until = since + rules.respect_manual
+    if now >= until:
+        return StagePlan(set_to=decided)
+    return StagePlan(
+        left_alone=f"stage {current} was set by hand", manual_stage=current, manual_since=since, due_at=until
+    )
+
+
+def differing_fields(
+    wanted: Mapping[str, str | None], present: Mapping[str, FieldValue], written: Mapping[str, Any]
+) -> dict[str, str | None]:
+    """The fields whose value in Mautic is not the wanted one.
+
+    Mautic may store a value otherwise than it was sent; what it made of our last value counts as that value, so that
+    nothing is written again and again.
+    """
+    changed: dict[str, str | None] = {}
+    for alias, value in wanted.items():
+        there = present.get(alias)
+        if (value or None) == (None if there is None else str(there)):
+            continue
+        asked = written.get(alias)
+        if asked is not None and asked[0] == value and asked[1] == there:
+            continue
+        changed[alias] = value
+    return changed
+
+
+def plan_contact(
+    decision: Decision,
+    stage: StagePlan,
+    *,
+    current: str | None,
+    fields: Mapping[str, FieldValue],
+    tags: frozenset[str],
+    standing: Standing,
+    wanted_fields: Mapping[str, str | None],
+    wanted_tags: Mapping[str, bool],
+) -> Change | None:
+    """One edit that brings stage, fields and tags to what they should be, or None when all is well.
+
+    `wanted_tags` maps a tag to whether the contact should carry it.
+    """
+    old: dict[str, Any] = {}
+    new: dict[str, Any] = {}
+    if stage.set_to is not None:
+        old["stage"], new["stage"] = current, stage.set_to
+    changed = differing_fields(wanted_fields, fields, standing.written)
+    if changed:
+        old["fields"] = {alias: fields.get(alias) for alias in changed}
+        new["fields"] = changed
+    edits = [tag if carry else f"-{tag}" for tag, carry in sorted(wanted_tags.items()) if (tag in tags) != carry]
+    if edits:
+        old["tags"], new["tags"] = [], edits
+    if not new:
+        return None
+    return Change(CONTACT, old, new, decision.reason, VALUE_OF_KIND[decision.kind])
+
+
+@dataclass(frozen=True)
+class SafetyLimit:
+    """`push.max_change_ratio` with its floor."""
+
+    ratio: float
+    floor: int = 20
+
+    def broken_by(
+        self, moves: Mapping[tuple[str | None, str], int], totals: Mapping[str, int], vanished: Mapping[str, int]
+    ) -> list[str]:
+        """Sentences naming each kind that would lose, or `customer` gain, more than the limit.
+
+        `moves` counts planned changes by (kind in Mautic now, kind decided), `totals` the contacts of each kind in
+        Mautic now, `vanished` those that disappeared since the last run: they count as taken out.
+        """
+        if self.ratio >= 1:
+            return []
+        told = []
+        for kind in sorted(totals.keys() | vanished.keys()):
+            gone = vanished.get(kind, 0)
+            out = gone + sum(count for (source, to), count in moves.items() if source == kind and to != kind)
+            before = totals.get(kind, 0) + gone
+            if out >= self.floor and out > self.ratio * before:
+                told.append(
+                    f"{out} of {before} would leave {kind}" + (f" ({gone} vanished from Mautic)" if gone else "")
+                )
+        into = sum(count for (source, to), count in moves.items() if to == "customer" and source != "customer")
+        customers = totals.get("customer", 0)
+        if into >= self.floor and into > self.ratio * customers:
+            told.append(f"{into} would become customer, beside {customers} there are now")
+        return told

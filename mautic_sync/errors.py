@@ -1,0 +1,60 @@
+"""Errors, named by what the worker does next.
+
+Each carries one sentence for the person in front of it: what was being done, to what, what came back, and what to
+do next. Secrets and addresses never appear in it. `exit_code` is the documented code of the command that it ends.
+"""
+
+from __future__ import annotations
+
+
+class MauticSyncError(Exception):
+    """The base of every error that we raise on purpose: shown without a traceback."""
+
+    exit_code = 1
+
+
+class StopError(MauticSyncError):
+    """The run cannot go on (unreachable, wrong credentials, missing rights): fix it and run again."""
+
+
+class ConfigError(MauticSyncError):
+    """Settings, mappings or arguments are wrong: nothing was read or written."""
+
+    exit_code = 2
+
+
+class SafetyStop(MauticSyncError):
+    """The run would change more than it may on its own: a person decides."""
+
+    exit_code = 3
+
+
+class StoreBusyError(MauticSyncError):
+    """Another run holds the store."""
+
+    exit_code = 5
+
+
+class RetryError(MauticSyncError):
+    """A passing fault that outlasted its retries: the next run tries again."""
+
+
+class RefusedError(MauticSyncError):
+    """Mautic or ZeroBounce looked at one request and said no: repeating it would not help.
+
+    `status` is the HTTP status (or the status of the item in a batch), `reason` what came back, shortened and
+    without addresses.
+    """
+
+    def __init__(self, message: str, *, status: int, reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class DoubtfulError(MauticSyncError):
+    """A write whose answer was lost: it may have happened, or may still happen."""
+
+
+class MalformedError(MauticSyncError):
+    """One piece of input cannot be understood: it is quarantined and the run goes on."""

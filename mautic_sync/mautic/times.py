@@ -1,0 +1,36 @@
+"""Mautic's two ways to write a time, read into seconds since 1970 UTC, and the one way it wants them sent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def parse_time(text: object) -> int | None:
+    """Seconds since 1970, UTC, of `YYYY-MM-DD HH:MM:SS` (UTC), of ISO 8601 with a zone, or of PHP's date object.
+
+    None for null, blank and the zero date of MySQL. Raises ValueError for anything else.
+    docs/mautic.md: "Shapes that surprise".
+    """
+    if text is None:
+        return None
+    if isinstance(text, dict):
+        text = text.get("date")
+    if not isinstance(text, str):
+        raise ValueError("is no time")  # noqa: TRY004 - one error for every unreadable time
+    text = text.strip()
+    if not text or text.startswith("0000-00-00"):
+        return None
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() // 1)
+
+
+def format_time(epoch: int) -> str:
+    """`YYYY-MM-DD HH:MM:SS` in UTC: Mautic ignores zones and matches everything by a time that it cannot read."""
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso_time(epoch: int) -> str:
+    """`YYYY-MM-DDTHH:MM:SS+00:00`, as `Contact.fields` holds times."""
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")

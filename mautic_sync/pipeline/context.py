@@ -1,0 +1,95 @@
+"""What one run carries from step to step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine
+
+from mautic_sync.domain.conditions import ActivityMatcher
+from mautic_sync.domain.contact import Catalogue
+from mautic_sync.mappings import Mappings
+from mautic_sync.mautic.transport import Transport
+from mautic_sync.settings import Settings
+from mautic_sync.store import runs
+from mautic_sync.store.activities import by_type
+from mautic_sync.store.people import Reading
+from mautic_sync.zerobounce import ZeroBounce
+
+# Fields that are kept whatever the mappings say: who this is, for people to read.
+ALWAYS_KEPT = frozenset({"email", "firstname", "lastname", "company", "phone", "mobile", "country"})
+
+
+class Observer(Protocol):
+    """Told what happens; the steps neither log nor print."""
+
+    def __call__(self, event: str, **facts: Any) -> None: ...
+
+
+def silence(event: str, **facts: Any) -> None:
+    """An observer that tells nobody."""
+    del event, facts
+
+
+@dataclass
+class Counts:
+    """What a run did, for its summary."""
+
+    contacts: int = 0
+    activities: int = 0
+    credits: int = 0
+    verdicts: dict[str, int] = field(default_factory=lambda: {"accept": 0, "hold": 0, "reject": 0})
+    cached: int = 0
+    stages: int = 0
+    fields: int = 0
+    dnc: int = 0
+    push_calls: int = 0
+    merged: int = 0
+    vanished: dict[str, int] = field(default_factory=dict)
+    quarantined: int = 0
+    failed: int = 0
+    doubtful: int = 0
+    moves: dict[tuple[str | None, str], int] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One pass: its id, its `now`, and everything it works with. `mappings` are bound to this Mautic by `pull`."""
+
+    id: str
+    now: int
+    settings: Settings
+    mappings: Mappings
+    engine: Engine
+    mautic: Transport
+    zerobounce: ZeroBounce | None
+    tell: Observer = silence
+    with_actions: bool = False
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    stage_ids: dict[str, int] = field(default_factory=dict)
+    stage_names: dict[int, str] = field(default_factory=dict)
+    unpublished_stages: frozenset[int] = frozenset()
+    counts: Counts = field(default_factory=Counts)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(ALWAYS_KEPT | self.mappings.fields_read(self.catalogue), idle_matters=self.mappings.reads_idle)
+
+    @property
+    def matchers(self) -> Mapping[str, list[ActivityMatcher]]:
+        return by_type(self.mappings.matchers)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Stage → kind."""
+        return {stage.name: stage.kind for stage in self.mappings.stages.stages}
+
+    def quarantine(self, connection: Connection, source: str, key: str, reason: str, excerpt: str) -> None:
+        """Keep what cannot be used, and go on."""
+        if runs.put_in_quarantine(connection, source, key, reason, excerpt, now=self.now, run_id=self.id):
+            self.counts.quarantined += 1
+            self.tell("quarantined", source=source, key=key, reason=reason)

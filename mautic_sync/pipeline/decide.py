@@ -1,0 +1,257 @@
+"""Store → decisions and planned changes, by the pure rules; up to 1,000 persons in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from mautic_sync.domain.classification import Decision, Previous, decide, needs_verdict
+from mautic_sync.domain.contact import NO_VERDICT, Catalogue, Signals, VerdictSignal
+from mautic_sync.domain.plan import (
+    EMAIL_DNC,
+    VALUE_OF_DNC,
+    Change,
+    StagePlan,
+    plan_contact,
+    plan_stage,
+)
+from mautic_sync.domain.validation import Verdict
+from mautic_sync.mappings import Mappings
+from mautic_sync.pipeline.context import Run
+from mautic_sync.store import changes, decisions, notes, people, runs
+
+PERSONS_PER_TRANSACTION = 1000
+BASELINE_AT = "baseline_at"
+LOOP_GUARD = "loop_guard"
+MANUAL_DNC = 3
+VALUE_OF_LOST_DNC = 500
+SYNTAX_REJECT = VerdictSignal("rejected", "invalid", "failed_syntax_check")
+
+
+@dataclass(frozen=True)
+class Deciding:
+    """What decides besides the person: the rules bound to this Mautic, its names, and whether the gate stands open."""
+
+    mappings: Mappings
+    catalogue: Catalogue
+    stage_names: Mapping[int, str]
+    gate_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One person with the decision, and what was read to make it."""
+
+    row: Any
+    signals: Signals
+    verdict: Verdict | None
+    decision: Decision
+    asks: bool
+
+
+def decide_changed(run: Run, *, baseline: bool) -> int:
+    """Decide whoever changed or is due, and plan what Mautic should show. Returns how many were decided."""
+    with run.engine.begin() as connection:
+        people.mark_due(connection, run.now)
+        baseline_at = notes.get(connection, BASELINE_AT)
+    after = total = 0
+    while True:
+        with run.engine.begin() as connection:
+            rows = decisions.to_decide(connection, after, PERSONS_PER_TRANSACTION)
+            if not rows:
+                return total
+            after = rows[-1].person_id
+            considered = consider(deciding_by(run), connection, rows, run.now)
+            _store(run, connection, considered, baseline=baseline, rejects_since=int(baseline_at or 0))
+        total += len(rows)
+        run.tell("decided", persons=total)
+
+
+def deciding_by(run: Run) -> Deciding:
+    return Deciding(run.mappings, run.catalogue, run.stage_names, gate_open=run.zerobounce is None)
+
+
+def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int) -> list[Considered]:
+    """Decide these persons as of `now`, without storing anything."""
+    numbers = [row.person_id for row in rows]
+    evidence = decisions.evidence_of(connection, numbers)
+    members = decisions.members_of(
+        connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
+    )
+    rules, validation = by.mappings.stages, by.mappings.validation
+    gate_open = by.gate_open
+    found = []
+    for row in rows:
+        fields = orjson.loads(row.fields)
+        verdict = decisions.verdict_of(row)
+        if verdict is not None:
+            verdict_signal = validation.signal(verdict, now)
+        elif row.address is None and "email" in fields:
+            verdict_signal = SYNTAX_REJECT
+        else:
+            verdict_signal = NO_VERDICT
+        belongs = members.get(row.person_id, {})
+        signals = Signals(
+            fields=fields,
+            tags=frozenset(orjson.loads(row.tags)) if row.tags != "[]" else frozenset(),
+            segments=belongs.get("segment", frozenset()),
+            campaigns=belongs.get("campaign", frozenset()),
+            dnc=orjson.loads(row.dnc) if row.dnc != "{}" else {},
+            evidence=evidence.get(row.person_id, {}),
+            verdict=verdict_signal,
+            first_seen=row.date_added,
+            last_active=row.last_active,
+            stage=by.stage_names.get(row.stage_id, f"#{row.stage_id}") if row.stage_id is not None else None,
+            kind=row.kind,
+        )
+        previous = Previous(row.stage, row.kind)
+        decision = decide(signals, rules, previous, now, gate_open=gate_open)
+        if decision.rule == row.rule and decision.stage == row.stage:
+            # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
+            decision = replace(decision, reason=row.reason)
+        asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
+        if asks and validation.only_if is not None:
+            asks = validation.only_if.holds(signals, now)
+        found.append(Considered(row, signals, verdict, decision, asks))
+    return found
+
+
+def _store(
+    run: Run, connection: Connection, considered: Sequence[Considered], *, baseline: bool, rejects_since: int
+) -> None:
+    numbers = [one.row.person_id for one in considered]
+    open_now = decisions.open_changes(connection, numbers)
+    lost = people.lost_dnc_of(connection, numbers)
+    own_dnc = decisions.own_dnc(connection, numbers)
+    stage_plans = {one.row.person_id: _stage_plan(run, one) for one in considered}
+    moving = [number for number, planned in stage_plans.items() if planned.set_to is not None]
+    guard = run.mappings.stages.loop_guard
+    recent = decisions.recent_transitions(connection, moving, run.now - guard.within) if moving else {}
+    rows, manual, by_hand_no_more = [], [], []
+    wanted: dict[tuple[int, str], Change | None] = {}
+    for one in considered:
+        number, decision = one.row.person_id, one.decision
+        planned = stage_plans[number]
+        if planned.set_to is not None and recent.get(number, 0) >= guard.changes:
+            run.quarantine(
+                connection,
+                LOOP_GUARD,
+                str(number),
+                f"stage changed {recent[number]} times within {guard.within // 3600} h; held at {one.signals.stage}",
+                f"{one.signals.stage} → {planned.set_to}: {decision.reason}",
+            )
+            planned = StagePlan(left_alone="held by the loop guard", foreign=True, due_at=run.now + guard.within)
+        if planned.manual_stage is not None:
+            if (planned.manual_stage, planned.manual_since) != (one.row.manual_stage, one.row.manual_since):
+                manual.append(
+                    {"person_id": number, "manual_stage": planned.manual_stage, "manual_since": planned.manual_since}
+                )
+        elif one.row.manual_stage is not None:
+            by_hand_no_more.append(number)
+        due_at = min(filter(None, (decision.due_at, planned.due_at)), default=None)
+        rows.append(
+            {
+                "person_id": number,
+                "kind": decision.kind,
+                "stage": decision.stage,
+                "score": decision.score,
+                "rule": decision.rule,
+                "reason": decision.reason,
+                "trace": orjson.dumps(decision.trace).decode(),
+                "due_at": due_at,
+                "asks": one.asks,
+                "waiting": decision.waiting,
+                "decided_at": run.now,
+                "run_id": run.id,
+            }
+        )
+        silent = baseline and not run.with_actions
+        rejected = one.signals.verdict.outcome == "rejected" and not silent
+        if rejected and one.verdict is not None and one.verdict.at <= rejects_since and not run.with_actions:
+            rejected = False  # the baseline knew it already: it is nobody's transition
+        wanted[number, "contact"] = _contact_change(run, one, planned, rejected=rejected)
+        wanted[number, EMAIL_DNC] = _dnc_change(
+            run, one, lost.get(number, {}), own=number in own_dnc, rejected=rejected
+        )
+    decisions.save_decisions(connection, rows)
+    decisions.save_manual(connection, manual)
+    decisions.clear_manual(connection, by_hand_no_more)
+    changes.plan_changes(connection, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
+    people.forget_dirty(connection, numbers)
+    released = [str(number) for number in moving if recent.get(number, 0) < guard.changes]
+    if released:
+        runs.release_from_quarantine(connection, LOOP_GUARD, released, run.now)
+
+
+def _stage_plan(run: Run, one: Considered) -> StagePlan:
+    standing = decisions.standing_of(one.row)
+    return plan_stage(one.decision.stage, one.signals.stage, standing, run.mappings.stages, run.now)
+
+
+def _contact_change(run: Run, one: Considered, stage: StagePlan, *, rejected: bool) -> Change | None:
+    if stage.set_to is None and one.row.stage_id in run.unpublished_stages:
+        return None  # Mautic refuses every edit of a contact in an unpublished stage that does not set another
+    validation, known = run.mappings.validation, run.catalogue.fields
+    # The reason of a decision that is not shown would mislead.
+    hidden = run.mappings.shown_reasons() if stage.left_alone else frozenset()
+    wanted = {
+        alias: value
+        for alias, value in run.mappings.render_fields(one.decision, one.verdict).items()
+        if alias in known and alias not in hidden
+    }
+    if one.verdict is not None:
+        wanted.update(_appended(one, validation.append, known))
+        if validation.typo_field in known and one.verdict.did_you_mean:
+            wanted[str(validation.typo_field)] = one.verdict.did_you_mean
+    tags: dict[str, bool] = {}
+    tag = validation.reject_tag
+    if tag is not None and (rejected or (tag in one.signals.tags and one.signals.verdict.outcome == "accepted")):
+        tags[tag] = rejected
+    return plan_contact(
+        one.decision,
+        stage,
+        current=one.signals.stage,
+        fields=one.signals.fields,
+        tags=one.signals.tags,
+        standing=decisions.standing_of(one.row),
+        wanted_fields=wanted,
+        wanted_tags=tags,
+    )
+
+
+def _appended(one: Considered, append: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str | None]:
+    """Blanks that ZeroBounce's answer can fill; what has a value is never overwritten."""
+    if one.verdict is None or one.signals.verdict.outcome != "accepted":
+        return {}
+    found: dict[str, str | None] = {}
+    for alias, source in append.items():
+        value = one.verdict.raw.get(source)
+        if alias in known and one.signals.fields.get(alias) in {None, ""} and isinstance(value, str) and value.strip():
+            found[alias] = value.strip()
+    return found
+
+
+def _dnc_change(run: Run, one: Considered, lost: Mapping[str, int], *, own: bool, rejected: bool) -> Change | None:
+    present = one.signals.dnc.get("email")
+    if "email" in lost and present is None:
+        return Change(
+            EMAIL_DNC,
+            {"reason": None},
+            {"reason": lost["email"]},
+            "do-not-contact lost by a merge in Mautic",
+            VALUE_OF_LOST_DNC,
+        )
+    if not run.mappings.validation.reject_dnc:
+        return None
+    if rejected and present is None:
+        said = "/".join(filter(None, (one.signals.verdict.status, one.signals.verdict.sub_status)))
+        return Change(EMAIL_DNC, {"reason": None}, {"reason": MANUAL_DNC}, f"ZeroBounce: {said}", VALUE_OF_DNC)
+    if own and present == MANUAL_DNC and one.signals.verdict.outcome == "accepted":
+        return Change(
+            EMAIL_DNC, {"reason": MANUAL_DNC}, {"reason": None}, "the address is deliverable now", VALUE_OF_DNC
+        )
+    return None

@@ -1,0 +1,127 @@
+"""One person, told in full: rules, evidence, verdict, account, identity, the last write. Reads the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, select
+
+from mautic_sync.domain.classification import explain as explain_rules
+from mautic_sync.domain.plan import plan_stage
+from mautic_sync.mappings import Mappings
+from mautic_sync.pipeline.decide import Deciding, consider
+from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
+from mautic_sync.pipeline.run import iso
+from mautic_sync.settings import Settings
+from mautic_sync.store import activities, changes, decisions, notes
+from mautic_sync.store.schema import alias
+
+ACTIVITIES_SHOWN = 10
+
+
+def explain_person(
+    connection: Connection, person_id: int, settings: Settings, mappings: Mappings, now: int
+) -> dict[str, Any]:
+    """The document of `explain --json`."""
+    stored = notes.get_json(connection, CATALOGUE)
+    catalogue = catalogue_from_json(stored or {})
+    mappings = mappings.bind(catalogue) if stored is not None else mappings
+    stage_names = {int(number): name for number, name in (notes.get_json(connection, STAGES) or {}).items()}
+    deciding = Deciding(mappings, catalogue, stage_names, gate_open=settings.zerobounce.api_key is None)
+    row = decisions.one_person(connection, person_id)
+    numbers = connection.execute(select(alias).where(alias.c.person_id == person_id)).all()
+    current = next((one.mautic_id for one in numbers if one.current), None)
+    former = sorted(one.mautic_id for one in numbers if not one.current)
+    if row is None:
+        return _gone(current, former)
+    considered = consider(deciding, connection, [row], now)[0]
+    decision, signals = considered.decision, considered.signals
+    standing = decisions.standing_of(row)
+    in_mautic = signals.stage
+    stage_plan = plan_stage(decision.stage, in_mautic, standing, mappings.stages, now)
+    last = changes.last_write(connection, person_id)
+    verdict = considered.verdict
+    return {
+        "id": current,
+        "kind": decision.kind,
+        "stage": decision.stage,
+        "score": decision.score,
+        "reason": decision.reason,
+        "rule": decision.rule,
+        "trace": list(decision.trace),
+        "waiting": decision.waiting,
+        "due_at": iso(decision.due_at) if decision.due_at is not None else None,
+        "rules": [one.as_dict() for one in explain_rules(signals, mappings.stages, now)],
+        "in_mautic": {"stage": in_mautic, "set_by_us": standing.stage},
+        "left_alone": stage_plan.left_alone,
+        "verdict": {
+            "outcome": signals.verdict.outcome,
+            "status": signals.verdict.status,
+            "sub_status": signals.verdict.sub_status,
+            "did_you_mean": verdict.did_you_mean if verdict else "",
+            "at": iso(verdict.at) if verdict else None,
+            "fresh": signals.verdict.fresh,
+            "needed": considered.asks,
+        },
+        "points": {"score": decision.score, "mautic": row.points},
+        "identity": {
+            "person": person_id,
+            "mautic_id": current,
+            "former_ids": former,
+            "email": signals.fields.get("email"),
+            "first_seen": iso(row.date_added) if row.date_added else None,
+            "identified_at": iso(row.date_identified) if row.date_identified else None,
+            "last_active": iso(row.last_active) if row.last_active else None,
+        },
+        "activity": [_activity(one) for one in activities.activity_of(connection, person_id, ACTIVITIES_SHOWN)],
+        "last_write": None
+        if last is None
+        else {
+            "run_id": last["settled_run"] or last["run_id"],
+            "state": last["state"],
+            "old": last["old"],
+            "new": last["new"],
+            "reason": last["reason"],
+            "at": iso(last["settled_at"] or last["sent_at"] or last["planned_at"]),
+            "error": last["error"],
+        },
+    }
+
+
+def _activity(row: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = orjson.loads(row["attributes"])
+    what = attributes.get("url") or attributes.get("title") or (f"#{row['object_id']}" if row["object_id"] else "")
+    return {"type": row["type"], "at": iso(row["at"]), "what": what}
+
+
+def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
+    """A contact that Mautic deleted: its history is kept, nothing is decided for it."""
+    return {
+        "id": current or (former[-1] if former else None),
+        "kind": None,
+        "stage": None,
+        "score": 0,
+        "reason": "deleted in Mautic",
+        "rule": "",
+        "trace": [],
+        "waiting": False,
+        "due_at": None,
+        "rules": [],
+        "in_mautic": {"stage": None, "set_by_us": None},
+        "left_alone": "",
+        "verdict": {
+            "outcome": "missing",
+            "status": "",
+            "sub_status": "",
+            "did_you_mean": "",
+            "at": None,
+            "fresh": False,
+            "needed": False,
+        },
+        "points": {"score": 0, "mautic": 0},
+        "identity": {"person": None, "mautic_id": current, "former_ids": former, "email": None},
+        "activity": [],
+        "last_write": None,
+    }

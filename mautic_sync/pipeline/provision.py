@@ -1,0 +1,113 @@
+"""Creates in Mautic what the mappings name and Mautic lacks: stages, fields, segments. Never changes what is there."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from mautic_sync.errors import ConfigError
+from mautic_sync.mautic.provisioning import (
+    create_field,
+    create_segment_on_stage,
+    create_segment_on_tag,
+    create_stage,
+    create_tag,
+    list_fields,
+    list_segments,
+    list_stages,
+    list_tags,
+)
+from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.pull import CATALOGUE
+from mautic_sync.store import notes
+
+
+@dataclass(frozen=True)
+class Made:
+    """One thing that was created, or found: `what` stage, field or segment."""
+
+    what: str
+    name: str
+    created: bool
+
+
+def provision(run: Run) -> list[Made]:
+    """Create what is missing; safe to repeat. Raises ConfigError for what a person has to put right first."""
+    made = _stages(run)
+    made += _fields(run)
+    made += _segments(run)
+    with run.engine.begin() as connection:
+        notes.drop(connection, CATALOGUE)
+    return made
+
+
+def _stages(run: Run) -> list[Made]:
+    present = list_stages(run.mautic)
+    published = [stage.name for stage in present if stage.published]
+    hidden = {stage.name for stage in present if not stage.published} - set(published)
+    taken = {stage.weight for stage in present}
+    made = []
+    for rule in run.mappings.stages.stages:
+        if published.count(rule.name) > 1:
+            msg = f"Mautic has two published stages named {rule.name}: only one can be set. Rename or unpublish one."
+            raise ConfigError(msg)
+        if rule.name in hidden:
+            msg = f"the stage {rule.name} is unpublished in Mautic. Publish it, or name another in stages.yaml."
+            raise ConfigError(msg)
+        if rule.name not in published:
+            # Each stage wants a weight of its own: docs/mautic.md, "Rights and versions".
+            weight = next(number for number in range(rule.weight, rule.weight + len(taken) + 1) if number not in taken)
+            taken.add(weight)
+            create_stage(run.mautic, rule.name, weight, f"Set by mautic-sync: {rule.kind}")
+        made.append(Made("stage", rule.name, rule.name not in published))
+    return made
+
+
+def _fields(run: Run) -> list[Made]:
+    present = {field.alias: field for field in list_fields(run.mautic)}
+    made = []
+    for wanted in run.mappings.fields.create:
+        known = present.get(wanted.alias)
+        if known is None:
+            create_field(run.mautic, wanted.alias, wanted.label, wanted.type)
+        elif not known.published:
+            msg = f"the field {wanted.alias} is unpublished in Mautic. Publish it, or name another in fields.yaml."
+            raise ConfigError(msg)
+        elif known.type != wanted.type:
+            msg = (
+                f"the field {wanted.alias} has the type {known.type} in Mautic, not {wanted.type} as in fields.yaml. "
+                "Name another alias there."
+            )
+            raise ConfigError(msg)
+        made.append(Made("field", wanted.alias, known is None))
+    return made
+
+
+def _segments(run: Run) -> list[Made]:
+    wanted = run.mappings.fields.create_segments
+    if not wanted:
+        return []
+    present = {segment.name.casefold() for segment in list_segments(run.mautic)}
+    aliases = {segment.alias for segment in list_segments(run.mautic)}
+    stage_ids = {stage.name: stage.id for stage in list_stages(run.mautic) if stage.published}
+    tags = list_tags(run.mautic)
+    made = []
+    for name, on in wanted.items():
+        alias = _alias(name)
+        exists = name.casefold() in present or alias in aliases
+        if not exists and on.stage is not None:
+            create_segment_on_stage(run.mautic, name, alias, stage_ids[on.stage])
+        elif not exists and on.tag is not None:
+            # Mautic's segment filters name tags by number, so the tag must be there first.
+            if on.tag not in tags:
+                tags[on.tag] = create_tag(run.mautic, on.tag)
+            create_segment_on_tag(run.mautic, name, alias, tags[on.tag])
+        made.append(Made("segment", name, not exists))
+    return made
+
+
+def _alias(name: str) -> str:
+    """`Hot leads` → `hot-leads`."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "segment"

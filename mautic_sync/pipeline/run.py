@@ -1,0 +1,318 @@
+"""One pass, from pull to push, and the plan that shows it beforehand."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Engine
+
+from mautic_sync import __version__
+from mautic_sync.domain.plan import SafetyLimit
+from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop
+from mautic_sync.mappings import Mappings
+from mautic_sync.mautic.transport import Transport, refuse_old
+from mautic_sync.pipeline import decide, pull, push, validate
+from mautic_sync.pipeline.context import Counts, Observer, Run, silence
+from mautic_sync.settings import Settings
+from mautic_sync.store import changes, decisions, notes, people, runs
+from mautic_sync.store.engine import run_lock
+from mautic_sync.zerobounce import ZeroBounce
+
+ACCEPTED_BEFOREHAND = "baseline_accepted"
+"""Set by `init --yes`: the first push needs no plan."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about one pass."""
+
+    full: bool = False
+    push: bool = True
+    accept: str | None = None
+    contact: int | None = None
+    with_actions: bool = False
+    adopt: bool = False
+    wait: float = 0
+
+
+@contextmanager
+def opened_run(
+    settings: Settings,
+    mappings: Mappings,
+    engine: Engine,
+    *,
+    command: str,
+    now: int,
+    wait: float = 0,
+    tell: Observer = silence,
+    with_actions: bool = False,
+) -> Iterator[Run]:
+    """Take the lock, connect, and note the run's beginning and end, whatever happens in between."""
+    run_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    with run_lock(engine, wait), connect_mautic(settings, run_id) as mautic:
+        zerobounce = connect_zerobounce(settings, run_id)
+        run = Run(run_id, now, settings, mappings, engine, mautic, zerobounce, tell, with_actions)
+        with engine.begin() as connection:
+            runs.begin_run(connection, run_id, command, now)
+        exit_code = 1
+        try:
+            yield run
+            exit_code = outcome(run.counts)
+        except MauticSyncError as error:
+            exit_code = error.exit_code
+            raise
+        except KeyboardInterrupt:
+            exit_code = 130
+            raise
+        finally:
+            with engine.begin() as connection:
+                runs.end_run(connection, run_id, int(datetime.now(UTC).timestamp()), exit_code, summary(run))
+            if zerobounce is not None:
+                zerobounce.close()
+
+
+def connect_mautic(settings: Settings, run_id: str) -> Transport:
+    mautic = settings.mautic
+    if mautic.base_url is None:
+        msg = (
+            "mautic.base_url is not set: where is Mautic? Run `mautic-sync init`, or set MAUTIC_SYNC_MAUTIC__BASE_URL."
+        )
+        raise ConfigError(msg)
+    return Transport(
+        mautic.base_url,
+        client_id=mautic.client_id,
+        client_secret=mautic.client_secret.get_secret_value() if mautic.client_secret else None,
+        username=mautic.username,
+        password=mautic.password.get_secret_value() if mautic.password else None,
+        timeout=mautic.timeout,
+        concurrency=mautic.concurrency,
+        verify_tls=mautic.verify_tls,
+        ca_bundle=str(mautic.ca_bundle) if mautic.ca_bundle else None,
+        allow_http=mautic.allow_http,
+        user_agent=f"mautic-sync/{__version__} (run {run_id})",
+    )
+
+
+def connect_zerobounce(settings: Settings, run_id: str) -> ZeroBounce | None:
+    if settings.zerobounce.api_key is None:
+        return None
+    return ZeroBounce(
+        settings.zerobounce.api_key.get_secret_value(),
+        base_url=settings.zerobounce.base_url,
+        user_agent=f"mautic-sync/{__version__} (run {run_id})",
+    )
+
+
+def plan_only(run: Run, options: Options) -> str:
+    """Pull, decide, and store what a sync would change; writes nothing to Mautic and spends nothing.
+
+    Returns the plan's id.
+    """
+    _prepare(run, options)
+    _decide(run)
+    return _store_plan(run)
+
+
+def sync(run: Run, options: Options) -> None:
+    """One whole pass. Raises SafetyStop, with the plan stored, before it would change more than it may."""
+    if options.accept is not None:
+        _known_plan(run, options.accept)
+    _prepare(run, options)
+    refuse_old(run.mautic.version)
+    _require_provisioning(run)
+    if options.push:
+        push.settle_doubts(run)
+    baseline = _decide(run)
+    if options.push:
+        push.push_lost_dnc(run)
+        if baseline:
+            # Before a credit is spent: the first push of a live instance is a person's decision.
+            _stop_large_baseline(run, options)
+    try:
+        validate.validate(run)
+    except MauticSyncError as error:
+        # Verdicts that cannot be had hold newcomers back; everybody else goes on.
+        run.counts.failed += 1
+        run.tell("gate_failed", reason=str(error))
+    _decide(run)
+    if not options.push:
+        return
+    if baseline:
+        _stop_large_baseline(run, options)
+        with run.engine.begin() as connection:
+            notes.put(connection, decide.BASELINE_AT, str(run.now))
+    _stop_unsafe(run, options)
+    push.push(run)
+    # What the push taught (merged or changed meanwhile) is decided, and written by the next run.
+    _decide(run)
+
+
+def _prepare(run: Run, options: Options) -> None:
+    pull.meet_instance(run, adopt=options.adopt)
+    pull.read_instance(run, fresh=options.full)
+    reread = pull.prepare_store(run)
+    if options.contact is not None:
+        pull.pull_contact(run, options.contact)
+    else:
+        pull.pull(run, full=options.full or reread)
+    validate.apply_policy(run)
+
+
+def _decide(run: Run) -> bool:
+    """Decide who changed; True while the store has never pushed: the first push is a baseline."""
+    with run.engine.begin() as connection:
+        baseline = notes.get(connection, decide.BASELINE_AT) is None
+    decide.decide_changed(run, baseline=baseline)
+    return baseline
+
+
+def _require_provisioning(run: Run) -> None:
+    missing = [f"stage {stage.name}" for stage in run.mappings.stages.stages if stage.name not in run.stage_ids]
+    missing += [f"field {alias}" for alias in run.mappings.fields.write if alias not in run.catalogue.fields]
+    if missing:
+        msg = f"Mautic lacks what the mappings write: {', '.join(missing)}. Create it with `mautic-sync init`."
+        raise ConfigError(msg)
+
+
+# -- safety ---------------------------------------------------------------------------------------------------------
+
+
+def _stop_large_baseline(run: Run, options: Options) -> None:
+    with run.engine.begin() as connection:
+        planned = changes.count_planned(connection)
+        accepted = notes.get(connection, ACCEPTED_BEFOREHAND) is not None
+    if options.accept is not None or accepted or planned <= run.settings.push.first_run_max:
+        return
+    plan_id = _store_plan(run)
+    msg = (
+        f"the first push would change {planned} contacts, more than push.first_run_max = "
+        f"{run.settings.push.first_run_max}. Nothing was written. Look at it with `mautic-sync plan`, then carry it "
+        f"out with `mautic-sync sync --accept {plan_id}`."
+    )
+    raise SafetyStop(msg)
+
+
+def _stop_unsafe(run: Run, options: Options) -> None:
+    """The safety stop of `push.max_change_ratio`; what waits since the baseline was accepted with it."""
+    with run.engine.begin() as connection:
+        moves = _by_kind(run, changes.planned_moves(connection, baseline=False))
+        totals: dict[str, int] = {}
+        for stage_id, count in people.kinds_in_mautic(connection).items():
+            kind = run.kinds.get(run.stage_names.get(stage_id or 0, ""))
+            if kind is not None:
+                totals[kind] = totals.get(kind, 0) + count
+    limit = SafetyLimit(run.settings.push.max_change_ratio)
+    told = limit.broken_by(moves, totals, run.counts.vanished)
+    if not told:
+        return
+    if options.accept is not None:
+        accepted = _known_plan(run, options.accept)["moves"]
+        before = {(move["from"], move["to"]): move["count"] for move in accepted}
+        grown = {move: count - before.get(move, 0) for move, count in moves.items()}
+        if not limit.broken_by({move: count for move, count in grown.items() if count > 0}, totals, {}):
+            return
+        told.append("that is far more than the accepted plan says")
+    plan_id = _store_plan(run)
+    msg = (
+        f"safety stop (push.max_change_ratio = {run.settings.push.max_change_ratio:g}): {'; '.join(told)}. Nothing was "
+        f"written. Look at it with `mautic-sync plan`, then carry it out with `mautic-sync sync --accept {plan_id}`."
+    )
+    raise SafetyStop(msg)
+
+
+def _by_kind(run: Run, moves: Mapping[tuple[str | None, str], int]) -> dict[tuple[str | None, str], int]:
+    counted: dict[tuple[str | None, str], int] = {}
+    for (before, after), count in moves.items():
+        move = (run.kinds.get(before or ""), run.kinds[after])
+        counted[move] = counted.get(move, 0) + count
+    return counted
+
+
+def _known_plan(run: Run, plan_id: str) -> dict[str, Any]:
+    with run.engine.begin() as connection:
+        known = runs.get_plan(connection, plan_id)
+        if known is None:
+            others = runs.plan_ids(connection)
+            msg = f"there is no plan {plan_id}" + (f"; the latest is {others[0]}" if others else "; make one first")
+            raise ConfigError(msg)
+    return dict(known["totals"])
+
+
+def _store_plan(run: Run) -> str:
+    with run.engine.begin() as connection:
+        totals = plan_totals(run)
+        runs.put_plan(connection, run.id, run.id, run.now, totals)
+    run.tell("planned", plan=run.id, changes=totals["changes"])
+    return run.id
+
+
+def plan_totals(run: Run) -> dict[str, Any]:
+    """What the open plan holds: moves of kinds, number of changes, verdicts that would be bought."""
+    with run.engine.begin() as connection:
+        moves = _by_kind(run, changes.planned_moves(connection))
+        asked = decisions.count_to_ask(connection, run.now) if run.zerobounce is not None else 0
+        return {
+            "changes": changes.count_planned(connection),
+            "moves": moves_as_json(moves),
+            "kinds": all_kinds(people.count_by_kind(connection)),
+            "verdicts_to_buy": min(asked, validate.credits_left(run, connection)) if asked else 0,
+            "verdicts_needed": asked,
+        }
+
+
+# -- the summary ----------------------------------------------------------------------------------------------------
+
+
+def all_kinds(counted: Mapping[str, int]) -> dict[str, int]:
+    return {kind: counted.get(kind, 0) for kind in ("ghost", "lead", "customer")}
+
+
+def moves_as_json(moves: Mapping[tuple[str | None, str], int]) -> list[dict[str, Any]]:
+    ordered = sorted(moves.items(), key=lambda item: (item[0][0] or "", item[0][1]))
+    return [{"from": before, "to": after, "count": count} for (before, after), count in ordered]
+
+
+def iso(at: int) -> str:
+    """Seconds since 1970 → `2026-11-01T12:00:00Z`."""
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+
+
+def outcome(counts: Counts) -> int:
+    """0, or 4 when something new was quarantined, failed or is in doubt."""
+    return 4 if counts.quarantined or counts.failed or counts.doubtful else 0
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """The document of `sync --json`."""
+    counts = run.counts
+    with run.engine.begin() as connection:
+        kinds = people.count_by_kind(connection)
+        pending = runs.pending_counts(connection)
+    return {
+        "run_id": run.id,
+        "started_at": iso(run.now),
+        "seconds": round(time.monotonic() - run.began, 3),
+        "pulled": {"contacts": counts.contacts, "activities": counts.activities, "calls": run.mautic.calls},
+        "kinds": all_kinds(kinds),
+        "transitions": moves_as_json(counts.moves),
+        "validated": {"credits": counts.credits, **counts.verdicts, "cached": counts.cached},
+        "pushed": {
+            "stages": counts.stages,
+            "points": 0,
+            "fields": counts.fields,
+            "dnc": counts.dnc,
+            "calls": run.mautic.writes,
+        },
+        "merged": counts.merged,
+        "vanished": sum(counts.vanished.values()),
+        "quarantined": counts.quarantined,
+        "failed": counts.failed,
+        "doubtful": counts.doubtful,
+        "pending": sum(pending.values()),
+    }

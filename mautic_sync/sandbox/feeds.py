@@ -1,0 +1,77 @@
+"""`/api/stats`: the statistics tables, read by rule (docs/mautic.md: "Reading what changed")."""
+
+from typing import Any
+
+from .filters import BrokenFilterError, UnknownColumnError, order_sql, where_sql
+from .instance import CrashedError, Instance
+from .shapes import Row
+from .tables import COLUMNS_OF_7, FEEDS, sql_type
+
+#: Mautic gives each feed's table an alias in its SQL, which its error texts show.
+_ALIASES = {"channel_url_trackables": "t"}
+_NUMBERS = {table: frozenset(c for c in columns if "INTEGER" in sql_type(c)) for table, columns in FEEDS.items()}
+_DEFAULT_LIMIT = 100
+
+
+class Feeds:
+    """Pages of the statistics tables."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        newer = instance.traits.has_projects
+        self._columns = {
+            table: tuple(c for c in columns if newer or c not in COLUMNS_OF_7.get(table, ()))
+            for table, columns in FEEDS.items()
+        }
+        self._select = {
+            table: ", ".join(f"CAST({c} AS TEXT) AS {c}" if c in _NUMBERS[table] else c for c in columns)
+            for table, columns in self._columns.items()
+        }
+        #: rows that are not to be seen yet, by table: how a moving feed shows rows out of id order
+        self.hidden: dict[str, set[int]] = {}
+
+    def overview(self) -> Row:
+        return {
+            "availableTables": sorted(self._columns),
+            "tableColumns": {table: sorted(columns) for table, columns in sorted(self._columns.items())},
+        }
+
+    def page(self, table: str, query: Row) -> Row:
+        """One page; an unknown table answers with the list of tables, a bad column with `errors`, both as 200."""
+        if table not in self._columns:
+            return self.overview()
+        columns = self._columns[table]
+        tables = self._instance.tables
+        try:
+            condition, values = where_sql(query.get("where"), frozenset(columns), _NUMBERS[table])
+            order = order_sql(query.get("order"), frozenset(columns))
+        except UnknownColumnError as unknown:
+            alias = _ALIASES.get(table, "e")
+            message = (
+                "An exception occurred while executing a query: SQLSTATE[42S22]: Column not found: 1054 Unknown column "
+                f"'{alias}.{unknown.column}' in '{unknown.clause}'"
+            )
+            return {"errors": [{"message": message, "code": 1054}]}
+        except BrokenFilterError:
+            raise CrashedError from None
+        if self.hidden.get(table):
+            condition = f"({condition}) AND id NOT IN ({', '.join(map(str, self.hidden[table]))})"
+        limit, start = _whole(query.get("limit"), _DEFAULT_LIMIT), _whole(query.get("start"), 0)
+        total = tables.value(f"SELECT COUNT(*) FROM {table} WHERE {condition}", values)
+        cursor = tables.connection.execute(
+            f"SELECT {self._select[table]} FROM {table} WHERE {condition} "
+            f"{f'ORDER BY {order}' if order else ''} LIMIT ? OFFSET ?",
+            (*values, limit, start),
+        )
+        names = [c[0] for c in cursor.description]
+        stats = [{n: v for n, v in zip(names, row, strict=True) if v is not None} for row in cursor.fetchall()]
+        return {"total": str(total), "stats": stats}
+
+
+def _whole(value: Any, default: int) -> int:
+    if value is None or value == "":
+        return default
+    text = str(value)
+    if not text.lstrip("-").isdigit():
+        raise CrashedError
+    return int(text)

@@ -1,0 +1,276 @@
+"""Activity as it was read from the feeds, and the evidence that it is for the conditions of the mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from mautic_sync.domain.activity import Activity
+from mautic_sync.domain.conditions import ActivityMatcher
+from mautic_sync.domain.contact import Catalogue
+from mautic_sync.mautic.feeds import FeedActivity
+from mautic_sync.store import notes
+from mautic_sync.store.engine import in_chunks, upsert
+from mautic_sync.store.people import mark_dirty, persons_of
+from mautic_sync.store.schema import activity, evidence, membership, person
+
+NEXT_ACTIVITY = "next_activity"
+MATCHERS = "matchers"
+REBUILD_ROWS = 10_000
+
+
+@dataclass
+class Added:
+    """What a page of a feed brought."""
+
+    new: int = 0
+    unknown: set[int] = field(default_factory=set)
+    """Mautic ids that nobody in the store has: the contact was not seen yet, or was deleted."""
+
+
+def by_type(matchers: Iterable[ActivityMatcher]) -> dict[str, list[ActivityMatcher]]:
+    grouped: dict[str, list[ActivityMatcher]] = {}
+    for matcher in matchers:
+        grouped.setdefault(matcher.type, []).append(matcher)
+    return grouped
+
+
+def add_activities(
+    connection: Connection,
+    rows: Sequence[FeedActivity],
+    matchers: Mapping[str, Sequence[ActivityMatcher]],
+    catalogue: Catalogue,
+    *,
+    known_above: int | None,
+) -> Added:
+    """Keep a page of a feed: new rows are added, rows that changed hands follow.
+
+    Rows with a numeric `source_id` above `known_above` cannot be in the store yet and are not looked up (None: look
+    all up).
+    """
+    added = Added()
+    if not rows:
+        return added
+    persons = persons_of(connection, {row.contact_id for row in rows if row.contact_id is not None})
+    present = _present(connection, [row for row in rows if known_above is None or int(row.source_id) <= known_above])
+    new: list[FeedActivity] = []
+    for row in rows:
+        known = present.get((row.source, row.source_id, row.type))
+        if known is None:
+            new.append(row)
+            if row.contact_id is not None and row.contact_id not in persons:
+                added.unknown.add(row.contact_id)
+        elif row.contact_id in persons and known.person_id != persons[row.contact_id]:
+            _change_hands(connection, known.id, persons[row.contact_id])
+    first = int(notes.get(connection, NEXT_ACTIVITY) or 1)
+    stored, proofs = [], []
+    for number, row in enumerate(new, start=first):
+        person_id = None if row.contact_id is None else persons.get(row.contact_id)
+        stored.append(
+            {
+                "id": number,
+                "source": row.source,
+                "source_id": row.source_id,
+                "type": row.type,
+                "person_id": person_id,
+                "waiting_id": row.contact_id if person_id is None else None,
+                "at": row.at,
+                "object_id": row.object_id,
+                "attributes": orjson.dumps(_kept(row)).decode(),
+            }
+        )
+        if person_id is not None and row.type in matchers:
+            proofs += _evidence(number, person_id, as_activity(stored[-1], catalogue), matchers[row.type])
+    if stored:
+        notes.put(connection, NEXT_ACTIVITY, str(first + len(stored)))
+        connection.execute(insert(activity), stored)
+        added.new = len(stored)
+    _add_evidence(connection, proofs)
+    return added
+
+
+def _present(connection: Connection, rows: Sequence[FeedActivity]) -> dict[tuple[str, str, str], Any]:
+    found: dict[tuple[str, str, str], Any] = {}
+    by_source: dict[str, list[str]] = {}
+    for row in rows:
+        by_source.setdefault(row.source, []).append(row.source_id)
+    for source, numbers in by_source.items():
+        for chunk in in_chunks(numbers):
+            stored = connection.execute(
+                select(activity.c.id, activity.c.source_id, activity.c.type, activity.c.person_id).where(
+                    activity.c.source == source, activity.c.source_id.in_(chunk)
+                )
+            )
+            found.update({(source, one.source_id, one.type): one for one in stored})
+    return found
+
+
+def _change_hands(connection: Connection, number: int, person_id: int) -> None:
+    """Mautic moved a row to another contact: docs/mautic.md, "Reading what changed"."""
+    connection.execute(update(activity).where(activity.c.id == number).values(person_id=person_id, waiting_id=None))
+    before = connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id == number)).scalars().all()
+    connection.execute(update(evidence).where(evidence.c.activity_id == number).values(person_id=person_id))
+    mark_dirty(connection, {*before, person_id})
+
+
+def _kept(row: FeedActivity) -> dict[str, str]:
+    kept = {"url": row.url, "title": row.title, "referer": row.referer, **row.utm}
+    return {name: value for name, value in kept.items() if value}
+
+
+# Which catalogue names the object of an activity.
+_NAMED_BY = {
+    "form.submitted": "form",
+    "asset.download": "asset",
+    "email.sent": "email",
+    "email.read": "email",
+    "email.click": "email",
+    "email.replied": "email",
+    "email.bounced": "email",
+    "page.hit": "page",
+    "segment.added": "segment",
+    "segment.removed": "segment",
+    "campaign.added": "campaign",
+    "campaign.removed": "campaign",
+    "campaign.event": "campaign",
+}
+
+
+def as_activity(stored: Mapping[str, Any], catalogue: Catalogue) -> Activity:
+    """A stored row as the rules read it: ids replaced by the names that marketers use."""
+    attributes = orjson.loads(stored["attributes"])
+    kind = _NAMED_BY.get(stored["type"])
+    title = attributes.pop("title", None)
+    if kind is not None and stored["object_id"] is not None:
+        names: Mapping[int, str] = getattr(catalogue, f"{kind}s")
+        if stored["object_id"] in names:
+            attributes[kind] = names[stored["object_id"]]
+    if kind == "page" and "page" not in attributes and title:
+        attributes["page"] = title
+    return Activity(stored["type"], stored["at"], attributes)
+
+
+def _evidence(number: int, person_id: int, one: Activity, matchers: Sequence[ActivityMatcher]) -> list[dict[str, Any]]:
+    return [
+        {"matcher": matcher.key, "activity_id": number, "person_id": person_id, "at": one.at}
+        for matcher in matchers
+        if matcher.matches(one)
+    ]
+
+
+def _add_evidence(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    upsert(connection, evidence, rows, update=())
+    mark_dirty(connection, {row["person_id"] for row in rows})
+
+
+def adopt_waiting(
+    connection: Connection,
+    persons: Mapping[int, int],
+    matchers: Mapping[str, Sequence[ActivityMatcher]],
+    catalogue: Catalogue,
+) -> None:
+    """Activity that waited under a Mautic id goes to the person that this id now has."""
+    for chunk in in_chunks(list(persons)):
+        rows = connection.execute(select(activity).where(activity.c.waiting_id.in_(chunk))).mappings().all()
+        if not rows:
+            continue
+        connection.execute(
+            update(activity)
+            .where(activity.c.id == bindparam("which"))
+            .values(person_id=bindparam("who"), waiting_id=None),
+            [{"which": row["id"], "who": persons[row["waiting_id"]]} for row in rows],
+        )
+        proofs: list[dict[str, Any]] = []
+        for row in rows:
+            proofs += _evidence(
+                row["id"], persons[row["waiting_id"]], as_activity(dict(row), catalogue), matchers.get(row["type"], ())
+            )
+        _add_evidence(connection, proofs)
+
+
+def rebuild_evidence(connection: Connection, matchers: Collection[ActivityMatcher], catalogue: Catalogue) -> bool:
+    """After the mappings or the names in Mautic changed: evidence for exactly these matchers. True if any changed."""
+    fingerprint = orjson.dumps(
+        [
+            sorted(matcher.key for matcher in matchers),
+            {kind: sorted(getattr(catalogue, f"{kind}s").items()) for kind in sorted(set(_NAMED_BY.values()))},
+        ]
+    ).decode()
+    if notes.get(connection, MATCHERS) == fingerprint:
+        return False
+    connection.execute(delete(evidence))
+    grouped = by_type(matchers)
+    last = 0
+    while grouped:
+        rows = (
+            connection.execute(
+                select(activity)
+                .where(activity.c.id > last, activity.c.type.in_(list(grouped)), activity.c.person_id.is_not(None))
+                .order_by(activity.c.id)
+                .limit(REBUILD_ROWS)
+            )
+            .mappings()
+            .all()
+        )
+        if not rows:
+            break
+        last = rows[-1]["id"]
+        proofs: list[dict[str, Any]] = []
+        survivors = _survivors(connection, {row["person_id"] for row in rows})
+        for row in rows:
+            person_id = survivors.get(row["person_id"], row["person_id"])
+            proofs += _evidence(row["id"], person_id, as_activity(dict(row), catalogue), grouped[row["type"]])
+        upsert(connection, evidence, proofs, update=())
+    notes.put(connection, MATCHERS, fingerprint)
+    return True
+
+
+def _survivors(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
+    """Merged persons → the person that they redirect to."""
+    found: dict[int, int] = {}
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(
+            select(person.c.id, person.c.redirect_to).where(person.c.id.in_(chunk), person.c.redirect_to.is_not(None))
+        )
+        found.update((row.id, row.redirect_to) for row in rows)
+    return found
+
+
+def replace_members(connection: Connection, kind: str, object_id: int, mautic_ids: Collection[int]) -> None:
+    """The members of a segment or campaign, as Mautic lists them now."""
+    wanted = set(persons_of(connection, mautic_ids).values())
+    present = set(
+        connection.execute(
+            select(membership.c.person_id).where(membership.c.kind == kind, membership.c.object_id == object_id)
+        ).scalars()
+    )
+    for chunk in in_chunks(list(present - wanted)):
+        connection.execute(
+            delete(membership).where(
+                membership.c.kind == kind, membership.c.object_id == object_id, membership.c.person_id.in_(chunk)
+            )
+        )
+    upsert(
+        connection,
+        membership,
+        [{"kind": kind, "object_id": object_id, "person_id": number} for number in sorted(wanted - present)],
+        update=(),
+    )
+    mark_dirty(connection, present ^ wanted)
+
+
+def activity_of(connection: Connection, person_id: int, limit: int = 20) -> list[Any]:
+    """The latest activity of a person, also what former persons merged into it did."""
+    former = select(person.c.id).where(person.c.redirect_to == person_id)
+    return list(
+        connection.execute(
+            select(activity)
+            .where((activity.c.person_id == person_id) | activity.c.person_id.in_(former))
+            .order_by(activity.c.at.desc(), activity.c.id.desc())
+            .limit(limit)
+        ).mappings()
+    )

@@ -1,0 +1,301 @@
+"""Changes on their way: planned → sent → settled, refused or doubtful; at most one open per person and target."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, or_, select, tuple_, update
+
+from mautic_sync.domain.plan import Change
+from mautic_sync.store.engine import in_chunks, upsert
+from mautic_sync.store.schema import alias, change, contact, standing, transition
+
+PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
+SETTLED, REFUSED, SUPERSEDED = "settled", "refused", "superseded"
+
+
+def open_key(person_id: int, target: str) -> str:
+    return f"{person_id} {target}"
+
+
+def plan_changes(
+    connection: Connection,
+    wanted: Mapping[tuple[int, str], Change | None],
+    open_now: Mapping[tuple[int, str], Any],
+    *,
+    run_id: str,
+    now: int,
+    baseline: bool,
+) -> None:
+    """Replace what was planned by what is wanted now. What is sent or in doubt is settled first and stays."""
+    stale: list[int] = []
+    rows: list[dict[str, Any]] = []
+    for (person_id, target), one in wanted.items():
+        present = open_now.get((person_id, target))
+        if present is not None and present.state != PLANNED:
+            continue
+        if one is not None:
+            new = _dump(one.new)
+            if present is not None and present.new == new:
+                continue
+            rows.append(
+                {
+                    "run_id": run_id,
+                    "person_id": person_id,
+                    "target": target,
+                    "open_key": open_key(person_id, target),
+                    "state": PLANNED,
+                    "value": one.value,
+                    "old": _dump(one.old),
+                    "new": new,
+                    "reason": one.reason,
+                    # What waits since the baseline is still the baseline.
+                    "baseline": baseline or bool(present is not None and present.baseline),
+                    "attempts": 0,
+                    "planned_at": now,
+                }
+            )
+        if present is not None:
+            stale.append(present.id)
+    if stale:
+        connection.execute(
+            update(change)
+            .where(change.c.id == bindparam("which"))
+            .values(state=SUPERSEDED, open_key=None, settled_at=now, error="a newer decision replaced it"),
+            [{"which": number} for number in stale],
+        )
+    if rows:
+        connection.execute(insert(change), rows)
+
+
+def _dump(value: Mapping[str, Any]) -> str:
+    return orjson.dumps(dict(value), option=orjson.OPT_SORT_KEYS).decode()
+
+
+def next_planned(
+    connection: Connection, *, limit: int, target: str, after: tuple[int, int] | None, least_value: int = 0
+) -> list[Any]:
+    """Planned changes, most valuable first, each with `mautic_id`, `points`, `stage_id` of its contact now.
+
+    `after` is (-value, id) of the last one seen.
+    """
+    query = (
+        select(change, alias.c.mautic_id, contact.c.points, contact.c.stage_id, contact.c.dnc.label("dnc_now"))
+        .join(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
+        .join(contact, contact.c.person_id == change.c.person_id)
+        .where(change.c.state == PLANNED, change.c.target == target, change.c.value >= least_value)
+        .order_by(change.c.value.desc(), change.c.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(-change.c.value, change.c.id) > tuple_(*after))
+    return list(connection.execute(query))
+
+
+def mark_sent(connection: Connection, numbers: Sequence[int], *, run_id: str, now: int) -> None:
+    """The intents of one batch: after this, a lost answer leaves them in doubt, never forgotten."""
+    for chunk in in_chunks(numbers):
+        connection.execute(
+            update(change)
+            .where(change.c.id.in_(chunk), change.c.state == PLANNED)
+            .values(state=SENT, sent_at=now, settled_run=run_id, attempts=change.c.attempts + 1)
+        )
+
+
+def back_to_planned(connection: Connection, numbers: Sequence[int], error: str) -> None:
+    """Nothing was changed by the call: the intents wait for the next run."""
+    for chunk in in_chunks(numbers):
+        connection.execute(
+            update(change)
+            .where(change.c.id.in_(chunk), change.c.state == SENT)
+            .values(state=PLANNED, sent_at=None, settled_run=None, error=error)
+        )
+
+
+def doubt(connection: Connection, numbers: Sequence[int], error: str) -> None:
+    for chunk in in_chunks(numbers):
+        connection.execute(update(change).where(change.c.id.in_(chunk)).values(state=DOUBTFUL, error=error))
+
+
+def doubt_what_was_sent(connection: Connection) -> int:
+    """At the start of a run: what an earlier one had sent when it was killed."""
+    done = connection.execute(
+        update(change)
+        .where(change.c.state == SENT)
+        .values(state=DOUBTFUL, error="the worker stopped before the answer")
+    )
+    return done.rowcount
+
+
+def doubtful(connection: Connection) -> list[Any]:
+    """Changes in doubt, with the current `mautic_id` of each person."""
+    return list(
+        connection.execute(
+            select(change, alias.c.mautic_id)
+            .join(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
+            .where(change.c.state == DOUBTFUL)
+            .order_by(change.c.id)
+        )
+    )
+
+
+def settle(
+    connection: Connection,
+    settled: Sequence[Any],
+    *,
+    echoes: Mapping[int, Mapping[str, Any]],
+    kinds: Mapping[str, str],
+    run_id: str,
+    now: int,
+) -> list[tuple[str | None, str]]:
+    """Mautic shows what we asked for: close the changes, note what stands, record transitions.
+
+    `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind. Returns the stage
+    moves (from, to).
+    """
+    if not settled:
+        return []
+    connection.execute(
+        update(change)
+        .where(change.c.id == bindparam("which"))
+        .values(state=SETTLED, open_key=None, settled_at=now, settled_run=run_id, error=None),
+        [{"which": row.id} for row in settled],
+    )
+    people = [row.person_id for row in settled]
+    before: dict[int, Any] = {}
+    for chunk in in_chunks(people):
+        before.update(
+            (row.person_id, row) for row in connection.execute(select(standing).where(standing.c.person_id.in_(chunk)))
+        )
+    rows, moves, transitions = [], [], []
+    for row in settled:
+        old, new = orjson.loads(row.old), orjson.loads(row.new)
+        known = before.get(row.person_id)
+        written = orjson.loads(known.written) if known else {}
+        echo = echoes.get(row.person_id, {})
+        written.update({alias_: [value, echo.get(alias_)] for alias_, value in new.get("fields", {}).items()})
+        standing_row = {
+            "person_id": row.person_id,
+            "stage": known.stage if known else None,
+            "stage_at": known.stage_at if known else None,
+            "written": orjson.dumps(written).decode(),
+            "manual_stage": known.manual_stage if known else None,
+            "manual_since": known.manual_since if known else None,
+        }
+        if "stage" in new:
+            standing_row.update(stage=new["stage"], stage_at=now, manual_stage=None, manual_since=None)
+            moves.append((old.get("stage"), new["stage"]))
+            transitions.append(
+                {
+                    "person_id": row.person_id,
+                    "from_stage": old.get("stage"),
+                    "to_stage": new["stage"],
+                    "from_kind": kinds.get(old.get("stage") or ""),
+                    "to_kind": kinds[new["stage"]],
+                    "at": now,
+                    "run_id": run_id,
+                    "change_id": row.id,
+                    "baseline": row.baseline,
+                }
+            )
+        rows.append(standing_row)
+    upsert(connection, standing, rows)
+    if transitions:
+        connection.execute(insert(transition), transitions)
+    return moves
+
+
+def refuse(connection: Connection, number: int, error: str, now: int) -> None:
+    """Mautic said no: the change is closed and waits for `retry`."""
+    connection.execute(
+        update(change).where(change.c.id == number).values(state=REFUSED, open_key=None, settled_at=now, error=error)
+    )
+
+
+def supersede(connection: Connection, numbers: Collection[int], error: str, now: int) -> None:
+    for chunk in in_chunks(list(numbers)):
+        connection.execute(
+            update(change)
+            .where(change.c.id.in_(chunk))
+            .values(state=SUPERSEDED, open_key=None, settled_at=now, error=error)
+        )
+
+
+def has_ever_pushed(connection: Connection) -> bool:
+    return connection.execute(select(change.c.id).where(change.c.state == SETTLED).limit(1)).first() is not None
+
+
+def count_planned(connection: Connection, *, baseline: bool | None = None) -> int:
+    query = select(func.count()).select_from(change).where(change.c.state == PLANNED)
+    if baseline is not None:
+        query = query.where(change.c.baseline.is_(baseline))
+    return int(connection.execute(query).scalar() or 0)
+
+
+def planned_moves(connection: Connection, *, baseline: bool | None = None) -> dict[tuple[str | None, str], int]:
+    """(stage now, stage planned) → how many."""
+    query = select(change.c.old, change.c.new).where(change.c.state == PLANNED, change.c.target == "contact")
+    if baseline is not None:
+        query = query.where(change.c.baseline.is_(baseline))
+    counted: dict[tuple[str | None, str], int] = {}
+    for row in connection.execute(query.execution_options(yield_per=5000)):
+        new = orjson.loads(row.new)
+        if "stage" in new:
+            move = (orjson.loads(row.old).get("stage"), new["stage"])
+            counted[move] = counted.get(move, 0) + 1
+    return counted
+
+
+def listed(
+    connection: Connection, states: Collection[str], *, limit: int | None = None, run_id: str | None = None
+) -> list[dict[str, Any]]:
+    """Changes to show: most valuable first, with the contact's number in Mautic."""
+    query = (
+        select(change, alias.c.mautic_id)
+        .outerjoin(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
+        .where(change.c.state.in_(list(states)))
+        .order_by(change.c.value.desc(), change.c.id)
+    )
+    if run_id is not None:
+        query = query.where(_in_run(run_id))
+    if limit is not None:
+        query = query.limit(limit)
+    return [
+        {**row, "old": orjson.loads(row["old"]), "new": orjson.loads(row["new"])}
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def _in_run(run_id: str) -> ColumnElement[bool]:
+    return or_(change.c.settled_run == run_id, and_(change.c.settled_run.is_(None), change.c.run_id == run_id))
+
+
+def last_write(connection: Connection, person_id: int) -> dict[str, Any] | None:
+    row = (
+        connection.execute(
+            select(change)
+            .where(change.c.person_id == person_id, change.c.state != SUPERSEDED)
+            .order_by(change.c.id.desc())
+            .limit(1)
+        )
+        .mappings()
+        .first()
+    )
+    if row is None:
+        return None
+    return {**row, "old": orjson.loads(row["old"]), "new": orjson.loads(row["new"])}
+
+
+def refused_persons(connection: Connection) -> dict[int, Any]:
+    """Person → the refused change, where nothing newer was settled for it."""
+    latest = (
+        select(func.max(change.c.id).label("id"))
+        .where(change.c.state.in_((SETTLED, REFUSED)))
+        .group_by(change.c.person_id, change.c.target)
+    )
+    rows = connection.execute(
+        select(change).where(change.c.id.in_(latest.scalar_subquery()), change.c.state == REFUSED)
+    )
+    return {row.person_id: row for row in rows}

@@ -1,0 +1,226 @@
+"""What is needed to decide, and what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+
+from mautic_sync.domain.plan import Standing
+from mautic_sync.domain.validation import Verdict
+from mautic_sync.store.engine import in_chunks, upsert
+from mautic_sync.store.schema import (
+    change,
+    contact,
+    decision,
+    dnc,
+    evidence,
+    membership,
+    standing,
+    transition,
+    verdict,
+)
+
+_CONTACT = (
+    contact.c.person_id,
+    contact.c.address,
+    contact.c.fields,
+    contact.c.tags,
+    contact.c.points,
+    contact.c.stage_id,
+    contact.c.dnc,
+    contact.c.date_added,
+    contact.c.date_identified,
+    contact.c.last_active,
+)
+_DECISION = (
+    decision.c.kind,
+    decision.c.stage,
+    decision.c.rule,
+    decision.c.reason,
+)
+_STANDING = (
+    standing.c.stage.label("our_stage"),
+    standing.c.written,
+    standing.c.manual_stage,
+    standing.c.manual_since,
+)
+_VERDICT = (
+    verdict.c.status,
+    verdict.c.sub_status,
+    verdict.c.did_you_mean,
+    verdict.c.at,
+    verdict.c.attempts,
+    verdict.c.raw,
+)
+
+EVERYTHING = (
+    select(*_CONTACT, *_DECISION, *_STANDING, *_VERDICT)
+    .select_from(contact)
+    .outerjoin(decision, decision.c.person_id == contact.c.person_id)
+    .outerjoin(standing, standing.c.person_id == contact.c.person_id)
+    .outerjoin(verdict, verdict.c.address == contact.c.address)
+    .where(contact.c.vanished_at.is_(None))
+)
+
+
+def to_decide(connection: Connection, after: int, limit: int, *, everyone: bool = False) -> Sequence[Any]:
+    """The next persons, by number, whose signals changed (or all of them), with all that decides about them."""
+    query = EVERYTHING.where(contact.c.person_id > after).order_by(contact.c.person_id).limit(limit)
+    if not everyone:
+        query = query.where(contact.c.dirty == 1)
+    return connection.execute(query).all()
+
+
+def one_person(connection: Connection, person_id: int) -> Any | None:
+    return connection.execute(EVERYTHING.where(contact.c.person_id == person_id)).first()
+
+
+def verdict_of(row: Any) -> Verdict | None:
+    """The verdict joined to a row of `to_decide`."""
+    if row.status is None:
+        return None
+    return Verdict(
+        address=row.address,
+        status=row.status,
+        sub_status=row.sub_status,
+        at=row.at,
+        attempts=row.attempts,
+        did_you_mean=row.did_you_mean,
+        raw=orjson.loads(row.raw),
+    )
+
+
+def standing_of(row: Any) -> Standing:
+    if row.written is None:
+        return Standing()
+    return Standing(row.our_stage, orjson.loads(row.written), row.manual_stage, row.manual_since)
+
+
+def evidence_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, dict[str, tuple[int, ...]]]:
+    """Person → matcher → ascending times."""
+    found: dict[int, dict[str, list[int]]] = {}
+    if not person_ids:
+        return {}
+    # A range is one quick scan of the index; those in between that are not asked for cost little.
+    rows = connection.execute(
+        select(evidence.c.person_id, evidence.c.matcher, evidence.c.at)
+        .where(evidence.c.person_id.between(person_ids[0], person_ids[-1]))
+        .order_by(evidence.c.at)
+    )
+    for person_id, matcher, at in rows:
+        found.setdefault(person_id, {}).setdefault(matcher, []).append(at)
+    return {
+        person_id: {matcher: tuple(times) for matcher, times in by_matcher.items()}
+        for person_id, by_matcher in found.items()
+    }
+
+
+def members_of(
+    connection: Connection, person_ids: Sequence[int], names: Mapping[str, Mapping[int, str]]
+) -> dict[int, dict[str, frozenset[str]]]:
+    """Person → 'segment' and 'campaign' → names; `names` maps each kind to Mautic's ids and their names."""
+    found: dict[int, dict[str, set[str]]] = {}
+    if not person_ids or not any(names.values()):
+        return {}
+    rows = connection.execute(select(membership).where(membership.c.person_id.between(person_ids[0], person_ids[-1])))
+    for row in rows:
+        name = names.get(row.kind, {}).get(row.object_id)
+        if name is not None:
+            found.setdefault(row.person_id, {}).setdefault(row.kind, set()).add(name)
+    return {
+        person_id: {kind: frozenset(members) for kind, members in kinds.items()} for person_id, kinds in found.items()
+    }
+
+
+def own_dnc(connection: Connection, person_ids: Sequence[int]) -> set[int]:
+    """Who carries a do-not-contact for e-mail that we set because of a verdict."""
+    if not person_ids:
+        return set()
+    rows = connection.execute(
+        select(dnc.c.person_id).where(
+            dnc.c.person_id.between(person_ids[0], person_ids[-1]), dnc.c.ours, dnc.c.channel == "email"
+        )
+    )
+    return {row.person_id for row in rows}
+
+
+def open_changes(connection: Connection, person_ids: Sequence[int]) -> dict[tuple[int, str], Any]:
+    """(person, target) → the open change there."""
+    if not person_ids:
+        return {}
+    rows = connection.execute(
+        select(change).where(change.c.person_id.between(person_ids[0], person_ids[-1]), change.c.open_key.is_not(None))
+    )
+    return {(row.person_id, row.target): row for row in rows}
+
+
+def recent_transitions(connection: Connection, person_ids: Collection[int], since: int) -> dict[int, int]:
+    """How often we changed the stage of each person since then; the baseline does not count."""
+    found: dict[int, int] = {}
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(
+            select(transition.c.person_id, func.count())
+            .where(transition.c.person_id.in_(chunk), transition.c.at > since, transition.c.baseline.is_(False))
+            .group_by(transition.c.person_id)
+        )
+        found.update({row[0]: row[1] for row in rows})
+    return found
+
+
+def save_decisions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    upsert(connection, decision, rows)
+
+
+def save_manual(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Stages that somebody else set: person_id, manual_stage, manual_since."""
+    upsert(connection, standing, [{"written": "{}", **row} for row in rows], update=("manual_stage", "manual_since"))
+
+
+def clear_manual(connection: Connection, person_ids: Sequence[int]) -> None:
+    for chunk in in_chunks(person_ids):
+        connection.execute(
+            update(standing).where(standing.c.person_id.in_(chunk)).values(manual_stage=None, manual_since=None)
+        )
+
+
+def addresses_to_ask(connection: Connection, now: int, order: Sequence[tuple[str, bool]], limit: int) -> list[str]:
+    """Distinct addresses whose verdict could change somebody's kind and is missing or due, most valuable first.
+
+    `order` has (`score` or `identified`, descending) pairs of `mappings/validation.yaml`.
+    """
+    columns = {"score": func.max(decision.c.score), "identified": func.max(contact.c.date_identified)}
+    query = (
+        select(contact.c.address)
+        .where(*_ASKABLE, _unanswered(now))
+        .select_from(_ASKING)
+        .group_by(contact.c.address)
+        .order_by(
+            *(columns[key].desc() if descending else columns[key] for key, descending in order), contact.c.address
+        )
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def count_to_ask(connection: Connection, now: int) -> int:
+    query = select(func.count(contact.c.address.distinct())).select_from(_ASKING).where(*_ASKABLE, _unanswered(now))
+    return int(connection.execute(query).scalar() or 0)
+
+
+def count_answered(connection: Connection, now: int) -> int:
+    """Addresses that would be asked, were their verdict not already held."""
+    query = select(func.count(contact.c.address.distinct())).select_from(_ASKING).where(*_ASKABLE, ~_unanswered(now))
+    return int(connection.execute(query).scalar() or 0)
+
+
+_ASKING = decision.join(contact, contact.c.person_id == decision.c.person_id).outerjoin(
+    verdict, verdict.c.address == contact.c.address
+)
+_ASKABLE = (decision.c.asks, contact.c.vanished_at.is_(None), contact.c.address.is_not(None))
+
+
+def _unanswered(now: int) -> ColumnElement[bool]:
+    return or_(verdict.c.address.is_(None), and_(verdict.c.next_at.is_not(None), verdict.c.next_at <= now))

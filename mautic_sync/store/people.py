@@ -1,0 +1,442 @@
+"""Persons, their Mautic numbers, and their contacts as last read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+
+from mautic_sync.domain.contact import Contact
+from mautic_sync.domain.validation import normalise_address
+from mautic_sync.store import notes
+from mautic_sync.store.engine import in_chunks, upsert
+from mautic_sync.store.schema import (
+    alias,
+    change,
+    contact,
+    decision,
+    dnc,
+    evidence,
+    membership,
+    merge,
+    person,
+    standing,
+)
+
+NEXT_PERSON = "next_person"
+# Our own do-not-contact rows carry this at the beginning of their comment.
+DNC_COMMENT = "mautic-sync"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How contacts are kept: which fields the mappings need, and whether idleness decides anything."""
+
+    fields: frozenset[str]
+    idle_matters: bool = False
+
+
+@dataclass
+class Saved:
+    """What a page of contacts changed in the store."""
+
+    new: int = 0
+    changed: int = 0
+    persons: dict[int, int] = field(default_factory=dict)
+    """Mautic id → person."""
+
+
+def persons_of(connection: Connection, mautic_ids: Collection[int]) -> dict[int, int]:
+    """Mautic id → person, for current and former numbers; unknown ids are missing."""
+    found: dict[int, int] = {}
+    for chunk in in_chunks(list(mautic_ids)):
+        rows = connection.execute(select(alias.c.mautic_id, alias.c.person_id).where(alias.c.mautic_id.in_(chunk)))
+        found.update((row.mautic_id, row.person_id) for row in rows)
+    return found
+
+
+def current_ids(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
+    """Person → the Mautic id to call."""
+    found: dict[int, int] = {}
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(
+            select(alias.c.mautic_id, alias.c.person_id).where(alias.c.person_id.in_(chunk), alias.c.current)
+        )
+        found.update((row.person_id, row.mautic_id) for row in rows)
+    return found
+
+
+def save_contacts(
+    connection: Connection,
+    contacts: Sequence[Contact],
+    reading: Reading,
+    *,
+    now: int,
+    seen: int | None = None,
+    ours: Mapping[int, Mapping[str, Any]] | None = None,
+) -> Saved:
+    """Keep contacts as Mautic shows them now; who is new or changed is decided again.
+
+    `seen` marks them as met by a full pass. `ours` maps Mautic ids to the values of an edit of ours that was just
+    settled: such a change alone is no reason to decide again.
+    """
+    saved = Saved(persons=persons_of(connection, [one.id for one in contacts]))
+    unknown = [one.id for one in contacts if one.id not in saved.persons]
+    if unknown:
+        saved.persons.update(_create_persons(connection, unknown, now))
+        saved.new = len(unknown)
+    before = _rows(connection, saved.persons.values())
+    rows: list[dict[str, Any]] = []
+    met: list[int] = []
+    dnc_rows: list[tuple[int, Contact, Mapping[str, int]]] = []
+    for one in contacts:
+        person_id = saved.persons[one.id]
+        old = before.get(person_id)
+        row = contact_row(person_id, one, reading)
+        row["seen"] = seen if seen is not None else (old.seen if old else 0)
+        if old is None:
+            row["dirty"] = 1
+        else:
+            # A merge in Mautic loses the older date: docs/mautic.md, "Merging".
+            row["date_added"] = min(filter(None, (old.date_added, row["date_added"])), default=None)
+            relevant = row["digest"] != old.digest or old.vanished_at is not None
+            if relevant and ours is not None and one.id in ours:
+                relevant = row["digest"] != _digest(_after_edit(old, row, ours[one.id]))
+            if reading.idle_matters and row["last_active"] != old.last_active:
+                relevant = True
+            row["dirty"] = 1 if relevant else old.dirty
+            if relevant:
+                saved.changed += 1
+            if not relevant and row["digest"] == old.digest and _same(row, old):
+                if seen is not None and old.seen != seen:
+                    met.append(person_id)
+                continue
+        rows.append(row)
+        old_dnc = orjson.loads(old.dnc) if old else {}
+        if one.dnc != old_dnc:
+            dnc_rows.append((person_id, one, old_dnc))
+    upsert(connection, contact, rows)
+    for chunk in in_chunks(met):
+        connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(seen=seen))
+    for person_id, one, old_dnc in dnc_rows:
+        _save_dnc(connection, person_id, one.dnc, old_dnc)
+    return saved
+
+
+def _save_dnc(connection: Connection, person_id: int, rows: Mapping[str, int], before: Mapping[str, int]) -> None:
+    """Do-not-contact as the contact shows it. What a merge lost (`restore`) stays until it is put back."""
+    upsert(
+        connection,
+        dnc,
+        [
+            {"person_id": person_id, "channel": channel, "reason": reason, "restore": False, "ours": False}
+            for channel, reason in rows.items()
+        ],
+        update=("reason", "restore"),
+    )
+    gone = [channel for channel in before if channel not in rows]
+    if gone:
+        connection.execute(
+            delete(dnc).where(dnc.c.person_id == person_id, dnc.c.channel.in_(gone), dnc.c.restore.is_(False))
+        )
+
+
+def contact_row(person_id: int, one: Contact, reading: Reading) -> dict[str, Any]:
+    address = one.fields.get("email")
+    row: dict[str, Any] = {
+        "person_id": person_id,
+        "address": normalise_address(str(address)) if address else None,
+        "fields": orjson.dumps(
+            {key: value for key, value in one.fields.items() if key in reading.fields}, option=orjson.OPT_SORT_KEYS
+        ).decode(),
+        "tags": orjson.dumps(sorted(one.tags)).decode(),
+        "points": one.points,
+        "stage_id": one.stage_id,
+        "dnc": orjson.dumps(dict(one.dnc), option=orjson.OPT_SORT_KEYS).decode(),
+        "date_added": one.date_added,
+        "date_modified": one.date_modified,
+        "date_identified": one.date_identified,
+        "last_active": one.last_active,
+        "vanished_at": None,
+    }
+    row["digest"] = _digest(row)
+    return row
+
+
+_DECIDED = ("fields", "tags", "stage_id", "dnc", "date_identified")
+
+
+def _decided_part(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _DECIDED}
+
+
+def _after_edit(old: Any, row: Mapping[str, Any], edit: Mapping[str, Any]) -> dict[str, Any]:
+    """What `old` would be if nothing but our edit had changed; values as Mautic echoed them in `row`."""
+    shown = orjson.loads(row["fields"])
+    fields = {alias_: value for alias_, value in orjson.loads(old.fields).items() if alias_ not in edit}
+    fields.update({alias_: shown[alias_] for alias_ in edit if alias_ in shown})
+    tags = set(orjson.loads(old.tags))
+    for tag in edit.get("tags", ()):
+        if tag.startswith("-"):
+            tags.discard(tag[1:])
+        else:
+            tags.add(tag)
+    return {
+        **_decided_part(old),
+        "fields": orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode(),
+        "tags": orjson.dumps(sorted(tags)).decode(),
+        "stage_id": edit.get("stage", old.stage_id),
+    }
+
+
+def _digest(row: Mapping[str, Any]) -> str:
+    text = "\x00".join(str(row[name]) for name in _DECIDED)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def _same(row: Mapping[str, Any], old: Any) -> bool:
+    return bool(
+        row["points"] == old.points
+        and row["last_active"] == old.last_active
+        and row["date_modified"] == old.date_modified
+        and row["date_added"] == old.date_added
+        and row["address"] == old.address
+    )
+
+
+def _rows(connection: Connection, person_ids: Iterable[int]) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for chunk in in_chunks(list(person_ids)):
+        for row in connection.execute(select(contact).where(contact.c.person_id.in_(chunk))):
+            found[row.person_id] = row
+    return found
+
+
+def _create_persons(connection: Connection, mautic_ids: Sequence[int], now: int) -> dict[int, int]:
+    first = int(notes.get(connection, NEXT_PERSON) or 1)
+    notes.put(connection, NEXT_PERSON, str(first + len(mautic_ids)))
+    numbers = {mautic_id: first + offset for offset, mautic_id in enumerate(mautic_ids)}
+    connection.execute(insert(person), [{"id": number, "created_at": now} for number in numbers.values()])
+    connection.execute(
+        insert(alias),
+        [{"mautic_id": mautic_id, "person_id": number, "current": True} for mautic_id, number in numbers.items()],
+    )
+    return numbers
+
+
+def mark_dirty(connection: Connection, person_ids: Collection[int]) -> None:
+    for chunk in in_chunks(list(person_ids)):
+        connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(dirty=1))
+
+
+def mark_everyone_dirty(connection: Connection) -> None:
+    connection.execute(update(contact).where(contact.c.vanished_at.is_(None)).values(dirty=1))
+
+
+def mark_due(connection: Connection, now: int) -> None:
+    """Whoever time alone may have changed is decided again."""
+    due = select(decision.c.person_id).where(decision.c.due_at <= now)
+    connection.execute(update(contact).where(contact.c.person_id.in_(due)).values(dirty=1))
+
+
+def mark_address(connection: Connection, address: str) -> None:
+    connection.execute(update(contact).where(contact.c.address == address).values(dirty=1))
+
+
+def unseen(connection: Connection, seen: int, upto: int, limit: int = 1000, after: int = 0) -> list[Any]:
+    """Contacts with a number up to `upto` that a full pass did not meet: (mautic_id, person_id, address), by id."""
+    return list(
+        connection.execute(
+            select(alias.c.mautic_id, alias.c.person_id, contact.c.address)
+            .join(contact, contact.c.person_id == alias.c.person_id)
+            .where(
+                alias.c.current,
+                alias.c.mautic_id > after,
+                alias.c.mautic_id <= upto,
+                contact.c.seen != seen,
+                contact.c.vanished_at.is_(None),
+            )
+            .order_by(alias.c.mautic_id)
+            .limit(limit)
+        )
+    )
+
+
+def kinds_of(connection: Connection, mautic_ids: Collection[int]) -> dict[str, int]:
+    """Kind → how many of these contacts were decided to be of it and are not known to be gone."""
+    counted: dict[str, int] = {}
+    for chunk in in_chunks(list(mautic_ids)):
+        rows = connection.execute(
+            select(decision.c.kind, func.count())
+            .join(alias, alias.c.person_id == decision.c.person_id)
+            .join(contact, contact.c.person_id == decision.c.person_id)
+            .where(alias.c.mautic_id.in_(chunk), contact.c.vanished_at.is_(None))
+            .group_by(decision.c.kind)
+        )
+        for kind, number in rows:
+            counted[kind] = counted.get(kind, 0) + number
+    return counted
+
+
+def vanish(connection: Connection, mautic_ids: Collection[int], now: int) -> list[int]:
+    """Mautic deleted these: their persons stay, with history, but nothing is decided or written for them."""
+    numbers = list(persons_of(connection, mautic_ids).values())
+    for chunk in in_chunks(numbers):
+        connection.execute(
+            update(contact)
+            .where(contact.c.person_id.in_(chunk), contact.c.vanished_at.is_(None))
+            .values(vanished_at=now, dirty=0)
+        )
+        connection.execute(
+            update(change)
+            .where(change.c.person_id.in_(chunk), change.c.open_key.is_not(None))
+            .values(state="superseded", open_key=None, error="the contact was deleted in Mautic", settled_at=now)
+        )
+    return numbers
+
+
+def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, run_id: str) -> tuple[int, int] | None:
+    """Mautic merged contact `old_id` into `new_id`: one transaction joins the two persons.
+
+    The identified person survives here, whatever number survives in Mautic; the other number redirects. Returns
+    (survivor, loser), or None when both numbers already lead to one person. Applying it again changes nothing.
+    """
+    known = persons_of(connection, [old_id, new_id])
+    if old_id not in known and new_id not in known:
+        return None
+    if old_id not in known or new_id not in known:
+        only = next(iter(known.values()))
+        connection.execute(update(alias).where(alias.c.person_id == only).values(current=False))
+        upsert(connection, alias, [{"mautic_id": old_id, "person_id": only, "current": False}])
+        upsert(connection, alias, [{"mautic_id": new_id, "person_id": only, "current": True}])
+        _expect_lost_dnc(connection, only)
+        mark_dirty(connection, [only])
+        return (only, only)
+    if known[old_id] == known[new_id]:
+        return None
+    rows = _rows(connection, known.values())
+    old, new = known[old_id], known[new_id]
+    identified = {number for number in (old, new) if number in rows and rows[number].address}
+    survivor, loser = (new, old) if identified == {new} or (not identified and new < old) else (old, new)
+    connection.execute(
+        insert(merge),
+        {
+            "at": now,
+            "run_id": run_id,
+            "rule": "mautic",
+            "survivor": survivor,
+            "loser": loser,
+            "before": orjson.dumps(
+                {str(number): {**_decided_part(rows[number]), "points": rows[number].points} for number in rows}
+            ).decode(),
+        },
+    )
+    connection.execute(update(person).where(person.c.id == loser).values(redirect_to=survivor))
+    connection.execute(update(person).where(person.c.redirect_to == loser).values(redirect_to=survivor))
+    connection.execute(
+        update(alias).where(alias.c.person_id.in_((survivor, loser))).values(person_id=survivor, current=False)
+    )
+    connection.execute(update(alias).where(alias.c.mautic_id == new_id).values(current=True))
+    connection.execute(update(evidence).where(evidence.c.person_id == loser).values(person_id=survivor))
+    _unite(connection, membership, survivor, loser)
+    _expect_lost_dnc(connection, survivor)
+    _expect_lost_dnc(connection, loser)
+    _unite(connection, dnc, survivor, loser)
+    if survivor not in rows and loser in rows:
+        connection.execute(update(contact).where(contact.c.person_id == loser).values(person_id=survivor, dirty=1))
+    connection.execute(delete(contact).where(contact.c.person_id == loser))
+    connection.execute(delete(decision).where(decision.c.person_id == loser))
+    _keep_standing_of_number(connection, new, survivor, loser)
+    connection.execute(
+        update(change)
+        .where(change.c.person_id.in_((survivor, loser)), change.c.open_key.is_not(None))
+        .values(state="superseded", open_key=None, error="merged in Mautic", settled_at=now)
+    )
+    mark_dirty(connection, [survivor])
+    return survivor, loser
+
+
+def _keep_standing_of_number(connection: Connection, owner: int, survivor: int, loser: int) -> None:
+    """The surviving number keeps its own stage in Mautic: what we had set there is ours, not somebody's hand."""
+    stage = connection.execute(select(standing.c.stage).where(standing.c.person_id == owner)).scalar()
+    connection.execute(delete(standing).where(standing.c.person_id.in_((survivor, loser))))
+    if stage is not None:
+        connection.execute(insert(standing), {"person_id": survivor, "stage": stage, "written": "{}"})
+
+
+def _expect_lost_dnc(connection: Connection, person_id: int) -> None:
+    connection.execute(update(dnc).where(dnc.c.person_id == person_id).values(restore=True))
+
+
+def _unite(connection: Connection, table: Any, survivor: int, loser: int) -> None:
+    rows = connection.execute(select(table).where(table.c.person_id == loser)).mappings().all()
+    upsert(connection, table, [{**row, "person_id": survivor} for row in rows], update=())
+    connection.execute(delete(table).where(table.c.person_id == loser))
+
+
+def lost_dnc_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """Person → channel → reason of do-not-contact that a merge in Mautic may have lost; numbers ascend."""
+    found: dict[int, dict[str, int]] = {}
+    if person_ids:
+        rows = connection.execute(
+            select(dnc).where(dnc.c.person_id.between(person_ids[0], person_ids[-1]), dnc.c.restore)
+        )
+        for row in rows:
+            found.setdefault(row.person_id, {})[row.channel] = row.reason
+    return found
+
+
+def note_own_dnc(
+    connection: Connection, person_id: int, channel: str, reason: int | None, *, ours: bool, shown: Mapping[str, int]
+) -> None:
+    """After our own do-not-contact call: put back what a merge lost, set because of a verdict (`ours`), or taken back."""
+    connection.execute(
+        update(contact)
+        .where(contact.c.person_id == person_id)
+        .values(dnc=orjson.dumps(dict(shown), option=orjson.OPT_SORT_KEYS).decode(), dirty=1)
+    )
+    if reason is None:
+        connection.execute(delete(dnc).where(dnc.c.person_id == person_id, dnc.c.channel == channel))
+        return
+    row = {"person_id": person_id, "channel": channel, "reason": reason, "restore": False, "ours": ours}
+    upsert(connection, dnc, [row])
+
+
+def kinds_in_mautic(connection: Connection) -> dict[int | None, int]:
+    """Stage id → how many contacts stand in it now, as last read."""
+    rows = connection.execute(
+        select(contact.c.stage_id, func.count()).where(contact.c.vanished_at.is_(None)).group_by(contact.c.stage_id)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def count_by_kind(connection: Connection) -> dict[str, int]:
+    rows = connection.execute(
+        select(decision.c.kind, func.count())
+        .join(contact, contact.c.person_id == decision.c.person_id)
+        .where(contact.c.vanished_at.is_(None))
+        .group_by(decision.c.kind)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def find_person(connection: Connection, mautic_id: int | None, address: str | None) -> list[int]:
+    """Persons behind a Mautic number (former ones too) or an address."""
+    if mautic_id is not None:
+        return list(persons_of(connection, [mautic_id]).values())
+    rows = connection.execute(
+        select(contact.c.person_id).where(contact.c.address == address).order_by(contact.c.person_id)
+    )
+    return [row.person_id for row in rows]
+
+
+def forget_dirty(connection: Connection, person_ids: Sequence[int]) -> None:
+    """These have been decided."""
+    connection.execute(
+        update(contact).where(contact.c.person_id == bindparam("who")).values(dirty=0),
+        [{"who": number} for number in person_ids],
+    )

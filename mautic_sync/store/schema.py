@@ -1,0 +1,263 @@
+"""The tables of the store.
+
+Times are integers, seconds since 1970 in UTC; JSON stands in text columns. Only `alias` knows Mautic's contact ids:
+every other table refers to the person. `activity`, `credit`, `merge`, `transition` and settled changes are
+append-only: after a merge they are read through `person.redirect_to`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import mysql
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
+)
+
+LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+# SQLite only numbers rows by itself in a column of the exact type INTEGER.
+RowId = BigInteger().with_variant(Integer(), "sqlite")
+
+meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", LongText, nullable=False))
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("command", String(32), nullable=False),
+    Column("started_at", BigInteger, nullable=False, index=True),
+    Column("ended_at", BigInteger),
+    Column("exit_code", Integer),
+    Column("summary", LongText),
+)
+
+# One row per thing that is read forward: `last_id` is the highest id seen, `resume_from` where the overlap begins.
+cursor = Table(
+    "feed_cursor",
+    metadata,
+    Column("feed", String(64), primary_key=True),
+    Column("last_id", BigInteger, nullable=False),
+    Column("resume_from", BigInteger, nullable=False),
+    Column("mark", String(64)),
+)
+
+person = Table(
+    "person",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("redirect_to", BigInteger, index=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+alias = Table(
+    "alias",
+    metadata,
+    Column("mautic_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("current", Boolean, nullable=False),
+)
+
+contact = Table(
+    "contact",
+    metadata,
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("address", String(320), index=True),
+    Column("fields", LongText, nullable=False),
+    Column("tags", LongText, nullable=False),
+    Column("points", Integer, nullable=False),
+    Column("stage_id", Integer, index=True),
+    Column("dnc", Text, nullable=False),
+    Column("date_added", BigInteger),
+    Column("date_modified", BigInteger),
+    Column("date_identified", BigInteger),
+    Column("last_active", BigInteger),
+    Column("digest", String(32), nullable=False),
+    Column("seen", Integer, nullable=False),
+    Column("dirty", SmallInteger, nullable=False, index=True),
+    Column("vanished_at", BigInteger),
+)
+
+activity = Table(
+    "activity",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("source", String(32), nullable=False),
+    Column("source_id", String(40), nullable=False),
+    Column("type", String(64), nullable=False, index=True),
+    Column("person_id", BigInteger, index=True),
+    Column("waiting_id", BigInteger, index=True),
+    Column("at", BigInteger, nullable=False),
+    Column("object_id", BigInteger),
+    Column("attributes", Text, nullable=False),
+    UniqueConstraint("source", "source_id", "type"),
+)
+
+# Which activity matches which condition of the mappings: kept as activity arrives, made anew when the mappings change.
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("matcher", String(32), primary_key=True),
+    Column("activity_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("at", BigInteger, nullable=False),
+)
+
+membership = Table(
+    "membership",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("object_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False, index=True),
+)
+
+# Do-not-contact is kept here whatever a merge in Mautic does to it; `restore` = lost by a merge, to be put back.
+dnc = Table(
+    "dnc",
+    metadata,
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("channel", String(32), primary_key=True),
+    Column("reason", Integer, nullable=False),
+    Column("restore", Boolean, nullable=False),
+    Column("ours", Boolean, nullable=False),
+)
+
+verdict = Table(
+    "verdict",
+    metadata,
+    Column("address", String(320), primary_key=True),
+    Column("status", String(64), nullable=False),
+    Column("sub_status", String(64), nullable=False),
+    Column("did_you_mean", String(320), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", BigInteger),
+    Column("raw", LongText, nullable=False),
+)
+
+credit = Table(
+    "credit",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("run_id", String(32), nullable=False),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("address", String(320), nullable=False),
+    Column("credits", Integer, nullable=False),
+    Column("status", String(64), nullable=False),
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False, index=True),
+    Column("stage", String(191), nullable=False),
+    Column("score", Integer, nullable=False),
+    Column("rule", String(191), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("trace", LongText, nullable=False),
+    Column("due_at", BigInteger, index=True),
+    Column("asks", Boolean, nullable=False, index=True),
+    Column("waiting", Boolean, nullable=False),
+    Column("decided_at", BigInteger, nullable=False),
+    Column("run_id", String(32), nullable=False),
+)
+
+# What we last settled in Mautic for a person, and what somebody else set instead.
+standing = Table(
+    "standing",
+    metadata,
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("stage", String(191)),
+    Column("stage_at", BigInteger),
+    Column("written", LongText, nullable=False),
+    Column("manual_stage", String(191)),
+    Column("manual_since", BigInteger),
+)
+
+plan = Table(
+    "plan",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("run_id", String(32), nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("totals", LongText, nullable=False),
+)
+
+# A change is one planned write; `open_key` (person and target) is set while it is planned, sent or doubtful, so that
+# there is at most one open change per person and target.
+change = Table(
+    "change",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("run_id", String(32), nullable=False, index=True),
+    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("target", String(32), nullable=False),
+    Column("open_key", String(64), unique=True),
+    Column("state", String(16), nullable=False),
+    Column("value", Integer, nullable=False),
+    Column("old", LongText, nullable=False),
+    Column("new", LongText, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("baseline", Boolean, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("planned_at", BigInteger, nullable=False),
+    Column("sent_at", BigInteger),
+    Column("settled_at", BigInteger),
+    Column("settled_run", String(32), index=True),
+    Column("error", Text),
+    Index("ix_change_state_value", "state", "value"),
+)
+
+transition = Table(
+    "transition",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("from_stage", String(191)),
+    Column("to_stage", String(191), nullable=False),
+    Column("from_kind", String(16)),
+    Column("to_kind", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("run_id", String(32), nullable=False, index=True),
+    Column("change_id", BigInteger, nullable=False),
+    Column("baseline", Boolean, nullable=False),
+)
+
+merge = Table(
+    "merge",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("run_id", String(32), nullable=False),
+    Column("rule", String(32), nullable=False),
+    Column("survivor", BigInteger, nullable=False),
+    Column("loser", BigInteger, nullable=False),
+    Column("before", LongText, nullable=False),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("source", String(32), nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("excerpt", Text, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("run_id", String(32), nullable=False, index=True),
+    Column("resolved_at", BigInteger),
+    UniqueConstraint("source", "key"),
+)

@@ -1,0 +1,64 @@
+"""Verdicts and the credits that they cost; credits are an append-only ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, func, insert, select
+
+from mautic_sync.domain.validation import Verdict
+from mautic_sync.store.engine import upsert
+from mautic_sync.store.schema import credit, verdict
+
+
+def get_verdict(connection: Connection, address: str) -> Verdict | None:
+    row = connection.execute(select(verdict).where(verdict.c.address == address)).first()
+    if row is None:
+        return None
+    return Verdict(
+        address=row.address,
+        status=row.status,
+        sub_status=row.sub_status,
+        at=row.at,
+        attempts=row.attempts,
+        did_you_mean=row.did_you_mean,
+        raw=orjson.loads(row.raw),
+    )
+
+
+def put_verdict(connection: Connection, one: Verdict, next_at: int | None) -> None:
+    upsert(
+        connection,
+        verdict,
+        [
+            {
+                "address": one.address,
+                "status": one.status,
+                "sub_status": one.sub_status,
+                "did_you_mean": one.did_you_mean or "",
+                "at": one.at,
+                "attempts": one.attempts,
+                "next_at": next_at,
+                "raw": orjson.dumps(dict(one.raw)).decode(),
+            }
+        ],
+    )
+
+
+def all_verdicts(connection: Connection, after: str, limit: int = 1000) -> Sequence[Verdict]:
+    """Verdicts by address, for a change of policy."""
+    addresses = connection.execute(
+        select(verdict.c.address).where(verdict.c.address > after).order_by(verdict.c.address).limit(limit)
+    ).scalars()
+    return [found for address in addresses if (found := get_verdict(connection, address)) is not None]
+
+
+def put_credit(connection: Connection, row: Mapping[str, Any]) -> None:
+    connection.execute(insert(credit), dict(row))
+
+
+def credits_since(connection: Connection, since: int) -> int:
+    query = select(func.coalesce(func.sum(credit.c.credits), 0)).where(credit.c.at >= since)
+    return int(connection.execute(query).scalar() or 0)
