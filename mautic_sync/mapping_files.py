@@ -394,7 +394,9 @@ def _with_conditions(part: Any) -> Any:
         if part.get("$comment") == "condition":
             kept = {key: value for key, value in part.items() if key not in {"$comment", "title"}}
             return {"$ref": "#/$defs/Condition", **kept}
-        return {key: _with_conditions(value) for key, value in part.items()}
+        # Lengths of time are seconds here and text in a file, so their defaults would not fit the schema.
+        dropped = {"default"} if "$ref" in part or DURATION_PATTERN in str(part) else set()
+        return {key: _with_conditions(value) for key, value in part.items() if key not in dropped}
     if isinstance(part, list):
         return [_with_conditions(one) for one in part]
     return part

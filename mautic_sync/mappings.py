@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from mautic_sync.domain.activity import ACTIVITY_TYPES
 from mautic_sync.domain.classification import Decision, LoopGuard, StageRule, StageRules
-from mautic_sync.domain.conditions import Condition
+from mautic_sync.domain.conditions import Condition, exists, names_in
 from mautic_sync.domain.contact import KINDS, Catalogue, Outcome
 from mautic_sync.domain.countries import country_key, fold, is_country_code
 from mautic_sync.domain.grammar import (
@@ -308,13 +308,10 @@ class _Existing:
     catalogue: Catalogue
 
     def names(self, kind: Named) -> list[str]:
-        if kind == "field":
-            return list(self.catalogue.fields)
-        found: Mapping[int, str] = getattr(self.catalogue, f"{kind}s")
-        return list(found.values())
+        return list(names_in(self.catalogue, kind))
 
     def one(self, kind: Named, name: str) -> bool:
-        return fold(name) in {fold(known) for known in self.names(kind)}
+        return exists(self.catalogue, kind, name)
 
     def field(self, alias: str, rules: FieldRules) -> bool:
         return self.one("field", alias) or any(new.alias == alias for new in rules.create)

@@ -43,7 +43,7 @@ def demo_command(
     ):
         settings = Settings(
             mautic={"base_url": box.url, "client_id": "sandbox", "client_secret": "sandbox-secret"},
-            zerobounce={"api_key": "sandbox-key", "base_url": box.zerobounce_url},
+            zerobounce={"api_key": "sandbox-key", "base_url": box.zerobounce_url, "max_per_second": 50},
             store={"url": f"sqlite:///{Path(directory) / 'demo.db'}"},
             mappings={"dir": Path("mappings")},
             log={"level": "error"},

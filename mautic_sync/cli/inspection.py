@@ -169,12 +169,13 @@ def explain_command(
 def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     out.print(f"Contact {document['id']}: {document['kind']}, stage {document['stage']}")
     out.print(escape(f"  {document['reason']}"))
-    if document["waiting"]:
-        out.print("  waiting for a verdict about the address")
     if document["in_mautic"]["stage"] != document["stage"]:
         out.print(
             escape(f"  in Mautic now: {document['in_mautic']['stage'] or 'no stage'} {document['left_alone']}".rstrip())
         )
+    for step in document["trace"]:
+        if "note" in step:
+            out.print(escape(f"  {step['note']}"))
     out.print("Rules, from top to bottom:")
     for stage in document["rules"]:
         out.print(f"  {stage['stage']} ({stage['kind']})" + ("" if stage["when"] else ": everybody else"))

@@ -262,7 +262,7 @@ def _decision(
     condition = stage.condition
     due_at = _due_at(signals, rules, now, len(rules.stages) if waiting else place + 1)
     if condition is None:
-        rule, reason = f"{stage.name}:otherwise", f"{stage.name}: no other rule holds"
+        rule, reason = f"{stage.name}:otherwise", f"{stage.name}: {_otherwise(signals, rules, waiting=waiting)}"
         trace: Notes = ({"stage": stage.name, "text": "no other rule holds", "holds": True}, *notes)
     elif condition.holds(signals, now):
         rule = f"{stage.name}:{condition.path(signals, now) or 'when'}"
@@ -272,3 +272,12 @@ def _decision(
         rule, reason = f"{stage.name}:sticky", f"{stage.name}: was {before.stage or stage.name} before, and that stays"
         trace = ({"stage": stage.name, "text": "sticky: had it before", "holds": True}, *notes)
     return Decision(stage.kind, stage.name, 0, rule, reason, trace, due_at, waiting)
+
+
+def _otherwise(signals: Signals, rules: StageRules, *, waiting: bool) -> str:
+    """Why somebody is where everybody else is, as far as a verdict tells."""
+    if waiting:
+        return "waits for the e-mail to be validated"
+    if rules.reads_verdict and signals.verdict.outcome == "rejected":
+        return "e-mail rejected"
+    return "no other rule holds"

@@ -50,6 +50,7 @@ __all__ = [
     "Trace",
     "compile_condition",
     "day_text",
+    "exists",
     "moment_of",
     "names_in",
 ]
@@ -133,16 +134,19 @@ def names_in(catalogue: Catalogue, kind: Named) -> Iterable[str]:
     return found.values()
 
 
+def exists(catalogue: Catalogue, kind: Named, name: str) -> bool:
+    """Whether a Mautic has something of this name, or something that the name with `*` matches."""
+    matches = wildcard(fold(name))
+    return any(matches(fold(one)) for one in names_in(catalogue, kind))
+
+
 @dataclass(frozen=True)
 class _Context:
     catalogue: Catalogue | None
     zone: ZoneInfo
 
     def has(self, requirement: Requirement) -> bool:
-        if self.catalogue is None:
-            return True
-        wanted = fold(requirement.name)
-        return any(fold(name) == wanted for name in names_in(self.catalogue, requirement.kind))
+        return self.catalogue is None or exists(self.catalogue, requirement.kind, requirement.name)
 
     def spelled(self, kind: Named, name: str) -> list[str]:
         if self.catalogue is None:
@@ -150,9 +154,9 @@ class _Context:
         return [one for one in names_in(self.catalogue, kind) if fold(one) == fold(name)]
 
     def field_type(self, alias: str) -> str:
-        return (self.catalogue.fields.get(alias) if self.catalogue else None) or (
-            "country" if alias == "country" else ""
-        )
+        if alias == "country" or self.catalogue is None:
+            return alias if alias == "country" else ""
+        return self.catalogue.fields.get(alias, "")
 
 
 def _never(signals: Signals, now: int) -> int | None:  # noqa: ARG001  # a Due that time cannot change

@@ -454,7 +454,7 @@ class _LeafReader:
     def number_operand(self, key: str, value: Any) -> float | None:
         number = None if isinstance(value, bool) else as_number(value)
         if number is None:
-            dated = isinstance(value, str) and (parse_day(value) or re.match(RELATIVE_PATTERN, value))
+            dated = isinstance(value, str) and (parse_day(value) or re.fullmatch(RELATIVE_PATTERN, value))
             hint = "; for dates write `after` or `before`" if dated else ""
             self.problem(key, f"`{key}` takes a number, not {_shown(value)}{hint}")
         return number
@@ -494,7 +494,7 @@ class _LeafReader:
         return value
 
     def date_operand(self, key: str, value: Any) -> str:
-        if not isinstance(value, str) or not (re.match(RELATIVE_PATTERN, value) or parse_moment(value)):
+        if not isinstance(value, str) or not (re.fullmatch(RELATIVE_PATTERN, value) or parse_moment(value)):
             self.problem(
                 key, f"`{key}` takes a day like 2026-11-12 or a distance from now like -30d, not {_shown(value)}"
             )
@@ -527,21 +527,47 @@ def parse_where(spec: Any, problems: list[Problem], path: Path) -> dict[str, str
     return where if len(problems) == before else None
 
 
-# A repetition around a group that itself ends in a repetition: (a+)+, (a*b*)*. These can take exponential time.
-_NESTED_REPEAT = re.compile(r"(?<!\\)[+*}]\??(?:(?<!\\)[^()\[\]|])?\)(?:[+*]|\{\d*,)")
-
-
 def compile_regex(text: str) -> re.Pattern[str]:
     """A regular expression that is safe to run on every contact; ValueError with a sentence otherwise."""
     try:
         pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"`{text}` is not a regular expression: {error}") from None
-    if _NESTED_REPEAT.search(text):
+    if _repeats_repetition(text):
         raise ValueError(
             f"`{text}` repeats a repetition, which can take for ever; write it without the inner or the outer one"
         )
     return pattern
+
+
+_OPEN_END = re.compile(r"[*+]|\{\d*,\}")
+_CLASS = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+
+
+def _repeats_repetition(text: str) -> bool:
+    """Whether a valid expression repeats a group that itself repeats without end, like `(a+)+`: exponential time."""
+    inside = [False]
+    closed = False
+    at = 0
+    while at < len(text):
+        repeat = _OPEN_END.match(text, at)
+        if repeat and closed:
+            return True
+        if repeat:
+            inside[-1], at = True, repeat.end()
+        elif text[at] == "(":
+            inside.append(False)
+            at += 1
+        elif text[at] == ")":
+            closed = inside.pop()
+            inside[-1] = inside[-1] or closed
+            at += 1
+            continue
+        else:
+            group = _CLASS.match(text, at)
+            at = group.end() if group else at + (2 if text[at] == "\\" else 1)
+        closed = False
+    return False
 
 
 def _shown(value: object) -> str:
@@ -585,8 +611,7 @@ def requirements_of(leaf: Leaf) -> Iterator[Requirement]:
     if leaf.matcher is not None:
         for kind in NAMED_WHERE:
             for name in listed(leaf.matcher.where.get(kind, [])):
-                if "*" not in name:
-                    yield Requirement(kind, name, leaf.optional, (*leaf.path, "where", kind))
+                yield Requirement(kind, name, leaf.optional, (*leaf.path, "where", kind))
 
 
 # --- Words and values
@@ -613,7 +638,7 @@ def suggestion(word: object, known: Iterable[str]) -> str:
 
 def parse_duration(value: object) -> int:
     """Seconds of `30d`, `6h`, `2w`, `15m`, `90s`; ValueError with a sentence otherwise."""
-    if isinstance(value, str) and re.match(DURATION_PATTERN, value):
+    if isinstance(value, str) and re.fullmatch(DURATION_PATTERN, value):
         seconds = int(value[:-1]) * SECONDS[value[-1]]
         if seconds <= LONGEST_DURATION:
             return seconds

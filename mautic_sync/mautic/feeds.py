@@ -116,7 +116,10 @@ def feed_first_id_since(transport: Transport, table: str, date_column: str, epoc
 
     Ids and dates are taken to ascend together, which they do but for seconds.
     """
-    low, high = 1, feed_max_id(transport, table) + 1
+    first = _first_dated(transport, table, date_column, 1)
+    if first is None or first[1] >= epoch:
+        return 1
+    low, high = first[0] + 1, feed_max_id(transport, table) + 1
     while low < high:
         middle = (low + high) // 2
         found = _first_dated(transport, table, date_column, middle)

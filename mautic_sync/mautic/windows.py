@@ -1,11 +1,13 @@
 """Reads a long list by windows of ids, several requests at once, and hands the rows over in id order.
 
 Memory holds no more pages than requests may be in flight. The width of a window follows how densely the ids were
-populated lately; one that is fuller than a page is continued by id.
+populated lately; one that is fuller than a page is continued by id. A server whose answers take twice as long as they
+did is asked for fewer at once.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,9 @@ Row = TypeVar("Row")
 FILL = 0.9  # of a page: how full a window is meant to be where ids have gaps
 WIDEST_STEP = 8  # times wider than the last window, at most
 WIDEST = 2**40
+NOTICEABLE = 0.25  # seconds; answers below say nothing about how busy a server is
+SLOW = 2.0  # times the best pace so far
+SLOW_IN_A_ROW = 3  # answers, before one request fewer is in flight
 
 
 def in_windows(
@@ -28,6 +33,7 @@ def in_windows(
     concurrency: int,
     density: float,
     row_id: Callable[[Row], int],
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, int, list[Row]]]:
     """`(low, high, rows)` for everything with `after < id <= end`, in order: `rows` are all there is in `low < id <= high`.
 
@@ -35,21 +41,30 @@ def in_windows(
     """
     width = _width(limit, density)
     low = after
-    in_flight: deque[tuple[int, int, Future[list[Row]]]] = deque()
+    pace = _Pace(max(concurrency, 1))
+    in_flight: deque[tuple[int, int, Future[tuple[list[Row], float]]]] = deque()
     pool = ThreadPoolExecutor(max_workers=max(concurrency, 1), thread_name_prefix="read")
+
+    def timed(start: int, stop: int) -> tuple[list[Row], float]:
+        begun = clock()
+        rows = fetch(start, stop)
+        return rows, clock() - begun
+
     try:
         while low < end or in_flight:
-            while low < end and len(in_flight) < max(concurrency, 1):
+            while low < end and len(in_flight) < pace.allowed:
                 high = min(end, low + width)
-                in_flight.append((low, high, pool.submit(fetch, low, high)))
+                in_flight.append((low, high, pool.submit(timed, low, high)))
                 low = high
             start, high, future = in_flight.popleft()
-            rows = future.result()
+            rows, seconds = future.result()
+            if len(rows) * 2 >= limit:
+                pace.note(seconds, len(rows))
             last = max((row_id(row) for row in rows), default=start)
             if len(rows) >= limit and last <= start:
                 raise StopError("Mautic answered with a full page of rows that have no ids above those asked for.")
             if len(rows) >= limit and last < high:
-                in_flight.appendleft((last, high, pool.submit(fetch, last, high)))
+                in_flight.appendleft((last, high, pool.submit(timed, last, high)))
                 width = max(1, _width(limit, len(rows) / (last - start)))
                 yield start, last, rows
                 continue
@@ -58,6 +73,30 @@ def in_windows(
             yield start, high, rows
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Pace:
+    """How many requests may be in flight: one fewer when answers stay slow, one more when they are quick again."""
+
+    def __init__(self, most: int) -> None:
+        self.allowed = most
+        self._most = most
+        self._best: float | None = None
+        self._slow = 0
+
+    def note(self, seconds: float, rows: int) -> None:
+        pace = seconds / rows
+        best = pace if self._best is None else min(self._best, pace)
+        self._best = best
+        if seconds < NOTICEABLE or pace <= best * SLOW:
+            self._slow = 0
+            if pace <= best * SLOW / 1.5:
+                self.allowed = min(self._most, self.allowed + 1)
+            return
+        self._slow += 1
+        if self._slow >= SLOW_IN_A_ROW:
+            self._slow = 0
+            self.allowed = max(1, self.allowed - 1)
 
 
 def _width(limit: int, density: float) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mautic_sync.domain.contact import Contact
-from mautic_sync.errors import DoubtfulError, MalformedError, RefusedError, StopError
+from mautic_sync.errors import DoubtfulError, MalformedError, MauticSyncError, RefusedError, StopError
 from mautic_sync.mautic.contacts import get_contact, parse_contact
 from mautic_sync.mautic.redaction import redact, shorten
 from mautic_sync.mautic.times import parse_time
@@ -131,7 +131,10 @@ def set_stage(transport: Transport, stage_id: int, contact_id: int) -> Result:
         if refused.status == 404 and get_contact(transport, contact_id) is None:
             return Gone()
         return Refused(refused.status, refused.reason)
-    contact = get_contact(transport, contact_id)
+    try:
+        contact = get_contact(transport, contact_id)
+    except MauticSyncError as error:
+        return Doubtful(f"The stage was set, and the contact could not be read back: {error}")
     if contact is None:
         return Gone()
     if contact.stage_id != stage_id:

@@ -38,7 +38,13 @@ from mautic_sync.mautic.feeds import (
 from mautic_sync.mautic.provisioning import list_stages, read_catalogue
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import notes, people, runs
-from mautic_sync.store.activities import add_activities, adopt_waiting, rebuild_evidence, replace_members
+from mautic_sync.store.activities import (
+    add_activities,
+    adopt_waiting,
+    known_sources,
+    rebuild_evidence,
+    replace_members,
+)
 from mautic_sync.store.runs import Cursor
 
 FEED_PAGE_ROWS = 10_000
@@ -405,6 +411,8 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> None:
         since = run.now - int(run.settings.pull.history.total_seconds())
         start = feed_first_id_since(run.mautic, feed, DATE_COLUMNS[feed], since) - 1
         cursor = Cursor(start, start)
+        with run.engine.begin() as connection:
+            runs.put_cursor(connection, feed, cursor)
         pages = _pages(run, feed, start)
     elif feed == "email_stats":
         # Opened later: the row changes under its old id.
@@ -451,7 +459,12 @@ def _pull_replies(run: Run, cursor: Cursor | None) -> None:
     feed = "email_stat_replies"
     history = run.now - int(run.settings.pull.history.total_seconds())
     since = (parse_time(cursor.mark) or history) - OVERLAP_SECONDS if cursor and cursor.mark else history
-    for rows in rows_since(run.mautic, feed, DATE_COLUMNS[feed], since, FEED_PAGE_ROWS):
+    for page in rows_since(run.mautic, feed, DATE_COLUMNS[feed], since, FEED_PAGE_ROWS):
+        with run.engine.begin() as connection:
+            known = known_sources(connection, feed, [row["id"] for row in page])
+        rows = [row for row in page if row["id"] not in known]
+        if not rows:
+            continue
         stats = rows_by_id(
             run.mautic, "email_stats", [int(row["stat_id"]) for row in rows if row.get("stat_id", "").isdigit()]
         )

@@ -105,6 +105,7 @@ def connect_zerobounce(settings: Settings, run_id: str) -> ZeroBounce | None:
     return ZeroBounce(
         settings.zerobounce.api_key.get_secret_value(),
         base_url=settings.zerobounce.base_url,
+        max_per_second=settings.zerobounce.max_per_second,
         user_agent=f"mautic-sync/{__version__} (run {run_id})",
     )
 

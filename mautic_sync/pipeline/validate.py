@@ -60,7 +60,7 @@ def apply_policy(run: Run) -> None:
 def validate(run: Run) -> None:
     """Buy the verdicts that are needed, most valuable first. Without a key the gate holds nobody and says so."""
     if run.zerobounce is None:
-        run.tell("gate_open", reason="no zerobounce.api_key: addresses count as accepted")
+        run.tell("gate_open", reason="without zerobounce.api_key addresses count as accepted")
         return
     with run.engine.begin() as connection:
         run.counts.cached = decisions.count_answered(connection, run.now)

@@ -9,7 +9,7 @@ from .clock import iso
 from .contact_fields import Field
 from .contacts import NOT_FOUND, Contacts
 from .instance import Actor, Instance, RefusedError, Stage
-from .php import php_array, strip_tags
+from .php import PhpDate, php_array, strip_tags
 from .shapes import Row, Shapes
 
 _ENTITY_DATES = ("dateAdded", "dateModified")
@@ -287,9 +287,10 @@ class Catalogue:
         for condition in made["filters"]:
             if isinstance(condition, dict) and condition.get("type") == "stage" and condition.get("operator") == "eq":
                 raise invalid("filters", "The operator is not valid for this field.")
-        self._instance.audit(
-            actor, "lead", "segment", made["id"], "create", {"name": [None, made["name"]], "alias": [None, made["alias"]]}
-        )
+        details = {"name": [None, made["name"]], "alias": [None, made["alias"]]}
+        self._instance.audit(actor, "lead", "segment", made["id"], "create", details)
+        if made["filters"] and self._instance.traits.filtered_segment_saved_twice:
+            self._instance.audit(actor, "lead", "segment", made["id"], "update", {"filters": [[], made["filters"]]})
 
     def _fill_campaign(self, actor: Actor, made: Row, sent: Row) -> None:
         instance = self._instance
@@ -425,7 +426,8 @@ class Catalogue:
         }  # fmt: skip
         details: Row = {"events": {}}
         details |= {k: [None, made[k]] for k in ("name", "webhookUrl", "secret", "eventsOrderbyDir") if made[k]}
-        details |= self._instance.modified_details()
+        if self._instance.traits.modified_at_creation:
+            details["dateModified"] = [None, PhpDate(self._instance.clock.now())]
         self._instance.audit(actor, "webhook", "webhook", made["id"], "create", details)
 
     @staticmethod

@@ -130,7 +130,15 @@ class Contacts:
         return Outcome(201, row, edit.echo, created=True)
 
     def edit(
-        self, actor: Actor, row: Row, sent: Row, *, batch: bool, blank: bool = False, found_by_address: bool = False
+        self,
+        actor: Actor,
+        row: Row,
+        sent: Row,
+        *,
+        batch: bool,
+        blank: bool = False,
+        found_by_address: bool = False,
+        found_alone: bool = False,
     ) -> Outcome:
         """An edit of a contact already read; in a batch it writes back the points it read (docs/mautic.md: "Writing")."""
         edit = self._read(row, sent, blank=blank, batch=batch)
@@ -152,7 +160,8 @@ class Contacts:
         changes |= self._apply_fields(row, edit, listed=batch, creating=False)
         if tags and found_by_address:
             changes["tags"] = tags
-        if batch and before["points"] and "points" not in changes:
+        rewrites = batch and bool(before["points"]) and not found_alone
+        if rewrites and "points" not in changes:
             points = {"points": [before["points"], float(before["points"])]}
             lead = {k: changes[k] for k in ("tags", "stage") if k in changes}
             changes = lead | points | {k: v for k, v in changes.items() if k not in lead}
@@ -170,7 +179,7 @@ class Contacts:
             row |= self._instance.touched(actor, row["date_modified"])
             row["changed_at"] = self._instance.moment()
             written = {k: v for k, v in row.items() if k != "id" and v != before[k]}
-            if batch and before["points"]:
+            if rewrites:
                 written["points"] = row["points"]
             self._tables.update("leads", row["id"], written)
             self._write_audit(actor, row["id"], "update", changes, identified, "api-batch" if batch else "api-single")
@@ -200,9 +209,9 @@ class Contacts:
                         edit.values[alias] = None
                 elif sent_blank or self._put_blanks(sent, alias):
                     edit.values[alias] = 0 if alias == "points" and not batch else None
-                    if batch and not found.is_number:
+                    if not found.is_number:
                         edit.echo |= {alias: "", f"-{alias}": True}
-                    elif found.is_number:
+                    else:
                         edit.echo[alias] = 0.0 if found.scale else 0
                 continue
             try:
@@ -541,6 +550,7 @@ class Contacts:
         outcomes: dict[int, Outcome] = {}
         rights = actor.rights
         used: set[int] = set()
+        asked = {_item_id(item) for item in items}
         for index, item in enumerate(items):
             with step():
                 sent = dict(item) if isinstance(item, dict) else {}
@@ -556,7 +566,8 @@ class Contacts:
                     continue
                 if row["id"] in used and self._instance.traits.repeated_id_clones:
                     self._clone(row)
-                outcome = self.edit(actor, row, sent, batch=True, blank=method == "PUT")
+                alone = row["id"] not in asked  # a survivor is read by itself, and keeps its points
+                outcome = self.edit(actor, row, sent, batch=True, blank=method == "PUT", found_alone=alone)
                 if outcome.error is None and outcome.row is not None:
                     row.update(outcome.row)
                     outcome = replace(outcome, row=row)

@@ -33,7 +33,7 @@ class Feeds:
     def overview(self) -> Row:
         return {
             "availableTables": sorted(self._columns),
-            "tableColumns": {table: sorted(columns) for table, columns in sorted(self._columns.items())},
+            "tableColumns": {table: sorted(columns, key=str.upper) for table, columns in sorted(self._columns.items())},
         }
 
     def page(self, table: str, query: Row) -> Row:
@@ -44,7 +44,7 @@ class Feeds:
         tables = self._instance.tables
         try:
             condition, values = where_sql(query.get("where"), frozenset(columns), _NUMBERS[table])
-            order = order_sql(query.get("order"), frozenset(columns))
+            order = order_sql(query.get("order"), table, frozenset(columns))
         except UnknownColumnError as unknown:
             alias = _ALIASES.get(table, "e")
             message = (

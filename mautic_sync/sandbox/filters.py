@@ -41,7 +41,7 @@ def where_sql(
     return (" AND ".join(f"({p})" for p in parts) or "1", values)
 
 
-def order_sql(order: Any, columns: Collection[str]) -> str:
+def order_sql(order: Any, table: str, columns: Collection[str]) -> str:
     """`order[0][col]`, `order[0][dir]` as SQL."""
     parts = []
     for entry in _listed(order):
@@ -49,7 +49,7 @@ def order_sql(order: Any, columns: Collection[str]) -> str:
             column = str(entry["col"])
             if column not in columns:
                 raise UnknownColumnError(column, "ORDER BY")
-            parts.append(f"{column} {'DESC' if str(entry.get('dir', '')).lower() == 'desc' else 'ASC'}")
+            parts.append(f"{table}.{column} {'DESC' if str(entry.get('dir', '')).lower() == 'desc' else 'ASC'}")
     return ", ".join(parts)
 
 

@@ -29,9 +29,8 @@ class Credentials:
 
     @property
     def client_label(self) -> str:
-        """How Mautic signs what this client does: `name [number]`."""
-        number = self.client_id.partition("_")[0]
-        return f"{self.client_name} [{number if number.isdigit() else 1}]"
+        """How Mautic signs what this client does: `name [number]`, the number being what the public id begins with."""
+        return f"{self.client_name} [{self.client_id.partition('_')[0]}]"
 
 
 @dataclass(frozen=True)
@@ -188,6 +187,9 @@ class Instance:
     def audit(
         self, actor: Actor, bundle: str, thing: str, object_id: int, action: str, details: Mapping[str, Any] | list[Any]
     ) -> None:
+        if thing == "lead" and actor.name is not None:
+            for hook in self.entities.get("hooks", {}).values():  # delivering an event saves its hook again
+                hook["modifiedByUser"] = actor.name
         self.tables.insert(
             "audit_log",
             {

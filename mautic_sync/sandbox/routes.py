@@ -27,6 +27,7 @@ from .tracking import Tracking, Visit, redirect_page
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 _TOKEN_LIFE = 3600
+_PAGE_TYPE = "text/html; charset=UTF-8"
 _CRASH = "Looks like I encountered an error (error #{}). If I do it again, please report me to the system administrator!"
 _FORBIDDEN = "You do not have access to the requested area/action."
 #: Which right a part of the API asks for, when rights are restricted.
@@ -372,7 +373,7 @@ class Mautic:
             shown = self.shapes.full([row])[0]
             self.contacts.delete(call.actor, row)
         shown["id"] = None
-        shown["fields"]["all"].pop("id")
+        shown["fields"]["all"]["id"] = None
         return json_response({"contact": shown})
 
     def _add_dnc(self, call: Call, contact: int, channel: str) -> Response:
@@ -665,7 +666,7 @@ class Mautic:
                         return handler(request, actor, *found.groups())
                 except RefusedError:
                     break
-        return Response(404, b"<html><body><h1>Not found</h1></body></html>", self.instance.traits.html_type)
+        return Response(404, b"<html><body><h1>Not found</h1></body></html>", _PAGE_TYPE)
 
     def _pixel(self, request: Request, actor: Actor) -> Response:
         visit = self.tracking.hit(actor, request.cookies, request.query, request.headers.get("referer"))
@@ -687,7 +688,7 @@ class Mautic:
         found = self.catalogue.kind("forms").get(int(number)) if number.isdigit() else None
         if found is None or not found["isPublished"]:
             location = f"{self.instance.base_url}/"
-            return Response(302, redirect_page(location).encode(), self.instance.traits.html_type, [("Location", location)])
+            return Response(302, redirect_page(location).encode(), self.instance.traits.redirect_type, [("Location", location)])
         visit = self.tracking.submit(actor, request.cookies, found, sent)
         if request.query.get("ajax"):
             return json_response({"success": 1, "results": {}}, 200, _cookies(visit))
@@ -696,7 +697,7 @@ class Mautic:
     def _redirect(self, visit: Visit) -> Response:
         location = visit.location or "/"
         headers = [("Location", location), *_cookies(visit)]
-        return Response(302, redirect_page(location).encode(), self.instance.traits.html_type, headers)
+        return Response(302, redirect_page(location).encode(), self.instance.traits.redirect_type, headers)
 
     def _open(self, request: Request, actor: Actor, tracking_hash: str) -> Response:
         visit = self.tracking.open(actor, request.cookies, tracking_hash)
@@ -704,12 +705,12 @@ class Mautic:
 
     def _view(self, request: Request, actor: Actor, tracking_hash: str) -> Response:
         visit = self.tracking.open(actor, request.cookies, tracking_hash, in_browser=True)
-        return Response(200, b"<html><body></body></html>", self.instance.traits.html_type, _cookies(visit))
+        return Response(200, b"<html><body></body></html>", _PAGE_TYPE, _cookies(visit))
 
     def _unsubscribe(self, _request: Request, actor: Actor, tracking_hash: str) -> Response:
         self.tracking.unsubscribe(actor, tracking_hash)
         page = b"<!DOCTYPE html>\n<html><body><p>We are sorry to see you go!</p></body></html>"
-        return Response(200, page, self.instance.traits.html_type)
+        return Response(200, page, _PAGE_TYPE)
 
     def _click(self, request: Request, actor: Actor, redirect_id: str) -> Response:
         return self._redirect(self.tracking.click(actor, request.cookies, redirect_id, str(request.query.get("ct") or "")))
@@ -721,7 +722,7 @@ class Mautic:
         return self._redirect(self.tracking.download(actor, request.cookies, found))
 
     def _message(self, _request: Request, _actor: Actor) -> Response:
-        return Response(200, b"<!DOCTYPE html>\n<html><body></body></html>", self.instance.traits.html_type)
+        return Response(200, b"<!DOCTYPE html>\n<html><body></body></html>", _PAGE_TYPE)
 
 
 def client_ip(request: Request) -> str:

@@ -21,7 +21,7 @@ _UNLOCATED = dict.fromkeys("city region zipcode country latitude longitude isp o
 
 def normalized(found: Field, value: Any) -> Any:
     """What `normalizedValue` says beside a value: labels for booleans and selections."""
-    if value is None:
+    if value is None or value == "":
         return ""
     if found.type == "boolean" and found.properties:
         return found.properties.get("yes" if value else "no", value)
@@ -235,7 +235,7 @@ class Shapes:
                 value = row[alias]
                 if alias in echo:
                     value = everything[alias] = echo[alias]
-                    if listed and row[alias] is None and echo.get(f"-{alias}"):
+                    if echo.get(f"-{alias}"):
                         everything[alias] = None
                 elif value is None:
                     everything[alias] = None

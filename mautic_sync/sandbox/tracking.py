@@ -119,8 +119,15 @@ class Tracking:
         instance = self._instance
         self._tables.update("leads", row["id"], {"last_active": instance.now})
         row["last_active"] = instance.now
-        tie = (row["id"], instance.ip_id(actor.ip))
-        if self._tables.run("INSERT OR IGNORE INTO lead_ips_xref VALUES (?, ?)", tie):
+        known = self._tables.value(
+            "SELECT 1 FROM lead_ips_xref x JOIN ip_addresses i ON i.id = x.ip_id WHERE x.lead_id = ? AND i.ip_address = ?",
+            (row["id"], actor.ip),
+        )
+        if known is None:
+            # Mautic stores the address once more for a contact that it finds at a new one
+            first = self._tables.row("SELECT * FROM ip_addresses WHERE id = ?", (instance.ip_id(actor.ip),)) or {}
+            copy = self._tables.insert("ip_addresses", {k: v for k, v in first.items() if k != "id"})
+            self._tables.insert("lead_ips_xref", {"lead_id": row["id"], "ip_id": copy})
             self._contacts.change(actor, row, {}, {"ipAddresses": ["", actor.ip]})
             instance.audit(actor, "lead", "lead", row["id"], "ipadded", ["", actor.ip])
 
@@ -204,7 +211,7 @@ class Tracking:
         known = [c for c in self._contacts.by_email(address) if c != row["id"]] if address and not kiosk else []
         submission = instance.next_id("submissions")
         if created:
-            instance.log_event(row["id"], "form", "submission", "created_contact", form["name"], submission)
+            instance.log_event(row["id"], "form", "submission", "created_contact", form["name"], form["id"])
         if known and str(row["email"] or "").lower() != address.lower():
             if row["email"]:
                 # a different address: the two are never merged, the browser moves to the known contact
@@ -215,7 +222,7 @@ class Tracking:
             else:
                 row = self._merging.merge(actor, survivor=row["id"], loser=known[0])
         self._seen_at(actor, row)
-        self._take_values(actor, row, values, form, submission)
+        self._take_values(actor, row, values, form)
         self._tables.insert(
             "form_submissions",
             {
@@ -248,7 +255,7 @@ class Tracking:
                 values[alias] = strip_tags(given)
         return values
 
-    def _take_values(self, actor: Actor, row: Row, values: Row, form: Row, submission: int) -> None:
+    def _take_values(self, actor: Actor, row: Row, values: Row, form: Row) -> None:
         changes: Row = {}
         written: Row = {}
         for found in self._instance.ordered_fields:
@@ -271,11 +278,11 @@ class Tracking:
         if identified:
             written["date_identified"] = instance.now
             changes["dateIdentified"] = ["", PhpDate(instance.clock.now())]
-        signed = {"manipulated_by": form["name"], "manipulator_key": f"form:submission:{submission}"}
+        signed = {"manipulated_by": form["name"], "manipulator_key": f"form:submission:{form['id']}"}
         self._contacts.change(actor, row, written, changes | signed)
         if identified:
             instance.audit(actor, "lead", "lead", row["id"], "identified", {})
-            instance.log_event(row["id"], "form", "submission", "identified_contact", form["name"], submission)
+            instance.log_event(row["id"], "form", "submission", "identified_contact", form["name"], form["id"])
 
     # -- e-mails
 

@@ -26,11 +26,14 @@ class Traits:
     has_projects: bool
     field_short_visible: bool
     field_extras: bool
-    html_type: str
+    #: the type of redirects; pages with a theme always say UTF-8
+    redirect_type: str
     company_change_text: str
     client_engine_version: str
     #: a tracked link hands its `ct` parameter on to the page it leads to
     link_keeps_ct: bool
+    #: a segment with filters is saved, and audited, a second time
+    filtered_segment_saved_twice: bool
 
 
 V5_1 = Traits(
@@ -49,10 +52,11 @@ V5_1 = Traits(
     has_projects=False,
     field_short_visible=True,
     field_extras=False,
-    html_type="text/html; charset=UTF-8",
+    redirect_type="text/html; charset=UTF-8",
     company_change_text="Triggered when a commpany is added or removed to/from contact",
     client_engine_version="",
     link_keeps_ct=True,
+    filtered_segment_saved_twice=False,
 )
 V7_0 = Traits(
     version="7.0.0",
@@ -70,10 +74,11 @@ V7_0 = Traits(
     has_projects=True,
     field_short_visible=False,
     field_extras=True,
-    html_type="text/html; charset=utf-8",
+    redirect_type="text/html; charset=utf-8",
     company_change_text="Triggered when a company is added or removed to/from contact",
     client_engine_version="126.0.0.0",
     link_keeps_ct=False,
+    filtered_segment_saved_twice=True,
 )
 VERSIONS = {"5.1": V5_1, "7.0": V7_0}
 

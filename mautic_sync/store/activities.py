@@ -93,6 +93,18 @@ def add_activities(
     return added
 
 
+def known_sources(connection: Connection, source: str, source_ids: Sequence[str]) -> set[str]:
+    """Which rows of a feed are in the store."""
+    found: set[str] = set()
+    for chunk in in_chunks(source_ids):
+        found.update(
+            connection.execute(
+                select(activity.c.source_id).where(activity.c.source == source, activity.c.source_id.in_(chunk))
+            ).scalars()
+        )
+    return found
+
+
 def _present(connection: Connection, rows: Sequence[FeedActivity]) -> dict[tuple[str, str, str], Any]:
     found: dict[tuple[str, str, str], Any] = {}
     by_source: dict[str, list[str]] = {}

@@ -85,6 +85,7 @@ class ZeroBounce:
         self.base_url = _versioned(check_address(base_url, setting="zerobounce.base_url", allow_http=False))
         self.calls = 0
         self._key = api_key
+        self._refused: BadKeyError | None = None
         self._limit = int(min(max(timeout, SHORTEST_TIMEOUT), LONGEST_TIMEOUT))
         self._clock = clock
         self._counting = threading.Lock()
@@ -111,6 +112,7 @@ class ZeroBounce:
         Raises DoubtfulError when the answer was lost: a credit may be gone, and the address must not be asked again in
         this run. BadKeyError, NoCreditsError, SlowDownError and RetryError cost nothing; RefusedError neither.
         """
+        self._stop_if_refused()
         self._singles.wait()
         form = {"api_key": self._key, "email": address, "ip_address": ip, "timeout": str(self._limit)}
         body = self._post("validate", self._limit + READ_MARGIN, data=form)
@@ -165,15 +167,22 @@ class ZeroBounce:
         except ValueError:
             raise RetryError("ZeroBounce did not say how many credits are left. The next run asks again.") from None
         if left < 0:
-            raise BadKeyError(
+            self._refused = BadKeyError(
                 "ZeroBounce does not know this key: check zerobounce.api_key, and that zerobounce.base_url is the "
                 "region of the account."
             )
+            raise self._refused
         return left
+
+    def _stop_if_refused(self) -> None:
+        """A bad key stays bad, and a few hundred tries with it block the account."""
+        if self._refused is not None:
+            raise BadKeyError(str(self._refused))
 
     # -- batches --------------------------------------------------------------------------------------------------
 
     def _validate_batch(self, part: Sequence[str]) -> tuple[dict[str, Answer], dict[str, MauticSyncError]]:
+        self._stop_if_refused()
         self._batches.wait()
         body = self._post(
             "validatebatch",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mautic_sync.errors import StopError
-from mautic_sync.mautic.windows import in_windows
+from mautic_sync.mautic.windows import _Pace, in_windows
 
 
 def fetcher(ids, limit, asked=None):
@@ -81,3 +81,25 @@ def test_a_failing_request_ends_the_reading():
 def test_a_full_page_without_ids_does_not_pass_for_the_end():
     with pytest.raises(StopError, match="no ids"):
         list(in_windows(lambda low, high: [0] * 10, 0, 100, 10, 1, 0.1, lambda number: number))
+
+
+def test_a_server_that_becomes_slow_is_asked_for_fewer_at_once():
+    """Answers that take more than twice as long as the best ones; quick ones bring the second request back."""
+    pace = _Pace(2)
+    for seconds in (1.0, 1.1, 2.5, 2.5):
+        pace.note(seconds, 500)
+        assert pace.allowed == 2
+    pace.note(2.5, 500)
+    assert pace.allowed == 1
+    for _ in range(9):
+        pace.note(3.0, 500)
+    assert pace.allowed == 1
+    pace.note(1.2, 500)
+    assert pace.allowed == 2
+
+
+def test_short_answers_say_nothing_about_how_busy_a_server_is():
+    pace = _Pace(2)
+    for seconds in (0.001, *[0.2] * 10):
+        pace.note(seconds, 500)
+    assert pace.allowed == 2

@@ -255,6 +255,14 @@ def test_a_stage_that_does_not_show_is_told_apart(http, transport, answer, kind)
     assert isinstance(set_stage(transport, 2, 7), kind)
 
 
+@pytest.mark.parametrize("answer", [{"status": 503}, {"status": 401}, {"json": {"contact": []}}])
+def test_a_stage_that_cannot_be_read_back_is_in_doubt(http, transport, answer):
+    """It was set: no error may say that nothing happened."""
+    http.post(f"{BASE}/api/stages/2/contact/7/add", json={"success": 1})
+    http.get(f"{BASE}/api/contacts/7", **answer)
+    assert isinstance(set_stage(transport, 2, 7), Doubtful)
+
+
 def test_a_missing_contact_and_a_missing_stage_are_told_apart(http, transport, step):
     http.post(f"{BASE}/api/stages/9/contact/7/add", status=404, json=step("stage of missing"))
     http.get(f"{BASE}/api/contacts/7", json={"contact": echo(7)})

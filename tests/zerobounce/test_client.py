@@ -207,6 +207,18 @@ def test_a_bad_key_and_an_empty_account_are_told_apart_by_asking(http, client, c
     assert KEY not in str(caught.value)
 
 
+def test_a_bad_key_is_tried_once(http, client):
+    """ZeroBounce blocks after two hundred tries an hour."""
+    http.post(VALIDATE, json=EMPTY)
+    http.get(CREDITS, json={"Credits": "-1"})
+    for _ in range(3):
+        with pytest.raises(BadKeyError):
+            client.validate("eve@example.com")
+        with pytest.raises(BadKeyError):
+            client.validate_many(["eve@example.com"])
+    assert client.calls == 2
+
+
 def test_another_error_is_a_refusal(http, client):
     http.post(VALIDATE, json={"error": f"Missing parameter: email eve@example.com {KEY}"})
     with pytest.raises(RefusedError, match="Missing parameter") as caught:
