@@ -139,6 +139,7 @@ class _Source:
 
     name: str
     document: Document
+    packaged: bool = False
 
     def problem(self, path: _Path, text: str) -> FileProblem:
         return FileProblem(self.name, self.document.line(path), path_text(path), text)
@@ -272,11 +273,11 @@ class Mappings:
         for source, condition in per_file:
             for one in condition.requirements if condition else ():
                 if not one.optional and not has.one(one.kind, one.name) and not self._created(one):
-                    told = f"{has.lacks(one.kind, one.name)}; if it may be missing, add `optional: true`"
+                    told = _and(has.lacks(one.kind, one.name), "If it may be missing, add `optional: true`")
                     yield source.problem(one.path, told)
         for alias in self.fields.write:
             if not has.field(alias, self.fields):
-                told = f"{has.lacks('field', alias)}; correct it, or list it under `create`"
+                told = _and(has.lacks("field", alias), "List it under `create` to have it made")
                 yield fields.problem(("write", alias), told)
         for alias in self.validation.append:
             if not has.field(alias, self.fields):
@@ -322,6 +323,10 @@ class _Existing:
     def lacks(self, kind: Named, name: str) -> str:
         near = nearest(name, self.names(kind))
         return f"this Mautic has no {_NAMES[kind]} `{name}`" + (f"; did you mean `{near}`?" if near else "")
+
+
+def _and(told: str, more: str) -> str:
+    return f"{told}{' ' if told.endswith('?') else '. '}{more}"
 
 
 def _writable(text: str) -> str | None:
@@ -381,13 +386,14 @@ def _read_sources(directory: Path | None) -> tuple[dict[str, _Source], list[File
     sources = {}
     for name in FILES:
         path = (directory or packaged) / f"{name}.yaml"
-        path = path if path.exists() else packaged / path.name
+        given = path.exists()
+        path = path if given else packaged / path.name
         try:
             document = read_yaml(path.read_bytes())
         except OSError as error:
             document = Document()
             problems.append(FileProblem(str(path), 1, "", f"this cannot be read: {error.strerror}"))
-        sources[name] = _Source(str(path), document)
+        sources[name] = _Source(str(path), document, packaged=directory is None or not given)
     return sources, problems
 
 
@@ -409,7 +415,7 @@ class _Checker:
         self.problems: list[FileProblem] = []
         self.warnings: list[str] = []
         self.nodes: dict[tuple[str, _Path], Node] = {}
-        self.matchers: list[ActivityMatcher] = []
+        self.left_out: set[str] = set()
 
     def read(self) -> Mappings | None:
         """All of it, or None when something is wrong (`problems`)."""
@@ -649,12 +655,16 @@ class _Checker:
         for name, segment in file.create_segments.items():
             here: _Path = ("create_segments", name)
             self.exactly_one("fields", here, {"stage": segment.stage, "tag": segment.tag})
-            if segment.stage is not None and known is not None and fold(segment.stage) not in known:
-                self.problem(
-                    "fields",
-                    (*here, "stage"),
-                    f"no stage `{segment.stage}` is managed here{suggestion(segment.stage, known.values())}",
-                )
+            if segment.stage is None or known is None or fold(segment.stage) in known:
+                continue
+            told = f"no stage `{segment.stage}` is managed here"
+            if self.sources["fields"].packaged:
+                # Whoever writes stages of their own and keeps this default is not to blame for it.
+                self.left_out.add(name)
+                told += f", so the segment `{name}` is not made; a fields.yaml of your own can name others"
+                self.warnings.append(str(self.sources["fields"].problem((*here, "stage"), told)))
+            else:
+                self.problem("fields", (*here, "stage"), told + suggestion(segment.stage, known.values()))
 
     def template(self, file: str, path: _Path, template: str, known: tuple[str, ...]) -> None:
         try:
@@ -793,7 +803,7 @@ class _Checker:
                 written[alias] = f"fields.yaml writes the field `{alias}`"
                 if "{score" in template or "{reason" in template:
                     scored[alias] = written[alias]
-            for name in fields.create_segments:
+            for name in fields.create_segments.keys() - self.left_out:
                 segments[_slug(name)] = f"fields.yaml builds the segment `{name}` on what we write"
         if isinstance(stages, StagesFile):
             managed = {fold(stage.stage): stage.stage for stage in stages.stages}
@@ -868,7 +878,11 @@ class _Checker:
             fields=FieldRules(
                 create=tuple(NewField(new.alias, new.label, new.type) for new in fields.create),
                 write=dict(fields.write),
-                create_segments={name: SegmentOf(one.stage, one.tag) for name, one in fields.create_segments.items()},
+                create_segments={
+                    name: SegmentOf(one.stage, one.tag)
+                    for name, one in fields.create_segments.items()
+                    if name not in self.left_out
+                },
             ),
             identity=identity,
             scoring=scoring,

@@ -17,6 +17,9 @@ def register(app: typer.Typer) -> None:
 def sandbox_command(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1; 0 = any free one.")] = 8055,
     contacts: Annotated[int, typer.Option("--contacts", min=0, help="How many contacts the world has.")] = 200,
+    activities: Annotated[
+        float, typer.Option("--activities", min=0, help="How many activities a contact has, about.")
+    ] = 5.0,
     seed: Annotated[int, typer.Option("--seed", help="The same seed makes the same world.")] = 1,
     empty: Annotated[bool, typer.Option("--empty", help="A fresh Mautic without contacts.")] = False,
     version: Annotated[str, typer.Option("--mautic-version", help="5.1 or 7.0.")] = "5.1",
@@ -36,6 +39,7 @@ def sandbox_command(
             version=version,
             faults=parse_faults(faults) if faults is not None else None,
             cost=cost,
+            activities_per_contact=activities,
             credentials=read_credentials(credentials) if credentials is not None else None,
         )
     except (ValueError, OSError) as error:

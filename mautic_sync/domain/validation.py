@@ -16,6 +16,7 @@ from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import NO_VERDICT, Outcome, VerdictSignal
 
 LONGEST_ADDRESS = 254  # characters, RFC 5321
+LONGEST_LOCAL = 64  # characters before the @, RFC 5321
 OrderKey = Literal["score", "points", "identified", "last_active", "added"]
 ORDER_KEYS: tuple[OrderKey, ...] = ("score", "points", "identified", "last_active", "added")
 """What decides who is asked first: scores, or when the person was identified, last active, first seen."""
@@ -59,9 +60,10 @@ def _normalise(text: str) -> str | None:
         except EmailNotValidError:
             return None
         domain = parts.ascii_domain
-        if domain is None or "." not in domain:
+        local = unicodedata.normalize("NFC", parts.local_part.lower())
+        if domain is None or "." not in domain or len(local) > LONGEST_LOCAL:
             return None
-        text = f"{unicodedata.normalize('NFC', parts.local_part.lower())}@{domain.lower()}"
+        text = f"{local}@{domain.lower()}"
     return text if len(text) <= LONGEST_ADDRESS else None
 
 

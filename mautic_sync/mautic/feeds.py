@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from mautic_sync.errors import MalformedError, RefusedError
+from mautic_sync.errors import MalformedError, RefusedError, StopError
 from mautic_sync.mautic.contacts import Where, list_of, where_params
 from mautic_sync.mautic.php import PhpValue, unserialize
 from mautic_sync.mautic.times import format_time, parse_time
@@ -145,11 +145,17 @@ def rows_since(
     """
     order = [(date_column, "asc"), ("id", "asc")]
     rows = _rows(transport, table, [(date_column, "gte", format_time(since_epoch)), *where], order, limit)
+    seen: set[str] = set()
     while rows:
-        yield rows
+        fresh = [row for row in rows if row.get("id") not in seen]
+        if fresh:
+            yield fresh
         if len(rows) < limit:
             return
+        if not fresh:
+            raise StopError(f"Mautic answers with the same rows of {table} again and again: it ignored a condition.")
         date, row_id = rows[-1][date_column], rows[-1]["id"]
+        seen = {row["id"] for row in rows if row.get(date_column) == date}
         params = [
             ("where[0][expr]", "orX"),
             ("where[0][val][0][col]", date_column),

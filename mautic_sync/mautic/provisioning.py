@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from mautic_sync.domain.contact import Catalogue
-from mautic_sync.errors import StopError
+from mautic_sync.errors import RefusedError, StopError
 from mautic_sync.mautic.contacts import list_of
 from mautic_sync.mautic.transport import Transport
 
@@ -230,7 +230,7 @@ def read_catalogue(
     }
     for part, reader in readers.items():
         if part in need:
-            names[part] = {entry.id: entry.name for entry in reader(transport)}
+            names[part] = {entry.id: entry.name for entry in _or_none(reader, transport)}
     segments = list_segments(transport) if "segments" in need else []
     tags = list_tags(transport) if "tags" in need or (written_tags and segments) else {}
     written = {"stage", "points", *written_fields}
@@ -242,6 +242,16 @@ def read_catalogue(
         stage_segments=frozenset(segment.alias for segment in segments if _reads(segment, written, tag_ids)),
         **names,
     )
+
+
+def _or_none(reader: Callable[[Transport], list[Named]], transport: Transport) -> list[Named]:
+    """What the reader lists; nothing where this Mautic has no such thing, a bundle being switched off."""
+    try:
+        return reader(transport)
+    except RefusedError as refused:
+        if refused.status == 404:
+            return []
+        raise
 
 
 def _reads(segment: SegmentInfo, written: Collection[str], tag_ids: Collection[str]) -> bool:

@@ -78,8 +78,7 @@ class Transport:
     """One Mautic, reached over a pool of connections; safe to share between threads.
 
     `version` is what Mautic calls itself, None until an answer has told; `calls` counts HTTP requests, tokens included,
-    `writes` those that may change something, `repaired` the answers that were no clean JSON. `server_user` is the end of
-    the `user_name` of our own audit rows, None with Basic, where they cannot be told from that user's own.
+    `writes` those that may change something, `repaired` the answers that were no clean JSON.
     """
 
     def __init__(
@@ -146,7 +145,7 @@ class Transport:
 
     def is_own(self, user_name: str) -> bool:
         """Whether an audit row with this `user_name` was written by our own OAuth client."""
-        return self.server_user is not None and user_name.endswith(self.server_user)
+        return self.server_user is not None and user_name.endswith(f" {self.server_user}")
 
     def read(self, path: str, params: Params = ()) -> Any:
         """What `GET /api/<path>` answers.
@@ -344,7 +343,7 @@ class Transport:
                 f"While {doing}, Mautic refused the credentials{self._said(response)}. Check "
                 + (
                     "mautic.client_id and mautic.client_secret."
-                    if self.server_user
+                    if isinstance(self._credentials, ClientCredentials)
                     else "mautic.username and mautic.password, and that Basic Auth is enabled "
                     "(Settings → Configuration → API Settings)."
                 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mautic_sync.domain.contact import Contact
@@ -37,9 +37,9 @@ class ContactEdit:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Mautic's answer shows the change. `contact` is None where the answer carries none."""
+    """Mautic's answer shows the change, and `contact` is what it shows."""
 
-    contact: Contact | None
+    contact: Contact
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Moved:
     """The contact was merged: the change reached `new_id`, the survivor."""
 
     new_id: int
-    contact: Contact | None = field(default=None)
+    contact: Contact | None = None
 
 
 Result = Settled | Refused | Gone | Doubtful | Moved
@@ -205,10 +205,22 @@ def _echo_result(edit: ContactEdit, echo: Any, asked: set[int]) -> Result:
         return Doubtful(f"Mautic's answer does not show the contact: {error}")
     if contact.id != edit.contact_id and contact.id in asked:
         return Doubtful("Mautic's answer shows another contact of the same batch.")
+    if any(_is_empty(value) for name, value in edit.values.items() if name not in _PARTS):
+        contact = _without_phantoms(contact, edit.values)
     differing = echo_matches(edit.values, contact)
     if differing:
         return Doubtful(f"Mautic answered 200 and shows other values: {', '.join(differing)}.")
     return Settled(contact) if contact.id == edit.contact_id else Moved(contact.id, contact)
+
+
+def _without_phantoms(contact: Contact, asked: Mapping[str, Any]) -> Contact:
+    """The echo of an edit with `overwriteWithBlank` shows 0 in number fields that are empty, and stay empty."""
+    fields = {
+        alias: value
+        for alias, value in contact.fields.items()
+        if alias in asked or isinstance(value, bool | str) or value != 0
+    }
+    return replace(contact, fields=fields)
 
 
 def _dnc(transport: Transport, contact_id: int, channel: str, action: str, body: dict[str, Any]) -> Result:

@@ -44,6 +44,8 @@ from mautic_sync.store.activities import (
     known_sources,
     rebuild_evidence,
     replace_members,
+    set_aside,
+    stores_any_of,
 )
 from mautic_sync.store.runs import Cursor
 
@@ -85,8 +87,8 @@ STAGES = "stages"
 READ_FIELDS = "fields_read"
 RULES = "rules"
 """Fingerprint of the rules for which the catalogue was read."""
-MAPPINGS = "mappings"
-"""Fingerprint of the bound rules by which everybody was decided."""
+DECIDED_BY = "decided_by"
+"""Fingerprint of the bound rules, and the state of the gate, by which everybody was decided."""
 FULL_READING = "full_reading"
 CONTACTS = "contacts"
 
@@ -143,9 +145,11 @@ def prepare_store(run: Run) -> bool:
     """
     with run.engine.begin() as connection:
         rebuilt = rebuild_evidence(connection, run.mappings.matchers, run.catalogue)
-        if rebuilt or notes.get(connection, MAPPINGS) != run.mappings.fingerprint:
+        # A key for ZeroBounce that comes or goes changes decisions like a rule does.
+        decided_by = f"{run.mappings.fingerprint} {'open' if run.zerobounce is None else 'gated'}"
+        if rebuilt or notes.get(connection, DECIDED_BY) != decided_by:
             people.mark_everyone_dirty(connection)
-            notes.put(connection, MAPPINGS, run.mappings.fingerprint)
+            notes.put(connection, DECIDED_BY, decided_by)
         kept = set(notes.get_json(connection, READ_FIELDS) or ())
         wanted = run.reading.fields
         if runs.get_cursor(connection, CONTACTS) is None:
@@ -174,7 +178,7 @@ def _pull_once(run: Run, *, full: bool) -> None:
         # From before the first page on, so that an edit during the pull is seen by the next run.
         newest = feed_max_id(run.mautic, "audit_log")
         with run.engine.begin() as connection:
-            runs.put_cursor(connection, "audit_log", Cursor(newest, newest))
+            runs.put_cursor(connection, "audit_log", Cursor(newest, max(newest - 1, 0)))
     else:
         _pull_audit(run, audit, forced=full)
     if (full and audit is not None) or unfinished:
@@ -407,6 +411,7 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> None:
     if feed == "email_stat_replies":
         _pull_replies(run, cursor)
         return
+    fresh = cursor is None
     if cursor is None:
         since = run.now - int(run.settings.pull.history.total_seconds())
         start = feed_first_id_since(run.mautic, feed, DATE_COLUMNS[feed], since) - 1
@@ -422,7 +427,9 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> None:
     else:
         pages = _pages(run, feed, cursor.resume_from)
     checked = False
-    known_above: int | None = None if feed == "email_stats" else cursor.last_id
+    with run.engine.begin() as connection:
+        again = feed == "email_stats" or (fresh and stores_any_of(connection, feed))
+    known_above = None if again else cursor.last_id
     for rows in pages:
         if not checked:
             _check_not_set_back(run, feed, rows, cursor, forced=full)
@@ -504,13 +511,13 @@ def _moved(cursor: Cursor, rows: Sequence[Row], mark_column: str) -> Cursor:
 
 def _check_not_set_back(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor, *, forced: bool) -> None:
     """A feed that ends below our cursor was restored from a backup, or belongs to another Mautic."""
-    if cursor.mark is None or feed in SHRINKING_FEEDS or any(int(row["id"]) == cursor.last_id for row in rows):
+    expected = cursor.resume_from < cursor.last_id and feed not in SHRINKING_FEEDS
+    if not expected or any(int(row["id"]) == cursor.last_id for row in rows):
         return
     if feed_max_id(run.mautic, feed) >= cursor.last_id:
         return
     if forced:
-        with run.engine.begin() as connection:
-            runs.drop_cursors(connection)
+        _begin_again(run)
         run.tell("set_back", feed=feed)
         raise SetBack
     msg = (
@@ -518,6 +525,17 @@ def _check_not_set_back(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor
         "Look at it, then read everything again with `mautic-sync sync --full`."
     )
     raise SafetyStop(msg)
+
+
+def _begin_again(run: Run) -> None:
+    """Forget all cursors. What lies above the highest id of a feed did happen: it is kept under ids of its own."""
+    with run.engine.begin() as connection:
+        feeds = [name for name in runs.all_cursors(connection) if name in DATE_COLUMNS and name != "email_stat_replies"]
+    highest = {name: feed_max_id(run.mautic, name) for name in feeds}
+    with run.engine.begin() as connection:
+        for name, number in highest.items():
+            set_aside(connection, name, number, str(run.now))
+        runs.drop_cursors(connection)
 
 
 def _pull_members(run: Run) -> None:

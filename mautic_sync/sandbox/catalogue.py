@@ -1,3 +1,4 @@
+# ruff: noqa: S608  (names of tables and columns are the sandbox's own; values are always bound)
 """What a Mautic holds besides contacts: stages, fields, segments, campaigns, forms, e-mails, assets, hooks, tags, notes."""
 
 import re
@@ -53,7 +54,7 @@ _DYNAMIC_CONTENT = [
         ],
     }
 ]  # fmt: skip
-_MIME_SIZES = {"remote": -1}
+_SIZES = {"remote": -1}
 
 
 class Catalogue:
@@ -117,9 +118,7 @@ class Catalogue:
         if sent.get("name"):
             stage.name = strip_tags(str(sent["name"]))
         audited = ("description", "name", "weight", "is_published")
-        changes: Row = {
-            _camel(n): [before[n], getattr(stage, n)] for n in audited if before[n] != getattr(stage, n)
-        }
+        changes: Row = {_camel(n): [before[n], getattr(stage, n)] for n in audited if before[n] != getattr(stage, n)}
         if changes:
             touched = instance.touched(actor, stage.date_modified)
             if touched["date_modified"] != stage.date_modified:
@@ -244,7 +243,7 @@ class Catalogue:
         made |= {"isPublished": truth(sent.get("isPublished", True))}
         made |= {"id": instance.next_id(kind), name_key: name}
         self._makers[kind](actor, made, sent)
-        if kind != "points/groups" and kind != "hooks":
+        if kind not in {"points/groups", "hooks"}:
             made = self._with_projects(made)
         self.kind(kind)[made["id"]] = made
         return made
@@ -259,7 +258,9 @@ class Catalogue:
         found["modifiedBy"], found["modifiedByUser"] = actor.user_id, actor.signature
         bundle = _BUNDLES.get(kind)
         if bundle is not None:
-            self._instance.audit(actor, bundle[0], bundle[1], found["id"], "update", {"name": [None, found.get("name")]})
+            self._instance.audit(
+                actor, bundle[0], bundle[1], found["id"], "update", {"name": [None, found.get("name")]}
+            )
         return found
 
     def _stamped(self, actor: Actor) -> Row:
@@ -314,7 +315,16 @@ class Catalogue:
         for entry in sent.get("lists") or []:
             segment = self.kind("segments").get(int(entry.get("id", 0)))
             if segment is not None:
-                keys = "createdByUser modifiedByUser id name publicName alias description category".split()
+                keys = [
+                    "createdByUser",
+                    "modifiedByUser",
+                    "id",
+                    "name",
+                    "publicName",
+                    "alias",
+                    "description",
+                    "category",
+                ]
                 lists.append({k: segment[k] for k in keys})
         made |= {
             "category": None, "description": sent.get("description"),
@@ -404,7 +414,7 @@ class Catalogue:
         made |= {
             "alias": alias, "category": None, "description": sent.get("description"), "language": "en",
             "publishUp": None, "publishDown": None, "downloadCount": 0, "uniqueDownloadCount": 0, "revision": 1,
-            "extension": file.rpartition(".")[2], "mime": "", "size": _MIME_SIZES.get(storage, 0),
+            "extension": file.rpartition(".")[2], "mime": "", "size": _SIZES.get(storage, 0),
             "downloadUrl": f"{self._instance.base_url}/asset/{made['id']}:{alias}", "storageLocation": storage,
             "disallow": True,
         }  # fmt: skip
@@ -412,7 +422,11 @@ class Catalogue:
         details: Row = {"title": [None, made["title"]]}
         if storage != "local":
             name = file.rpartition("/")[2]
-            details |= {"storageLocation": ["local", storage], "remotePath": [None, file], "originalFileName": [name, None]}
+            details |= {
+                "storageLocation": ["local", storage],
+                "remotePath": [None, file],
+                "originalFileName": [name, None],
+            }
         details |= {"alias": [None, alias]} | self._instance.modified_details()
         self._instance.audit(actor, "asset", "asset", made["id"], "create", details)
 
@@ -518,7 +532,8 @@ class Catalogue:
                 sources = [s["id"] for s in campaign["lists"]]
                 marks = ", ".join(map(str, sources)) or "0"
                 members = self._tables.column(
-                    f"SELECT leadlist_id FROM lead_lists_leads WHERE lead_id = ? AND leadlist_id IN ({marks})", (contact,)
+                    f"SELECT leadlist_id FROM lead_lists_leads WHERE lead_id = ? AND leadlist_id IN ({marks})",
+                    (contact,),
                 )
                 shown[str(campaign["id"])] = {
                     "id": campaign["id"], "name": campaign["name"], "listMembership": members,
@@ -575,14 +590,17 @@ class Catalogue:
         group = self.entity("points/groups", group_id)
         before = (
             self._tables.value(
-                "SELECT score FROM point_group_contact_score WHERE contact_id = ? AND group_id = ?", (row["id"], group_id)
+                "SELECT score FROM point_group_contact_score WHERE contact_id = ? AND group_id = ?",
+                (row["id"], group_id),
             )
             or 0
         )
         score = {"plus": before + value, "minus": before - value, "times": before * value, "set": value}.get(
             operator, int(before / value) if value else before
         )
-        self._tables.run("INSERT OR REPLACE INTO point_group_contact_score VALUES (?, ?, ?)", (row["id"], group_id, score))
+        self._tables.run(
+            "INSERT OR REPLACE INTO point_group_contact_score VALUES (?, ?, ?)", (row["id"], group_id, score)
+        )
         if score != before:
             self._contacts.log_points(row["id"], actor.ip, "API", "Manual change", "API", score - before, group_id)
         return {"groupScore": {"score": score, "group": _group_shown(group)}}
@@ -616,7 +634,7 @@ def invalid(field: str, text: str) -> RefusedError:
 
 def truth(value: Any) -> bool:
     """What PHP forms take for true."""
-    return value not in {False, None, 0, "0", "false", "", "no"}
+    return value not in {False, None, "0", "false", "", "no"}
 
 
 def slug(name: str, joint: str = "-") -> str:

@@ -6,15 +6,56 @@ from typing import Any
 from .php import serialize
 
 #: The order of the columns in `leads`, which is the order of fields in lists and batches.
-COLUMN_ORDER = (
-    "points last_active title firstname lastname company position email phone mobile address1 address2 city state "
-    "zipcode timezone country fax preferred_locale attribution_date attribution website facebook foursquare instagram "
-    "linkedin skype twitter"
-).split()
+COLUMN_ORDER = [
+    "points",
+    "last_active",
+    "title",
+    "firstname",
+    "lastname",
+    "company",
+    "position",
+    "email",
+    "phone",
+    "mobile",
+    "address1",
+    "address2",
+    "city",
+    "state",
+    "zipcode",
+    "timezone",
+    "country",
+    "fax",
+    "preferred_locale",
+    "attribution_date",
+    "attribution",
+    "website",
+    "facebook",
+    "foursquare",
+    "instagram",
+    "linkedin",
+    "skype",
+    "twitter",
+]
 #: Fields that are properties of Mautic's contact object: audit rows name them twice, `select[]` knows only them.
 BUILT_IN = frozenset(
-    "title firstname lastname company position email phone mobile address1 address2 city state zipcode timezone country "
-    "points".split()
+    [
+        "title",
+        "firstname",
+        "lastname",
+        "company",
+        "position",
+        "email",
+        "phone",
+        "mobile",
+        "address1",
+        "address2",
+        "city",
+        "state",
+        "zipcode",
+        "timezone",
+        "country",
+        "points",
+    ]
 )
 GROUPS = ("core", "social", "personal", "professional")
 SOCIAL = ("facebook", "foursquare", "instagram", "linkedin", "skype", "twitter")

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  (names of tables and columns are the sandbox's own; values are always bound)
 """Contacts and everything that happens to them through the API: making, editing, batches, points, stages, deletion."""
 
 from collections.abc import Callable, Mapping
@@ -5,20 +6,29 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .clock import stored
 from .contact_fields import BUILT_IN, SOCIAL, Field
 from .instance import Actor, CrashedError, Instance, RefusedError
 from .php import PhpDate, escape_special
-from .shapes import PROPERTIES, Row, Shapes
+from .shapes import Row, Shapes
 from .values import IgnoredError, InvalidError, accepted
 
 NOT_FOUND = "Item was not found."
 #: Tables whose rows are the contact's own and go with it; in the others the rows stay without lead_id.
-_GONE_WITH_CONTACT = (
-    "lead_points_change_log lead_stages_change_log lead_donotcontact lead_devices lead_event_log lead_utmtags "
-    "lead_lists_leads campaign_leads campaign_lead_event_log companies_leads lead_tags_xref lead_ips_xref "
-    "lead_frequencyrules"
-).split()
+_GONE_WITH_CONTACT = [
+    "lead_points_change_log",
+    "lead_stages_change_log",
+    "lead_donotcontact",
+    "lead_devices",
+    "lead_event_log",
+    "lead_utmtags",
+    "lead_lists_leads",
+    "campaign_leads",
+    "campaign_lead_event_log",
+    "companies_leads",
+    "lead_tags_xref",
+    "lead_ips_xref",
+    "lead_frequencyrules",
+]
 _LEFT_BEHIND = ("page_hits", "form_submissions", "email_stats", "asset_downloads", "video_hits")
 _OPERATORS = {"plus": "add (+)", "minus": "subtract (-)", "times": "multiply (x)", "divide": "divide (/)"}
 _LONGEST_EVENT_NAME = 191
@@ -68,7 +78,9 @@ class Contacts:
         """The contact, or the survivor it was merged into (docs/mautic.md: "Merging, which renumbers people")."""
         found = self.load(contact)
         if found is None:
-            survivor = self._tables.value("SELECT contact_id FROM contact_merge_records WHERE merged_id = ?", (contact,))
+            survivor = self._tables.value(
+                "SELECT contact_id FROM contact_merge_records WHERE merged_id = ?", (contact,)
+            )
             found = self.load(survivor) if survivor is not None else None
         return found
 
@@ -123,7 +135,7 @@ class Contacts:
         if sent.get("ipAddress"):
             instance.ip_id(str(sent["ipAddress"]), looked_up=False)
         self._store(row)
-        self._write_audit(actor, row["id"], "create", changes, identified, "api-batch" if batch else "api-single")
+        self._write_audit(actor, row["id"], "create", changes, "api-batch" if batch else "api-single")
         if identified:
             self._say_identified(actor, row["id"], "lead", "api-batch" if batch else "api-single", actor.name or "")
         self._dnc_of_edit(actor, row["id"], sent)
@@ -170,7 +182,7 @@ class Contacts:
             if owner != row["owner_id"]:
                 changes["owner"] = [row["owner_id"], owner]
                 row["owner_id"] = owner
-        if "lastActive" in sent and sent["lastActive"]:
+        if sent.get("lastActive"):
             self._set_last_active(row, sent["lastActive"], changes)
         if "company" in edit.values:
             self._company(actor, row)
@@ -182,7 +194,7 @@ class Contacts:
             if rewrites:
                 written["points"] = row["points"]
             self._tables.update("leads", row["id"], written)
-            self._write_audit(actor, row["id"], "update", changes, identified, "api-batch" if batch else "api-single")
+            self._write_audit(actor, row["id"], "update", changes, "api-batch" if batch else "api-single")
             if identified:
                 self._say_identified(actor, row["id"], "lead", "api-batch" if batch else "api-single", actor.name or "")
         self._dnc_of_edit(actor, row["id"], sent)
@@ -337,9 +349,7 @@ class Contacts:
         self._instance.audit(actor, "lead", "lead", contact, "identified", {})
         self._instance.log_event(contact, bundle, source, "identified_contact", described, source_id)
 
-    def _write_audit(
-        self, actor: Actor, contact: int, action: str, changes: Row, identified: bool, source: str
-    ) -> None:
+    def _write_audit(self, actor: Actor, contact: int, action: str, changes: Row, source: str) -> None:
         if changes:
             signed = changes | {"manipulated_by": actor.name or "", "manipulator_key": f"lead:{source}"}
             self._instance.audit(actor, "lead", "lead", contact, action, signed)
@@ -392,8 +402,9 @@ class Contacts:
 
     def _log_stage_of_edit(self, contact: int, stage: int) -> None:
         """Mautic compares with the latest line, which after a null or within one second is not the current stage."""
+        tie = "ASC" if self._instance.traits.stage_lines_tie else "DESC"
         latest = self._tables.value(
-            "SELECT stage_id FROM lead_stages_change_log WHERE lead_id = ? ORDER BY date_added DESC, id LIMIT 1",
+            f"SELECT stage_id FROM lead_stages_change_log WHERE lead_id = ? ORDER BY date_added DESC, id {tie} LIMIT 1",
             (contact,),
         )
         if latest != stage:
@@ -641,6 +652,3 @@ def _item_id(item: Any) -> int | None:
     if isinstance(number, bool) or number is None or not str(number).isdigit():
         return None
     return int(number) or None
-
-
-__all__ = ["NOT_FOUND", "PROPERTIES", "Contacts", "Outcome", "is_anonymous", "primary_identifier", "stored"]

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  (names of tables and columns are the sandbox's own; values are always bound)
 """`/_sandbox`: the sandbox's own addresses, by which tests look behind the scenes and make things happen."""
 
 import re
@@ -90,7 +91,9 @@ class Control:
             )
         }
         stages = dict(
-            tables.connection.execute("SELECT stage_id, COUNT(*) FROM leads GROUP BY stage_id ORDER BY stage_id").fetchall()
+            tables.connection.execute(
+                "SELECT stage_id, COUNT(*) FROM leads GROUP BY stage_id ORDER BY stage_id"
+            ).fetchall()
         )
         names = {i: s.name for i, s in self._instance.stages.items()}
         spent = self._instance.books.credits_spent
@@ -123,13 +126,13 @@ class Control:
             clock.advance(float(sent["advance"]))
         unknown = set(sent) - {"now", "advance", "freeze"}
         if unknown:
-            raise BadRequestError(f"the clock knows `advance`, `now` and `freeze`, not {sorted(unknown)[0]!r}")
+            raise BadRequestError(f"the clock knows `advance`, `now` and `freeze`, not {min(unknown)!r}")
         return {"now": clock.now().isoformat()}
 
     def _faults(self, sent: Row) -> Row:
         spec = sent.get("spec", sent.get("faults"))
         if not isinstance(spec, str):
-            raise BadRequestError("send the faults as text, or as {\"spec\": \"seed=7,before=0.05\"}")
+            raise BadRequestError('send the faults as text, or as {"spec": "seed=7,before=0.05"}')
         faults = parse_faults(spec)
         self._sandbox.use_faults(faults)
         return {"faults": faults.__dict__}
@@ -170,7 +173,9 @@ class Control:
 
     @staticmethod
     def _visitor(sent: Row) -> Actor:
-        return replace(VISITOR, ip=str(sent.get("ip") or "127.0.0.1"), user_agent=str(sent.get("user_agent") or _BROWSER))
+        return replace(
+            VISITOR, ip=str(sent.get("ip") or "127.0.0.1"), user_agent=str(sent.get("user_agent") or _BROWSER)
+        )
 
     def _cookies(self, row: Row | None) -> dict[str, str]:
         if row is None:
@@ -195,7 +200,11 @@ class Control:
     def _email(self, sent: Row) -> Row:
         emails = self._mautic.catalogue.kind("emails")
         if not emails:
-            made = {"name": "Newsletter", "subject": "Newsletter", "customHtml": '<a href="https://shop.example/">shop</a>'}
+            made = {
+                "name": "Newsletter",
+                "subject": "Newsletter",
+                "customHtml": '<a href="https://shop.example/">shop</a>',
+            }
             return self._mautic.catalogue.make("emails", ADMIN, made)
         return self._mautic.catalogue.entity("emails", int(sent.get("email") or min(emails)))
 
@@ -205,7 +214,9 @@ class Control:
 
     def _open(self, sent: Row) -> Row:
         stat = self._stat(sent)
-        visit = self._mautic.tracking.open(self._visitor(sent), self._cookies(self._contact(sent)), stat["tracking_hash"])
+        visit = self._mautic.tracking.open(
+            self._visitor(sent), self._cookies(self._contact(sent)), stat["tracking_hash"]
+        )
         return _told(visit) | {"stat": stat["id"]}
 
     def _click(self, sent: Row) -> Row:
@@ -226,7 +237,9 @@ class Control:
         wanted = sent.get("form", "Signup")
         form = next((f for f in forms.values() if wanted in {f["id"], f["name"]}), None)
         if form is None:
-            raise BadRequestError(f"there is no form {wanted!r}; there are {', '.join(f['name'] for f in forms.values())}")
+            raise BadRequestError(
+                f"there is no form {wanted!r}; there are {', '.join(f['name'] for f in forms.values())}"
+            )
         row = self._contact(sent) if "contact" in sent else None
         values = sent.get("values") or {k: sent[k] for k in ("email", "firstname") if k in sent}
         answers = {str(k): str(v) for k, v in values.items()}
@@ -324,7 +337,13 @@ class Control:
             return body
         answer = orjson.loads(body)
         contacts = answer.get("contacts")
-        found = [answer["contact"]] if "contact" in answer else list(contacts.values()) if isinstance(contacts, dict) else []
+        found = (
+            [answer["contact"]]
+            if "contact" in answer
+            else list(contacts.values())
+            if isinstance(contacts, dict)
+            else []
+        )
         broken = False
         for contact in found:
             how = spoilt.get(contact["id"])
@@ -338,7 +357,9 @@ class Control:
         with self._instance.lock:
             tables, feeds = self._instance.tables, self._mautic.feeds
             if kind == "merge":
-                visitor = tables.value("SELECT id FROM leads WHERE email IS NULL AND phone IS NULL ORDER BY RANDOM() LIMIT 1")
+                visitor = tables.value(
+                    "SELECT id FROM leads WHERE email IS NULL AND phone IS NULL ORDER BY RANDOM() LIMIT 1"
+                )
                 known = tables.value("SELECT id FROM leads WHERE email IS NOT NULL ORDER BY RANDOM() LIMIT 1")
                 if visitor is not None and known is not None:
                     self._mautic.merging.merge(VISITOR, survivor=visitor, loser=known)
@@ -397,6 +418,8 @@ def _body(request: Request) -> Any:
         raise BadRequestError("the body is no JSON") from None
     if isinstance(sent, int | str) and request.path.rstrip("/") == "/_sandbox/faults":
         return {"spec": str(sent)}
+    if sent is None:
+        return {}
     if not isinstance(sent, dict):
         raise BadRequestError("the body must be a JSON object")
     return sent

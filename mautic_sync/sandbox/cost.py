@@ -37,7 +37,7 @@ class Meter:
 
 def price(method: str, path: str, query: dict[str, object], auth: str, rows: int, *, newer: bool) -> float:
     """Seconds for a call; batch items are paid one by one."""
-    if path.startswith("/zerobounce") or path.startswith("/oauth"):
+    if path.startswith(("/zerobounce", "/oauth")):
         return _BEARER
     if path == "/form/submit":
         return _FORM

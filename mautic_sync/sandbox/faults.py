@@ -4,10 +4,9 @@ import difflib
 import random
 import threading
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 _RATES = ("before", "after", "late", "echo", "truncate", "rate", "moving", "merge")
-#: What a bare seed means: ten requests in a hundred meet a fault.
-_DEFAULT_RATES = {"before": 0.03, "after": 0.025, "late": 0.015, "echo": 0.01, "truncate": 0.01, "rate": 0.01}
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,10 @@ class Faults:
     merge: float = 0.0
     #: the server's clock is off by so many seconds
     skew: float = 0.0
+
+
+#: What a bare seed means: ten requests in a hundred meet a fault.
+_DEFAULT = Faults(before=0.03, after=0.025, late=0.015, echo=0.01, truncate=0.01, rate=0.01)
 
 
 class Dice:
@@ -67,7 +70,7 @@ def parse_faults(text: str) -> Faults:
     """`7` is a seed with default rates; `seed=7,before=0.05,late=0.02,skew=30` names each one."""
     text = text.strip()
     if text.lstrip("-").isdigit():
-        return Faults(seed=int(text), **_DEFAULT_RATES)
+        return replace(_DEFAULT, seed=int(text))
     names = [f.name for f in fields(Faults)]
     faults = Faults()
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -84,7 +87,8 @@ def parse_faults(text: str) -> Faults:
             raise ValueError(f"the fault {key!r} needs a number, not {value!r}") from None
         if key in _RATES and not 0 <= number <= 1:
             raise ValueError(f"the fault {key!r} is a chance between 0 and 1, not {value}")
-        faults = replace(faults, seed=int(number)) if key == "seed" else replace(faults, **{key: number})
+        changed: dict[str, Any] = {key: int(number) if key == "seed" else number}
+        faults = replace(faults, **changed)
     if sum(getattr(faults, k) for k in _RATES) > 1:
         raise ValueError("the chances of all faults together are more than 1")
     return faults

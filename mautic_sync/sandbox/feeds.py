@@ -1,6 +1,10 @@
+# ruff: noqa: S608  (names of tables and columns are the sandbox's own; values are always bound)
 """`/api/stats`: the statistics tables, read by rule (docs/mautic.md: "Reading what changed")."""
 
+import re
 from typing import Any
+
+import orjson
 
 from .filters import BrokenFilterError, UnknownColumnError, order_sql, where_sql
 from .instance import CrashedError, Instance
@@ -11,6 +15,8 @@ from .tables import COLUMNS_OF_7, FEEDS, sql_type
 _ALIASES = {"channel_url_trackables": "t"}
 _NUMBERS = {table: frozenset(c for c in columns if "INTEGER" in sql_type(c)) for table, columns in FEEDS.items()}
 _DEFAULT_LIMIT = 100
+_NULL = re.compile(rb',"[a-z_]+":null')
+_NULL_FIRST = re.compile(rb'\{"[a-z_]+":null,')
 
 
 class Feeds:
@@ -23,10 +29,7 @@ class Feeds:
             table: tuple(c for c in columns if newer or c not in COLUMNS_OF_7.get(table, ()))
             for table, columns in FEEDS.items()
         }
-        self._select = {
-            table: ", ".join(f"CAST({c} AS TEXT) AS {c}" if c in _NUMBERS[table] else c for c in columns)
-            for table, columns in self._columns.items()
-        }
+        self._select = {table: _row_as_json(table, columns) for table, columns in self._columns.items()}
         #: rows that are not to be seen yet, by table: how a moving feed shows rows out of id order
         self.hidden: dict[str, set[int]] = {}
 
@@ -58,14 +61,23 @@ class Feeds:
             condition = f"({condition}) AND id NOT IN ({', '.join(map(str, self.hidden[table]))})"
         limit, start = _whole(query.get("limit"), _DEFAULT_LIMIT), _whole(query.get("start"), 0)
         total = tables.value(f"SELECT COUNT(*) FROM {table} WHERE {condition}", values)
-        cursor = tables.connection.execute(
+        rows = tables.column(
             f"SELECT {self._select[table]} FROM {table} WHERE {condition} "
             f"{f'ORDER BY {order}' if order else ''} LIMIT ? OFFSET ?",
             (*values, limit, start),
         )
-        names = [c[0] for c in cursor.description]
-        stats = [{n: v for n, v in zip(names, row, strict=True) if v is not None} for row in cursor.fetchall()]
-        return {"total": str(total), "stats": stats}
+        return {"total": str(total), "stats": orjson.Fragment(b"[" + _without_nulls(",".join(rows).encode()) + b"]")}
+
+
+def _without_nulls(rows: bytes) -> bytes:
+    """Columns that are NULL are left out. Inside a text the quotes would be escaped, so only keys are met."""
+    return _NULL_FIRST.sub(b"{", _NULL.sub(b"", rows))
+
+
+def _row_as_json(table: str, columns: tuple[str, ...]) -> str:
+    """SQL that makes a row's JSON, all values texts: SQLite does it faster than Python."""
+    pairs = (f"'{c}', {f'CAST({c} AS TEXT)' if c in _NUMBERS[table] else c}" for c in columns)
+    return f"json_object({', '.join(pairs)})"
 
 
 def _whole(value: Any, default: int) -> int:

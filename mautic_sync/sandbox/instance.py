@@ -178,7 +178,18 @@ class Instance:
         """The row of an address, made on first sight."""
         known = self._ips.get(address)
         if known is None:
-            parts = "city region zipcode country latitude longitude isp organization timezone extra".split()
+            parts = [
+                "city",
+                "region",
+                "zipcode",
+                "country",
+                "latitude",
+                "longitude",
+                "isp",
+                "organization",
+                "timezone",
+                "extra",
+            ]
             details = serialize(dict.fromkeys(parts, "") if looked_up else None)
             known = self.tables.insert("ip_addresses", {"ip_address": address, "ip_details": details})
             self._ips[address] = known

@@ -1,3 +1,4 @@
+# ruff: noqa: S608  (names of tables and columns are the sandbox's own; values are always bound)
 """How two contacts become one, and what is lost on the way (docs/mautic.md: "Merging, which renumbers people")."""
 
 from typing import Any
@@ -9,10 +10,19 @@ from .instance import Actor, Instance
 from .shapes import Row
 
 #: Rows that move to the survivor.
-_MOVED = (
-    "page_hits form_submissions asset_downloads email_stats video_hits lead_points_change_log lead_event_log "
-    "lead_devices campaign_lead_event_log lead_notes companies_leads"
-).split()
+_MOVED = [
+    "page_hits",
+    "form_submissions",
+    "asset_downloads",
+    "email_stats",
+    "video_hits",
+    "lead_points_change_log",
+    "lead_event_log",
+    "lead_devices",
+    "campaign_lead_event_log",
+    "lead_notes",
+    "companies_leads",
+]
 #: Rows that are lost with the loser.
 _LOST = ("lead_donotcontact", "lead_stages_change_log", "lead_utmtags", "lead_frequencyrules")
 
@@ -100,7 +110,8 @@ class Merging:
             (loser, survivor),
         )
         self._tables.run(
-            "INSERT OR IGNORE INTO lead_tags_xref SELECT ?, tag_id FROM lead_tags_xref WHERE lead_id = ?", (survivor, loser)
+            "INSERT OR IGNORE INTO lead_tags_xref SELECT ?, tag_id FROM lead_tags_xref WHERE lead_id = ?",
+            (survivor, loser),
         )
         self._tables.run("DELETE FROM lead_tags_xref WHERE lead_id = ?", (loser,))
         return added
@@ -117,6 +128,9 @@ class Merging:
                 (loser, survivor),
             )
             run(f"UPDATE {table} SET lead_id = ? WHERE lead_id = ?", (survivor, loser))
-        run("INSERT OR IGNORE INTO lead_ips_xref SELECT ?, ip_id FROM lead_ips_xref WHERE lead_id = ?", (survivor, loser))
+        run(
+            "INSERT OR IGNORE INTO lead_ips_xref SELECT ?, ip_id FROM lead_ips_xref WHERE lead_id = ?",
+            (survivor, loser),
+        )
         run("DELETE FROM lead_ips_xref WHERE lead_id = ?", (loser,))
         run("DELETE FROM point_group_contact_score WHERE contact_id = ?", (loser,))

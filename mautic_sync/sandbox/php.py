@@ -18,7 +18,9 @@ class PhpDate:
 
 
 def serialize(value: Any) -> str:
-    """PHP's serialize(): dicts are arrays with keys, lists are arrays with indexes, lengths are counted in bytes."""
+    """As PHP serialises: dicts are arrays with keys, lists are arrays with indexes, lengths are counted in bytes."""
+    if type(value) is str:
+        return f's:{len(value) if value.isascii() else len(value.encode())}:"{value}";'
     if value is None:
         return "N;"
     if isinstance(value, bool):
@@ -27,8 +29,6 @@ def serialize(value: Any) -> str:
         return f"i:{value};"
     if isinstance(value, float):
         return f"d:{int(value) if value.is_integer() else value!r};"
-    if isinstance(value, str):
-        return f's:{len(value.encode())}:"{value}";'
     if isinstance(value, PhpDate):
         text = value.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
         parts = f's:4:"date";s:26:"{text}";s:13:"timezone_type";i:3;s:8:"timezone";s:3:"UTC";'

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from .catalogue import Catalogue, invalid, paged
+from .catalogue import Catalogue, paged
 from .clock import iso
 from .contacts import NOT_FOUND, Contacts, Outcome
 from .feeds import Feeds
@@ -28,7 +28,9 @@ from .tracking import Tracking, Visit, redirect_page
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 _TOKEN_LIFE = 3600
 _PAGE_TYPE = "text/html; charset=UTF-8"
-_CRASH = "Looks like I encountered an error (error #{}). If I do it again, please report me to the system administrator!"
+_CRASH = (
+    "Looks like I encountered an error (error #{}). If I do it again, please report me to the system administrator!"
+)
 _FORBIDDEN = "You do not have access to the requested area/action."
 #: Which right a part of the API asks for, when rights are restricted.
 _RIGHTS = {
@@ -112,7 +114,7 @@ class Mautic:
         if isinstance(actor, Response):
             return actor
         for method, pattern, handler in self._routes:
-            if method != request.method and method != "*":
+            if method != request.method:
                 continue
             found = pattern.match(request.path)
             if found is None:
@@ -143,13 +145,18 @@ class Mautic:
         if part == "contacts" and "/batch/edit" in request.path:
             return None  # refused item by item
         verb = "view" if request.method == "GET" else "edit"
-        if part == "points" or request.path.startswith("/api/contacts/") and "/points/" in request.path:
+        if part == "points" or (request.path.startswith("/api/contacts/") and "/points/" in request.path):
             right = "contacts"
         if f"{right}:{verb}" in actor.rights:
             return None
         if part == "stats":
             return json_response({"errors": [{"message": _FORBIDDEN, "code": 403, "type": "api"}]})
-        if part == "contacts" and request.method == "GET" and request.path == "/api/contacts" and "contacts:viewown" in actor.rights:
+        if (
+            part == "contacts"
+            and request.method == "GET"
+            and request.path == "/api/contacts"
+            and "contacts:viewown" in actor.rights
+        ):
             # docs/mautic.md: "Rights and versions": the plain list is empty, any `where` shows everybody
             return None if "where" in request.query else json_response({"total": "0", "contacts": {}})
         return json_response({"errors": [{"code": 403, "message": _FORBIDDEN, "details": []}]}, 403)
@@ -321,13 +328,11 @@ class Mautic:
 
     def _batch_edit(self, call: Call) -> Response:
         items = self._items(call)
-        outcomes = self.contacts.batch_edit(
-            call.actor, items, method=call.request.method, step=lambda: self.batch_step()
-        )
+        outcomes = self.contacts.batch_edit(call.actor, items, method=call.request.method, step=self.batch_step)
         with self.instance.lock:
             shown: dict[int, Row] = {}
             for index, outcome in outcomes.items():
-                if outcome.row is None or outcome.status in {403, 404} and not outcome.row:
+                if outcome.row is None or (outcome.status in {403, 404} and not outcome.row):
                     continue
                 refused = outcome.error is not None and "details" in outcome.error
                 if outcome.created:
@@ -635,7 +640,11 @@ class Mautic:
         with self.instance.lock:
             rows = self.instance.tables.rows("SELECT id, companyname FROM companies ORDER BY id")
         companies = {
-            str(r["id"]): {"id": r["id"], "score": 0, "fields": {"all": {"id": str(r["id"]), "companyname": r["companyname"]}}}
+            str(r["id"]): {
+                "id": r["id"],
+                "score": 0,
+                "fields": {"all": {"id": str(r["id"]), "companyname": r["companyname"]}},
+            }
             for r in rows
         }
         return json_response({"total": str(len(rows)), "companies": companies or []})
@@ -678,17 +687,19 @@ class Mautic:
         if query.get("mautic_device_id") and "mautic_device_id" not in cookies:
             cookies = cookies | {"mautic_device_id": str(query["mautic_device_id"])}
         visit = self.tracking.hit(actor, cookies, query, request.headers.get("referer"))
-        answer = {"success": 1, "id": visit.contact, "sid": visit.device, "device_id": visit.device, "events": []}
+        answer: Row = {"success": 1, "id": visit.contact, "sid": visit.device, "device_id": visit.device, "events": []}
         return json_response(answer, 200, _cookies(visit))
 
     def _submit(self, request: Request, actor: Actor) -> Response:
         form = request.form.get("mauticform")
-        sent = form if isinstance(form, dict) else nest({k: v for k, v in request.form.items()})
+        sent = form if isinstance(form, dict) else nest(request.form)
         number = str(sent.get("formId") or "")  # in the query alone it does not count (docs/mautic.md: "Merging")
         found = self.catalogue.kind("forms").get(int(number)) if number.isdigit() else None
         if found is None or not found["isPublished"]:
             location = f"{self.instance.base_url}/"
-            return Response(302, redirect_page(location).encode(), self.instance.traits.redirect_type, [("Location", location)])
+            return Response(
+                302, redirect_page(location).encode(), self.instance.traits.redirect_type, [("Location", location)]
+            )
         visit = self.tracking.submit(actor, request.cookies, found, sent)
         if request.query.get("ajax"):
             return json_response({"success": 1, "results": {}}, 200, _cookies(visit))
@@ -713,7 +724,9 @@ class Mautic:
         return Response(200, page, _PAGE_TYPE)
 
     def _click(self, request: Request, actor: Actor, redirect_id: str) -> Response:
-        return self._redirect(self.tracking.click(actor, request.cookies, redirect_id, str(request.query.get("ct") or "")))
+        return self._redirect(
+            self.tracking.click(actor, request.cookies, redirect_id, str(request.query.get("ct") or ""))
+        )
 
     def _download(self, request: Request, actor: Actor, asset: str) -> Response:
         found = self.catalogue.kind("assets").get(int(asset))
@@ -758,6 +771,3 @@ def _basic(request: Request) -> tuple[str, str] | None:
     except (binascii.Error, UnicodeDecodeError):
         return "", ""
     return user, password
-
-
-__all__ = ["PIXEL", "Mautic", "client_ip", "invalid", "json_response"]

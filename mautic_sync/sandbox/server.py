@@ -3,7 +3,6 @@
 import contextlib
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -289,8 +288,3 @@ def _rows(path: str, body: bytes) -> int:
     if path.startswith("/api/stats/"):
         return body.count(b"},{") + 1 if b'"stats":[{' in body else 0
     return body.count(b'"eventId"')
-
-
-def wait_until(deadline: float) -> None:
-    """Sleeps until a moment of the monotonic clock."""
-    time.sleep(max(0.0, deadline - time.monotonic()))

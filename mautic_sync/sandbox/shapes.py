@@ -1,22 +1,36 @@
+# ruff: noqa: S608  (names of tables and columns are the sandbox's own; values are always bound)
 """How contacts look in answers: there are seven shapes, depending on the call (docs/mautic.md: "Shapes that surprise")."""
 
 from typing import Any
 
-import orjson
-
 from .clock import iso
 from .contact_fields import BUILT_IN, Field
 from .instance import Instance
-from .php import serialize, unserialize
+from .php import unserialize
 
 Row = dict[str, Any]
 #: The contact properties that bare serialisations (do-not-contact, submissions) show.
-PROPERTIES = (
-    "title firstname lastname company position email phone mobile address1 address2 city state zipcode timezone country"
-).split()
-_SELECTABLE = BUILT_IN
+PROPERTIES = [
+    "title",
+    "firstname",
+    "lastname",
+    "company",
+    "position",
+    "email",
+    "phone",
+    "mobile",
+    "address1",
+    "address2",
+    "city",
+    "state",
+    "zipcode",
+    "timezone",
+    "country",
+]
 _KNOWN_TO_FAIL = frozenset({"last_active", "stage_id", "date_identified"})
-_UNLOCATED = dict.fromkeys("city region zipcode country latitude longitude isp organization timezone extra".split(), "")
+_UNLOCATED = dict.fromkeys(
+    ["city", "region", "zipcode", "country", "latitude", "longitude", "isp", "organization", "timezone", "extra"], ""
+)
 
 
 def normalized(found: Field, value: Any) -> Any:
@@ -40,7 +54,7 @@ class Shapes:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._null_cache: dict[tuple[int, bool], Row] = {}
+        self._nulls: dict[tuple[int, str], Row] = {}
 
     # -- whole contacts
 
@@ -68,7 +82,7 @@ class Shapes:
             for found in fields:
                 value = self._typed(found, row[found.alias], truth=True)
                 if found.alias == "points" and "points" not in echo:
-                    everything["points"], value = value or 0, None if not value else value
+                    everything["points"], value = value or 0, value or None
                 elif found.alias in echo:
                     everything[found.alias] = value = echo[found.alias]
                 else:
@@ -140,7 +154,7 @@ class Shapes:
 
     def selected(self, rows: list[Row], names: list[str], *, minimal: bool) -> list[Row]:
         """Contacts of a list with `select[]`: built-in fields only, null keys missing."""
-        wanted = [n for n in names if n in _SELECTABLE]
+        wanted = [n for n in names if n in BUILT_IN]
         fields = [self._instance.fields_by_alias[n] for n in wanted]
         related = None if minimal else self.related([r["id"] for r in rows])
         shown = []
@@ -208,11 +222,10 @@ class Shapes:
 
     def _field(self, found: Field, value: Any) -> Row:
         if value is None:
-            key = (found.id, True)
-            cached = self._null_cache.get(key)
+            cached = self._nulls.get((found.id, found.label))
             if cached is None:
                 cached = {**found.metadata, "value": None, "normalizedValue": ""}
-                self._null_cache[key] = cached
+                self._nulls[found.id, found.label] = cached
             return cached
         return {**found.metadata, "value": value, "normalizedValue": normalized(found, value)}
 
@@ -317,11 +330,3 @@ def utm_tags(row: Row) -> Row:
 
 def _without_nulls(values: Row) -> Row:
     return {k: v for k, v in values.items() if v is not None}
-
-
-def field_fragment(value: Any) -> orjson.Fragment:
-    """A piece of JSON rendered once."""
-    return orjson.Fragment(orjson.dumps(value))
-
-
-__all__ = ["PROPERTIES", "Row", "Shapes", "field_fragment", "normalized", "number", "serialize", "utm_tags"]

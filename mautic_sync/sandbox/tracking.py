@@ -1,3 +1,4 @@
+# ruff: noqa: S608  (names of tables and columns are the sandbox's own; values are always bound)
 """What visitors do: page hits, forms, opens, clicks, downloads, and the merges that forms bring about."""
 
 import base64
@@ -5,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import orjson
 
@@ -13,7 +14,7 @@ from .catalogue import Catalogue
 from .contacts import Contacts
 from .instance import Actor, Instance, RefusedError
 from .merging import Merging
-from .php import PhpDate, decode_click_through, serialize, strip_tags
+from .php import PhpDate, decode_click_through, serialize, strip_tags, unserialize
 from .shapes import Row
 
 _BOTS = re.compile(r"bot|crawl|spider|slurp|python-requests|curl|wget|httpclient|okhttp|^$", re.IGNORECASE)
@@ -64,10 +65,11 @@ class Tracking:
         if not tracking_id:
             return None
         return self._tables.row(
-            "SELECT id, lead_id, tracking_id FROM lead_devices WHERE tracking_id = ? ORDER BY id LIMIT 1", (tracking_id,)
+            "SELECT id, lead_id, tracking_id FROM lead_devices WHERE tracking_id = ? ORDER BY id LIMIT 1",
+            (tracking_id,),
         )
 
-    def _visitor(self, actor: Actor, cookies: Row) -> tuple[Row | None, Row | None]:
+    def _visitor(self, cookies: Row) -> tuple[Row | None, Row | None]:
         device = self._device(cookies)
         if device is None or device["lead_id"] is None:
             return None, None
@@ -83,7 +85,13 @@ class Tracking:
             "version": version, "engine": engine,
             "engine_version": f"{version}.0.0" if traits.client_engine_version and name else "", "family": name,
         }  # fmt: skip
-        system = ("GNU/Linux", "LIN") if "Linux" in user_agent else ("Windows", "WIN") if "Windows" in user_agent else ("", "")
+        system = (
+            ("GNU/Linux", "LIN")
+            if "Linux" in user_agent
+            else ("Windows", "WIN")
+            if "Windows" in user_agent
+            else ("", "")
+        )
         device = {
             "lead_id": contact, "date_added": self._instance.now, "client_info": serialize(client), "device": "desktop",
             "device_os_name": system[0], "device_os_shortname": system[1], "device_os_version": "",
@@ -94,7 +102,9 @@ class Tracking:
 
     def _device_of(self, contact: int, user_agent: str) -> Row:
         """The contact's device of the same make, or a new one."""
-        found = self._tables.row("SELECT id, lead_id, tracking_id FROM lead_devices WHERE lead_id = ? ORDER BY id LIMIT 1", (contact,))
+        found = self._tables.row(
+            "SELECT id, lead_id, tracking_id FROM lead_devices WHERE lead_id = ? ORDER BY id LIMIT 1", (contact,)
+        )
         return found or self.new_device(contact, user_agent)
 
     def new_visitor(self, actor: Actor) -> Row:
@@ -137,7 +147,7 @@ class Tracking:
         """The tracking pixel and `/mtc/event`."""
         if is_bot(actor.user_agent):
             return Visit()
-        row, device = self._visitor(actor, cookies)
+        row, device = self._visitor(cookies)
         visit = Visit()
         fresh = row is None
         if row is None or device is None:
@@ -145,7 +155,9 @@ class Tracking:
             device = self.new_device(row["id"], actor.user_agent)
             visit.cookies |= {"mautic_device_id": device["tracking_id"], "mtc_id": str(row["id"])}
         url = str(query.get("page_url") or referer or self._instance.base_url)
-        hit = self._add_hit(actor, row, device, url, str(query["page_title"]) if query.get("page_title") else None, query)
+        hit = self._add_hit(
+            actor, row, device, url, str(query["page_title"]) if query.get("page_title") else None, query
+        )
         if fresh:
             self._instance.log_event(row["id"], "page", "hit", "created_contact", url, hit)
         self._utm(actor, row, url, query, hit)
@@ -200,7 +212,7 @@ class Tracking:
             return visit
         values = self._form_values(form, sent)
         instance = self._instance
-        row, device = self._visitor(actor, cookies)
+        row, device = self._visitor(cookies)
         created = row is None
         kiosk = form.get("inKioskMode")
         if row is None or device is None or kiosk:
@@ -232,9 +244,9 @@ class Tracking:
         )  # fmt: skip
         results = {f["alias"]: str(sent.get(f["alias"], "")) for f in form["fields"]}
         self._tables.insert("form_results", {"submission_id": submission, "results": orjson.dumps(results).decode()})
-        if "mautic_device_id" not in visit.cookies and instance.session_cookie not in cookies:
-            visit.cookies[instance.session_cookie] = instance.device_id()[:26]
-        elif created and instance.session_cookie not in cookies:
+        if ("mautic_device_id" not in visit.cookies and instance.session_cookie not in cookies) or (
+            created and instance.session_cookie not in cookies
+        ):
             visit.cookies[instance.session_cookie] = instance.device_id()[:26]
         visit.contact = row["id"]
         return visit
@@ -364,7 +376,7 @@ class Tracking:
             return visit
         through = decode_click_through(ct)
         stat = self.stat(str(through.get("stat") or ""))
-        row, device = self._visitor(actor, cookies)
+        row, device = self._visitor(cookies)
         contact = stat["lead_id"] if stat is not None else None
         if contact is not None and (row is None or row["id"] != contact):
             row, device = self._contacts.load(contact), self._device_of(contact, actor.user_agent)
@@ -425,7 +437,7 @@ class Tracking:
         visit = Visit(location=self._instance.entities["asset_files"][asset["id"]]["file"])
         if is_bot(actor.user_agent):
             return visit
-        row, device = self._visitor(actor, cookies)
+        row, device = self._visitor(cookies)
         if row is None or device is None:
             row = self.new_visitor(actor)
             device = self.new_device(row["id"], actor.user_agent)
@@ -445,8 +457,6 @@ _UNSTORED = frozenset({"points", "last_active"})
 
 
 def unserialized_list(text: str | None) -> list[Any]:
-    from .php import unserialize
-
     found = unserialize(text) if text else []
     return found if isinstance(found, list) else []
 
@@ -458,7 +468,3 @@ def _texts(value: Any) -> Any:
     if isinstance(value, list):
         return [_texts(v) for v in value]
     return str(value)
-
-
-def tracked_url(base: str, redirect_id: str, ct: str) -> str:
-    return f"{base}/r/{redirect_id}?{urlencode({'ct': ct})}"

@@ -54,7 +54,7 @@ def time_zones() -> frozenset[str]:
 def accepted(found: Field, value: Any, *, invalid_choice: str, keep_seconds: bool) -> Any:
     """The value as stored; raises InvalidError or IgnoredError. Blank values are the caller's."""
     if found.type == "boolean":
-        return int(value not in {False, 0, "0", "false", "no", "off", "No"})
+        return int(value not in {False, "0", "false", "no", "off", "No"})
     if found.is_number:
         return _number(found, value)
     if isinstance(value, bool):

@@ -34,6 +34,9 @@ class Traits:
     link_keeps_ct: bool
     #: a segment with filters is saved, and audited, a second time
     filtered_segment_saved_twice: bool
+    #: An edit compares its stage with the latest line of the stage log, by date: lines of one second confuse it. The
+    #: newer version takes a second for a call, so that its lines hardly ever share one; the sandbox is faster.
+    stage_lines_tie: bool
 
 
 V5_1 = Traits(
@@ -57,6 +60,7 @@ V5_1 = Traits(
     client_engine_version="",
     link_keeps_ct=True,
     filtered_segment_saved_twice=False,
+    stage_lines_tie=True,
 )
 V7_0 = Traits(
     version="7.0.0",
@@ -79,6 +83,7 @@ V7_0 = Traits(
     client_engine_version="126.0.0.0",
     link_keeps_ct=False,
     filtered_segment_saved_twice=True,
+    stage_lines_tie=False,
 )
 VERSIONS = {"5.1": V5_1, "7.0": V7_0}
 

@@ -1,8 +1,10 @@
+# ruff: noqa: S608  (names of tables and columns are the sandbox's own; values are always bound)
 """The world a sandbox begins with: visitors, known people and customers of a small shop, and what they did.
 
 The same number of contacts and the same seed make the same world, relative to the moment the sandbox starts.
 """
 
+import gc
 import random
 import time
 from collections.abc import Sequence
@@ -26,14 +28,70 @@ _AGENTS = (
     "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
     "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_5) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1.15",
 )
-_FIRST = (
-    "Anna Ben Clara David Elena Felix Greta Hugo Ida Jonas Katharina Leon Maria Noah Olivia Paul Ronja Samuel Tara Uwe "
-    "Vera Wanda Xaver Yara Zoe Lukas Mia Emil Nora Oskar"
-).split()
-_LAST = (
-    "Adler Bauer Conrad Dietz Ebert Fischer Graf Huber Imhof Jansen Keller Lang Moser Neumann Otto Peters Quast Richter "
-    "Seidel Thoma Ulrich Vogel Weber Yilmaz Ziegler Martin Rossi Novak Dubois Larsen"
-).split()
+_FIRST = [
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Elena",
+    "Felix",
+    "Greta",
+    "Hugo",
+    "Ida",
+    "Jonas",
+    "Katharina",
+    "Leon",
+    "Maria",
+    "Noah",
+    "Olivia",
+    "Paul",
+    "Ronja",
+    "Samuel",
+    "Tara",
+    "Uwe",
+    "Vera",
+    "Wanda",
+    "Xaver",
+    "Yara",
+    "Zoe",
+    "Lukas",
+    "Mia",
+    "Emil",
+    "Nora",
+    "Oskar",
+]
+_LAST = [
+    "Adler",
+    "Bauer",
+    "Conrad",
+    "Dietz",
+    "Ebert",
+    "Fischer",
+    "Graf",
+    "Huber",
+    "Imhof",
+    "Jansen",
+    "Keller",
+    "Lang",
+    "Moser",
+    "Neumann",
+    "Otto",
+    "Peters",
+    "Quast",
+    "Richter",
+    "Seidel",
+    "Thoma",
+    "Ulrich",
+    "Vogel",
+    "Weber",
+    "Yilmaz",
+    "Ziegler",
+    "Martin",
+    "Rossi",
+    "Novak",
+    "Dubois",
+    "Larsen",
+]
 _COMPANIES = (
     "Nordlicht Logistik", "Alpenblick Hotels", "Brandt & Söhne", "Kite Software", "Helio Solar", "Fjord Foods",
     "Sternwerk", "Atlas Print", "Acme Rival", "Blue Harbour", "Kaffeekontor", "Vega Medical",
@@ -52,9 +110,15 @@ _PAGES = (
     ("https://shop.example/about", "About us", 2),
 )  # fmt: skip
 _THANK_YOU = ("https://shop.example/order/thank-you", "Thank you for your order")
-_CAMPAIGNS = (("google", "cpc", "autumn"), ("newsletter", "email", "offer"), ("instagram", "social", "lamp"), ("bing", "cpc", "desk"))
+_CAMPAIGNS = (
+    ("google", "cpc", "autumn"),
+    ("newsletter", "email", "offer"),
+    ("instagram", "social", "lamp"),
+    ("bing", "cpc", "desk"),
+)
 _REFERERS = ("https://www.google.com/", "https://duckduckgo.com/", "https://www.instagram.com/", None, None, None)
 _OFFER_LINKS = ("https://shop.example/offer", "https://shop.example/products/chair")
+_CLIENT = serialize({"type": "browser", "name": "Chrome", "short_name": "CH", "version": "126.0", "engine": "Blink"})
 _EVIDENCE = ("field", "tag", "form", "page")
 
 
@@ -101,8 +165,12 @@ class _World:
         instance, catalogue = self.instance, self.mautic.catalogue
         instance.clock.advance(-(_DAYS + 5) * _DAY)
         professional = {"group": "professional"}
-        catalogue.make_field(ADMIN, {"label": "Orders count", "alias": "orders_count", "type": "number", **professional})
-        catalogue.make_field(ADMIN, {"label": "Last purchase", "alias": "last_purchase", "type": "datetime", **professional})
+        catalogue.make_field(
+            ADMIN, {"label": "Orders count", "alias": "orders_count", "type": "number", **professional}
+        )
+        catalogue.make_field(
+            ADMIN, {"label": "Last purchase", "alias": "last_purchase", "type": "datetime", **professional}
+        )
         catalogue.make_stage(ADMIN, {"name": "Partner", "weight": 50, "description": "Resellers and affiliates"})
         email = {"label": "Email", "type": "email", "alias": "email", "mappedObject": "contact", "mappedField": "email",
                  "leadField": "email", "isRequired": True}  # fmt: skip
@@ -166,13 +234,19 @@ class _World:
             values["phone"] = f"+49 40 3344{chance.randrange(10000):04}"
         values["email"] = self._address(person, first, last)
         person.by_api = chance.random() < 0.25
-        person.identified = person.added if person.by_api else min(self.end - 60, person.added + chance.randrange(20, 6 * _DAY))
+        person.identified = (
+            person.added if person.by_api else min(self.end - 60, person.added + chance.randrange(20, 6 * _DAY))
+        )
 
     def _address(self, person: _Person, first: str, last: str) -> str:
         chance = self.random
         drawn = chance.random()
         if person.kind == "customer" or drawn < 0.8:
-            domain = chance.choice(sorted(FREE)) if drawn < 0.45 else f"{last.lower()}-{chance.choice(('group', 'werk', 'shop'))}.example"
+            domain = (
+                chance.choice(sorted(FREE))
+                if drawn < 0.45
+                else f"{last.lower()}-{chance.choice(('group', 'werk', 'shop'))}.example"
+            )
         elif drawn < 0.84:
             domain = chance.choice(sorted(TYPOS))
         elif drawn < 0.88:
@@ -201,7 +275,11 @@ class _World:
             device = self.note("lead_devices", person.added, self._device(person))
         expected = self.activities * (0.75 if person.kind == "ghost" else 1.5)
         number = max(1 if on_site else 0, int(chance.expovariate(1 / expected) + 0.5)) if expected > 0 else int(on_site)
-        moments = sorted(chance.randrange(person.added, self.end - 30) for _ in range(max(0, number - 1))) if number > 1 else []
+        moments = (
+            sorted(chance.randrange(person.added, self.end - 30) for _ in range(max(0, number - 1)))
+            if number > 1
+            else []
+        )
         if number and on_site:
             moments.insert(0, person.added)
         for order, moment in enumerate(moments):
@@ -221,7 +299,7 @@ class _World:
         agent = self.random.choice(_AGENTS)
         tracking_id = "".join(self.random.choices("0123456789abcdefghijklmnopqrstuvwxyz", k=23))
         return {
-            "lead_id": person.id, "date_added": self.text(person.added), "client_info": serialize({"type": "browser"}),
+            "lead_id": person.id, "date_added": self.text(person.added), "client_info": _CLIENT,
             "device": "desktop", "device_os_name": "Windows" if "Windows" in agent else "GNU/Linux",
             "device_os_shortname": "WIN" if "Windows" in agent else "LIN", "device_os_version": "",
             "device_os_platform": "x64", "device_brand": "", "device_model": "", "tracking_id": tracking_id,
@@ -233,7 +311,16 @@ class _World:
             self.note("ips", moment, {"lead_id": person.id, "ip": address})
         return address or "127.0.0.1"
 
-    def _hit(self, person: _Person, moment: int, device: Row, ip: str | None, *, first: bool, page: Sequence[str] | None = None) -> None:
+    def _hit(
+        self,
+        person: _Person,
+        moment: int,
+        device: Row,
+        ip: str | None,
+        *,
+        first: bool,
+        page: Sequence[str] | None = None,
+    ) -> None:
         chance = self.random
         url, title = (page or chance.choice(self._page_choice))[:2]
         query: Row = {"page_url": url, "page_title": title}
@@ -289,7 +376,13 @@ class _World:
             text = self.text(opened)
             agent = device["agent"] if device else _AGENTS[0]
             details = [{"datetime": text, "useragent": agent, "inBrowser": False}]
-            stat |= {"is_read": 1, "date_read": text, "last_opened": text, "open_count": 1, "open_details": serialize(details)}
+            stat |= {
+                "is_read": 1,
+                "date_read": text,
+                "last_opened": text,
+                "open_count": 1,
+                "open_details": serialize(details),
+            }
             if drawn < 0.13 and device is not None and opened < self.end - 60:
                 self._click(person, opened + chance.randrange(5, 40), device, ip, stat)
             if drawn < 0.045:
@@ -330,7 +423,13 @@ class _World:
         if not person.by_api:
             self._submission(person, since, "Contact" if chance.random() < 0.2 else "Signup", device, ip)
         if chance.random() < 0.25:
-            row = {"leadlist_id": 1, "lead_id": person.id, "date_added": self.text(since), "manually_removed": 0, "manually_added": 1}
+            row = {
+                "leadlist_id": 1,
+                "lead_id": person.id,
+                "date_added": self.text(since),
+                "manually_removed": 0,
+                "manually_added": 1,
+            }
             self.note("lead_lists_leads", since, row)
             self._event(person, since, "lead", "segment", "added", 1, "Nurture")
         if chance.random() < 0.2:
@@ -383,11 +482,16 @@ class _World:
         chance = self.random
         since = person.identified or person.added
         moment = chance.randrange(since, self.end)
-        evidence = {_EVIDENCE[person.id % len(_EVIDENCE)]} | ({chance.choice(_EVIDENCE)} if chance.random() < 0.3 else set())
+        evidence = {_EVIDENCE[person.id % len(_EVIDENCE)]} | (
+            {chance.choice(_EVIDENCE)} if chance.random() < 0.3 else set()
+        )
         if device is None and evidence <= {"page"}:
             evidence = {"field"}
         if "field" in evidence:
-            person.values |= {"orders_count": float(chance.randrange(1, 9)), "last_purchase": self.text(moment)[:17] + "00"}
+            person.values |= {
+                "orders_count": float(chance.randrange(1, 9)),
+                "last_purchase": self.text(moment)[:17] + "00",
+            }
         if "tag" in evidence:
             self.note("tags", moment, {"lead_id": person.id, "tag": "customer"})
         if "form" in evidence:
@@ -395,7 +499,9 @@ class _World:
         if "page" in evidence and device is not None:
             self._hit(person, moment, device, ip, first=False, page=_THANK_YOU)
 
-    def _event(self, person: _Person, moment: int, bundle: str, thing: str, action: str, thing_id: int | None, told: str) -> None:
+    def _event(
+        self, person: _Person, moment: int, bundle: str, thing: str, action: str, thing_id: int | None, told: str
+    ) -> None:
         properties = orjson.dumps({"object_description": told}).decode().replace("/", "\\/")
         row = {"lead_id": person.id, "bundle": bundle, "object": thing, "action": action, "object_id": thing_id,
                "date_added": self.text(moment), "properties": properties}  # fmt: skip
@@ -405,7 +511,11 @@ class _World:
         """The audit rows of how the contact came to be, and became known."""
         client = self.instance.credentials.client_label if person.id % 2 else "CRM import [2]"
         author = client if person.by_api else "System"
-        fields = {k: [None, v] for k, v in person.values.items() if k in {"firstname", "lastname", "company", "email", "phone"}}
+        fields = {
+            k: [None, v]
+            for k, v in person.values.items()
+            if k in {"firstname", "lastname", "company", "email", "phone"}
+        }
 
         def note(moment: int, action: str, details: Any, who: str) -> None:
             row = {"user_id": 0, "user_name": who, "bundle": "lead", "object": "lead", "object_id": person.id,
@@ -453,14 +563,16 @@ class _World:
         replies = sorted(self.rows.pop("replies", []), key=lambda r: r[0])
         tables.run_many(
             "INSERT INTO email_stat_replies (id, stat_id, date_replied, message_id) VALUES (?, ?, ?, ?)",
-            [(_uuid(self.random), r["stat"]["id"], self.text(m), f"api-{r['stat']['tracking_hash'][:10]}") for m, r in replies],
+            [
+                (_uuid(self.random), r["stat"]["id"], self.text(m), f"api-{r['stat']['tracking_hash'][:10]}")
+                for m, r in replies
+            ],
         )
         tags = {t: self.mautic.contacts.tag_id(t) for t in ("customer", "newsletter", "vip")}
         pairs = {(r["lead_id"], tags[r["tag"]]) for _, r in self.rows.pop("tags", [])}
         tables.run_many("INSERT OR IGNORE INTO lead_tags_xref VALUES (?, ?)", sorted(pairs))
         for table in list(self.rows):
             self._plain(table)
-        self._count_clicks()
 
     def _store_people(self) -> None:
         tables = self.instance.tables
@@ -488,7 +600,9 @@ class _World:
         names = ", ".join(dict.fromkeys(columns))
         tables.run_many(f"INSERT INTO leads ({names}) VALUES ({', '.join('?' * len(columns))})", rows)
         names_of = sorted({p.values["company"] for p in self.people if p.values.get("company")})
-        company = {n: tables.insert("companies", {"companyname": n, "date_added": self.text(self.start)}) for n in names_of}
+        company = {
+            n: tables.insert("companies", {"companyname": n, "date_added": self.text(self.start)}) for n in names_of
+        }
         tables.run_many(
             "INSERT INTO companies_leads (company_id, lead_id, date_added, is_primary) VALUES (?, ?, ?, 1)",
             [(company[p.values["company"]], p.id, self.text(p.added)) for p in self.people if p.values.get("company")],
@@ -520,7 +634,7 @@ class _World:
             ([row.get(c) for c in columns] for _, row in listed),
         )
 
-    def _count_clicks(self) -> None:
+    def count_clicks(self) -> None:
         run = self.instance.tables.run
         for table, key in (("page_redirects", "id"), ("channel_url_trackables", "redirect_id")):
             run(
@@ -530,7 +644,9 @@ class _World:
         for email_id, email in self.mautic.catalogue.kind("emails").items():
             value = self.instance.tables.value
             email["sentCount"] = value("SELECT COUNT(*) FROM email_stats WHERE email_id = ?", (email_id,))
-            email["readCount"] = value("SELECT COUNT(*) FROM email_stats WHERE email_id = ? AND is_read = 1", (email_id,))
+            email["readCount"] = value(
+                "SELECT COUNT(*) FROM email_stats WHERE email_id = ? AND is_read = 1", (email_id,)
+            )
 
 
 def _uuid(chance: random.Random) -> str:
@@ -543,5 +659,13 @@ def build_world(mautic: Mautic, *, contacts: int, seed: int, activities_per_cont
     activities = _DEFAULT_ACTIVITIES if activities_per_contact is None else activities_per_contact
     world = _World(mautic, contacts, seed, activities)
     world.furnish()
-    world.populate()
-    world.store()
+    collecting = gc.isenabled()
+    gc.disable()  # millions of rows that all stay: looking for garbage among them takes longer than making them
+    try:
+        world.populate()
+        with mautic.instance.tables.loading():
+            world.store()
+        world.count_clicks()
+    finally:
+        if collecting:
+            gc.enable()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, insert, literal, select, update
 
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.conditions import ActivityMatcher
@@ -15,8 +15,9 @@ from mautic_sync.domain.contact import Catalogue
 from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import notes
 from mautic_sync.store.engine import in_chunks, upsert
-from mautic_sync.store.people import mark_dirty, persons_of
+from mautic_sync.store.people import former_of, mark_dirty, persons_of
 from mautic_sync.store.schema import activity, evidence, membership, person
+from mautic_sync.store.text import dump
 
 NEXT_ACTIVITY = "next_activity"
 MATCHERS = "matchers"
@@ -57,18 +58,19 @@ def add_activities(
         return added
     persons = persons_of(connection, {row.contact_id for row in rows if row.contact_id is not None})
     present = _present(connection, [row for row in rows if known_above is None or int(row.source_id) <= known_above])
-    new: list[FeedActivity] = []
+    new: dict[tuple[str, str, str], FeedActivity] = {}
     for row in rows:
-        known = present.get((row.source, row.source_id, row.type))
+        key = (row.source, row.source_id, row.type)
+        known = present.get(key)
         if known is None:
-            new.append(row)
+            new[key] = row
             if row.contact_id is not None and row.contact_id not in persons:
                 added.unknown.add(row.contact_id)
         elif row.contact_id in persons and known.person_id != persons[row.contact_id]:
-            _change_hands(connection, known.id, persons[row.contact_id])
+            _change_hands(connection, known.id, persons[row.contact_id], row, matchers, catalogue)
     first = int(notes.get(connection, NEXT_ACTIVITY) or 1)
     stored, proofs = [], []
-    for number, row in enumerate(new, start=first):
+    for number, row in enumerate(new.values(), start=first):
         person_id = None if row.contact_id is None else persons.get(row.contact_id)
         stored.append(
             {
@@ -80,7 +82,7 @@ def add_activities(
                 "waiting_id": row.contact_id if person_id is None else None,
                 "at": row.at,
                 "object_id": row.object_id,
-                "attributes": orjson.dumps(_kept(row)).decode(),
+                "attributes": dump(_kept(row)),
             }
         )
         if person_id is not None and row.type in matchers:
@@ -105,6 +107,23 @@ def known_sources(connection: Connection, source: str, source_ids: Sequence[str]
     return found
 
 
+def stores_any_of(connection: Connection, source: str) -> bool:
+    return connection.execute(select(activity.c.id).where(activity.c.source == source).limit(1)).first() is not None
+
+
+def set_aside(connection: Connection, source: str, above: int, mark: str) -> None:
+    """Mautic was restored from a backup: rows above its highest id are kept, under ids that it cannot use again."""
+    connection.execute(
+        update(activity)
+        .where(
+            activity.c.source == source,
+            activity.c.source_id.not_like("%:%"),
+            cast(activity.c.source_id, BigInteger) > above,
+        )
+        .values(source_id=literal(f"{mark}:") + activity.c.source_id)
+    )
+
+
 def _present(connection: Connection, rows: Sequence[FeedActivity]) -> dict[tuple[str, str, str], Any]:
     found: dict[tuple[str, str, str], Any] = {}
     by_source: dict[str, list[str]] = {}
@@ -121,12 +140,26 @@ def _present(connection: Connection, rows: Sequence[FeedActivity]) -> dict[tuple
     return found
 
 
-def _change_hands(connection: Connection, number: int, person_id: int) -> None:
+def _change_hands(
+    connection: Connection,
+    number: int,
+    person_id: int,
+    row: FeedActivity,
+    matchers: Mapping[str, Sequence[ActivityMatcher]],
+    catalogue: Catalogue,
+) -> None:
     """Mautic moved a row to another contact: docs/mautic.md, "Reading what changed"."""
     connection.execute(update(activity).where(activity.c.id == number).values(person_id=person_id, waiting_id=None))
     before = connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id == number)).scalars().all()
     connection.execute(update(evidence).where(evidence.c.activity_id == number).values(person_id=person_id))
     mark_dirty(connection, {*before, person_id})
+    if not before:
+        # It was nobody's until now.
+        stored = {"type": row.type, "at": row.at, "object_id": row.object_id, "attributes": dump(_kept(row))}
+        _add_evidence(
+            connection,
+            _evidence(number, person_id, as_activity(stored, catalogue), matchers.get(row.type, ())),
+        )
 
 
 def _kept(row: FeedActivity) -> dict[str, str]:
@@ -277,11 +310,10 @@ def replace_members(connection: Connection, kind: str, object_id: int, mautic_id
 
 def activity_of(connection: Connection, person_id: int, limit: int = 20) -> list[Any]:
     """The latest activity of a person, also what former persons merged into it did."""
-    former = select(person.c.id).where(person.c.redirect_to == person_id)
     return list(
         connection.execute(
             select(activity)
-            .where((activity.c.person_id == person_id) | activity.c.person_id.in_(former))
+            .where(activity.c.person_id.in_(former_of(connection, [person_id])))
             .order_by(activity.c.at.desc(), activity.c.id.desc())
             .limit(limit)
         ).mappings()

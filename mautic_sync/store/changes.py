@@ -10,7 +10,9 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert,
 
 from mautic_sync.domain.plan import Change
 from mautic_sync.store.engine import in_chunks, upsert
-from mautic_sync.store.schema import alias, change, contact, standing, transition
+from mautic_sync.store.people import former_of
+from mautic_sync.store.schema import alias, change, contact, person, standing, transition
+from mautic_sync.store.text import dump
 
 PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
 SETTLED, REFUSED, SUPERSEDED = "settled", "refused", "superseded"
@@ -71,7 +73,7 @@ def plan_changes(
 
 
 def _dump(value: Mapping[str, Any]) -> str:
-    return orjson.dumps(dict(value), option=orjson.OPT_SORT_KEYS).decode()
+    return dump(dict(value))
 
 
 def next_planned(
@@ -116,7 +118,11 @@ def back_to_planned(connection: Connection, numbers: Sequence[int], error: str) 
 
 def doubt(connection: Connection, numbers: Sequence[int], error: str) -> None:
     for chunk in in_chunks(numbers):
-        connection.execute(update(change).where(change.c.id.in_(chunk)).values(state=DOUBTFUL, error=error))
+        connection.execute(
+            update(change)
+            .where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
+            .values(state=DOUBTFUL, error=error)
+        )
 
 
 def doubt_what_was_sent(connection: Connection) -> int:
@@ -153,8 +159,16 @@ def settle(
     """Mautic shows what we asked for: close the changes, note what stands, record transitions.
 
     `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind. Returns the stage
-    moves (from, to).
+    moves (from, to). What was closed while it was on its way, by a merge or a deletion, stays closed.
     """
+    still_open: set[int] = set()
+    for chunk in in_chunks([row.id for row in settled]):
+        still_open.update(
+            connection.execute(
+                select(change.c.id).where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
+            ).scalars()
+        )
+    settled = [row for row in settled if row.id in still_open]
     if not settled:
         return []
     connection.execute(
@@ -180,7 +194,7 @@ def settle(
             "person_id": row.person_id,
             "stage": known.stage if known else None,
             "stage_at": known.stage_at if known else None,
-            "written": orjson.dumps(written).decode(),
+            "written": dump(written),
             "manual_stage": known.manual_stage if known else None,
             "manual_since": known.manual_since if known else None,
         }
@@ -210,7 +224,9 @@ def settle(
 def refuse(connection: Connection, number: int, error: str, now: int) -> None:
     """Mautic said no: the change is closed and waits for `retry`."""
     connection.execute(
-        update(change).where(change.c.id == number).values(state=REFUSED, open_key=None, settled_at=now, error=error)
+        update(change)
+        .where(change.c.id == number, change.c.open_key.is_not(None))
+        .values(state=REFUSED, open_key=None, settled_at=now, error=error)
     )
 
 
@@ -218,7 +234,7 @@ def supersede(connection: Connection, numbers: Collection[int], error: str, now:
     for chunk in in_chunks(list(numbers)):
         connection.execute(
             update(change)
-            .where(change.c.id.in_(chunk))
+            .where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
             .values(state=SUPERSEDED, open_key=None, settled_at=now, error=error)
         )
 
@@ -254,7 +270,10 @@ def listed(
     """Changes to show: most valuable first, with the contact's number in Mautic."""
     query = (
         select(change, alias.c.mautic_id)
-        .outerjoin(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
+        .outerjoin(person, person.c.id == change.c.person_id)
+        .outerjoin(
+            alias, and_(alias.c.person_id == func.coalesce(person.c.redirect_to, change.c.person_id), alias.c.current)
+        )
         .where(change.c.state.in_(list(states)))
         .order_by(change.c.value.desc(), change.c.id)
     )
@@ -276,7 +295,7 @@ def last_write(connection: Connection, person_id: int) -> dict[str, Any] | None:
     row = (
         connection.execute(
             select(change)
-            .where(change.c.person_id == person_id, change.c.state != SUPERSEDED)
+            .where(change.c.person_id.in_(former_of(connection, [person_id])), change.c.state != SUPERSEDED)
             .order_by(change.c.id.desc())
             .limit(1)
         )
@@ -296,6 +315,8 @@ def refused_persons(connection: Connection) -> dict[int, Any]:
         .group_by(change.c.person_id, change.c.target)
     )
     rows = connection.execute(
-        select(change).where(change.c.id.in_(latest.scalar_subquery()), change.c.state == REFUSED)
+        select(change, func.coalesce(person.c.redirect_to, change.c.person_id).label("survivor"))
+        .outerjoin(person, person.c.id == change.c.person_id)
+        .where(change.c.id.in_(latest.scalar_subquery()), change.c.state == REFUSED)
     )
-    return {row.person_id: row for row in rows}
+    return {row.survivor: row for row in rows}

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, updat
 from mautic_sync.domain.plan import Standing
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.store.engine import in_chunks, upsert
+from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
     change,
     contact,
@@ -160,13 +161,15 @@ def open_changes(connection: Connection, person_ids: Sequence[int]) -> dict[tupl
 def recent_transitions(connection: Connection, person_ids: Collection[int], since: int) -> dict[int, int]:
     """How often we changed the stage of each person since then; the baseline does not count."""
     found: dict[int, int] = {}
-    for chunk in in_chunks(list(person_ids)):
+    survivors = former_of(connection, person_ids)
+    for chunk in in_chunks(list(survivors)):
         rows = connection.execute(
             select(transition.c.person_id, func.count())
             .where(transition.c.person_id.in_(chunk), transition.c.at > since, transition.c.baseline.is_(False))
             .group_by(transition.c.person_id)
         )
-        found.update({row[0]: row[1] for row in rows})
+        for number, count in rows:
+            found[survivors[number]] = found.get(survivors[number], 0) + count
     return found
 
 
@@ -189,17 +192,27 @@ def clear_manual(connection: Connection, person_ids: Sequence[int]) -> None:
 def addresses_to_ask(connection: Connection, now: int, order: Sequence[tuple[str, bool]], limit: int) -> list[str]:
     """Distinct addresses whose verdict could change somebody's kind and is missing or due, most valuable first.
 
-    `order` has (`score` or `identified`, descending) pairs of `mappings/validation.yaml`.
+    `order` has the (key, descending) pairs of `mappings/validation.yaml`; who lacks the value comes last.
     """
-    columns = {"score": func.max(decision.c.score), "identified": func.max(contact.c.date_identified)}
+    columns = {
+        "score": func.max(decision.c.score),
+        "points": func.max(contact.c.points),
+        "identified": func.max(contact.c.date_identified),
+        "last_active": func.max(contact.c.last_active),
+        "added": func.max(contact.c.date_added),
+    }
+    # Databases do not agree where NULL is sorted.
+    by = [
+        part
+        for key, descending in order
+        for part in (columns[key].is_(None), columns[key].desc() if descending else columns[key])
+    ]
     query = (
         select(contact.c.address)
         .where(*_ASKABLE, _unanswered(now))
         .select_from(_ASKING)
         .group_by(contact.c.address)
-        .order_by(
-            *(columns[key].desc() if descending else columns[key] for key, descending in order), contact.c.address
-        )
+        .order_by(*by, contact.c.address)
         .limit(limit)
     )
     return list(connection.execute(query).scalars())

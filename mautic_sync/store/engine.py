@@ -10,22 +10,50 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    event,
+    inspect,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.schema import DropTable
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
+from mautic_sync.store.schema import metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+VERSION_TABLE = "alembic_version"
+# What people write → the driver that our extras install.
+DRIVERS = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mysql+pymysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "mariadb+pymysql": "mariadb+pymysql",
+}
 SQLITE_BUSY_SECONDS = 15
+CONNECT_SECONDS = 10
+MIGRATION_SECONDS = 600  # how long one process waits for another that migrates
 LOCK_POLL_SECONDS = 0.2
 T = TypeVar("T")
 LOCK_NUMBER = 0x6D5359  # "mSY": the key of the advisory lock on PostgreSQL
@@ -33,43 +61,116 @@ LOCK_NUMBER = 0x6D5359  # "mSY": the key of the advisory lock on PostgreSQL
 
 def open_engine(url: str) -> Engine:
     """Connect to the store and bring its schema up to date. Raises ConfigError or StopError with what to do."""
-    try:
-        parsed = make_url(url)
-        engine = create_engine(parsed)
-    except (ArgumentError, NoSuchModuleError) as error:
-        msg = "store.url is no SQLAlchemy URL of a supported database; write for example sqlite:///var/mautic_sync.db"
-        raise ConfigError(msg) from error
-    except ModuleNotFoundError as error:
-        msg = f"store.url needs the driver {error.name}; install mautic-sync[postgresql] or mautic-sync[mariadb]"
-        raise ConfigError(msg) from error
+    parsed = _parse(url)
+    place = parsed.set(query={}).render_as_string()
+    options: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
-        if parsed.database and parsed.database != ":memory:":
-            try:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                msg = f"cannot make the directory of the store {parsed.database}: {error.strerror}"
-                raise StopError(msg) from error
-        event.listen(engine, "connect", _prepare_sqlite)
+        _make_directory(parsed)
+    else:
+        # A server that was restarted, or that closed idle connections, is no reason to fail.
+        options["pool_pre_ping"] = True
+        # One meaning on both servers; MariaDB's own default locks the gaps between rows as well.
+        options["isolation_level"] = "READ COMMITTED"
+        if "connect_timeout" not in parsed.query:
+            options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+    try:
+        engine = create_engine(parsed, **options)
+    except ImportError as error:
+        extra = "postgresql" if parsed.get_backend_name() == "postgresql" else "mariadb"
+        msg = f"store.url needs the driver {parsed.get_driver_name()}: pip install 'mautic-sync[{extra}]'"
+        raise ConfigError(msg) from error
+    event.listen(engine, "connect", _PREPARE[parsed.get_backend_name()])
     try:
         migrate(engine)
-    except OperationalError as error:
-        msg = f"cannot open the store {parsed.render_as_string()}: {error.orig}. Check store.url and that it is up."
-        raise StopError(msg) from error
-    except DatabaseError as error:
-        msg = (
-            f"the store {parsed.render_as_string()} is damaged or no database of ours: {error.orig}. Restore a backup."
-        )
-        raise StopError(msg) from error
+    except BaseException as error:
+        engine.dispose()
+        if isinstance(error, TypeError | ProgrammingError) and parsed.query:
+            msg = f"store.url: {place} could not be opened with the options after the `?`: {_said(error, parsed)}"
+            raise ConfigError(msg) from error
+        if isinstance(error, OperationalError | InterfaceError):
+            msg = f"cannot open the store {place}: {_said(error, parsed)}. Check store.url and that it is up."
+            raise StopError(msg) from error
+        if isinstance(error, DBAPIError) and parsed.get_backend_name() == "sqlite":
+            msg = f"the store {place} is damaged or no database of ours: {_said(error, parsed)}. Restore a backup."
+            raise StopError(msg) from error
+        if isinstance(error, DBAPIError):
+            msg = (
+                f"the store {place} refused to be set up: {_said(error, parsed)}. Give mautic-sync a database of its "
+                "own, and a user with all rights in it."
+            )
+            raise StopError(msg) from error
+        raise
     return engine
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        driver = DRIVERS.get(parsed.drivername)
+    except (ArgumentError, ValueError):
+        driver = None
+    if driver is None:
+        msg = (
+            "store.url is no SQLAlchemy URL of a supported database; write sqlite:///var/mautic_sync.db, "
+            "postgresql://user:password@host/database or mariadb://user:password@host/database"
+        )
+        raise ConfigError(msg)
+    if driver != "sqlite" and "@" in f"{parsed.host}{parsed.database}":
+        msg = "store.url: write the special characters of user and password percent-encoded, for example %40 for @"
+        raise ConfigError(msg)
+    return parsed.set(drivername=driver)
+
+
+def _make_directory(url: URL) -> None:
+    if not url.database or url.database == ":memory:":
+        return
+    try:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot make the directory of the store {url.database}: {error.strerror}"
+        raise StopError(msg) from error
+
+
+def _said(error: BaseException, url: URL) -> str:
+    """What the driver told, in one line and without the password."""
+    told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    # PyMySQL: (number, sentence).
+    text_ = " ".join(str(told.args[-1] if told.args else told).split()).rstrip(".")
+    return text_.replace(str(url.password), "***") if url.password else text_
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode=WAL")
     # FULL: an intent must outlive a power cut, or a write could be made twice.
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_SECONDS * 1000}")
     cursor.close()
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in {"UTF8", "SQL_ASCII"}:
+        msg = f"the database of store.url keeps text as {encoding}; make one with ENCODING 'UTF8' TEMPLATE template0"
+        raise ConfigError(msg)
+    # A cluster that was made without a locale says SQL_ASCII, and its text would arrive as bytes.
+    connection.execute("SET client_encoding TO 'UTF8'")
+    connection.commit()
+
+
+def _prepare_mariadb(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    # Too long or broken values are refused, never cut, whatever the server's settings say.
+    cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+    cursor.close()
+
+
+_PREPARE = {
+    "sqlite": _prepare_sqlite,
+    "postgresql": _prepare_postgresql,
+    "mysql": _prepare_mariadb,
+    "mariadb": _prepare_mariadb,
+}
 
 
 def alembic_config() -> Config:
@@ -79,49 +180,124 @@ def alembic_config() -> Config:
 
 
 def migrate(engine: Engine) -> None:
-    """Apply the migrations that are missing; a store of a newer version is refused."""
+    """Apply the migrations that are missing, once, however many processes start at the same time.
+
+    Raises StopError for a store of a newer version and for a database that another program uses.
+    """
     config = alembic_config()
     scripts = ScriptDirectory.from_config(config)
     head = scripts.get_current_head()
-    with engine.begin() as connection:
-        if inspect(connection).has_table("alembic_version"):
-            present = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-            if present == head:
-                return
-            if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
-                msg = "the store was written by a newer mautic-sync; upgrade this one or restore a backup"
-                raise StopError(msg)
+    with engine.connect() as connection:
+        if _version(connection) == head:
+            return
+    with engine.connect() as connection, _migrating(connection):
+        present = _version(connection)
+        if present == head:
+            return
+        if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
+            msg = (
+                f"the store has version {present}, which this mautic-sync does not know: it was written by a newer "
+                "one. Upgrade this one or restore a backup."
+            )
+            raise StopError(msg)
+        if present is None:
+            _clear_for_first_migration(connection)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
+
+
+@contextmanager
+def _migrating(connection: Connection) -> Iterator[None]:
+    """One transaction in which nobody else migrates; on MariaDB a lock, for there each statement is its own."""
+    backend = connection.dialect.name
+    if backend == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif backend == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key, 1)"), {"key": LOCK_NUMBER})
+    else:
+        name = connection.execute(text("SELECT CONCAT('mautic_sync migration ', MD5(DATABASE()))")).scalar()
+        connection.execute(text("SELECT GET_LOCK(:name, :wait)"), {"name": name, "wait": MIGRATION_SECONDS})
+    try:
+        yield
+        connection.commit()
+    finally:
+        if backend not in {"sqlite", "postgresql"}:
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+
+
+def _clear_for_first_migration(connection: Connection) -> None:
+    """Refuse tables of another program; what a first migration left that was cut short on MariaDB is taken away."""
+    present = sorted(set(inspect(connection).get_table_names()) & set(metadata.tables))
+    if not present:
+        return
+    began_here = inspect(connection).has_table(VERSION_TABLE)
+    if not began_here or any(
+        connection.execute(select(literal(1)).select_from(metadata.tables[name]).limit(1)).first() for name in present
+    ):
+        msg = (
+            f"the database of store.url has tables of another program ({', '.join(present)}); give mautic-sync a "
+            "database of its own"
+        )
+        raise StopError(msg)
+    for name in present:
+        connection.execute(DropTable(metadata.tables[name]))
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection for reports: everything it reads is as of one moment, and no writer waits for it."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+        return
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        yield connection
 
 
 @contextmanager
 def run_lock(engine: Engine, wait: float = 0) -> Iterator[None]:
     """Hold the store alone. Raises StoreBusyError when another run still holds it after `wait` seconds."""
     deadline = time.monotonic() + wait
-    backend = engine.url.get_backend_name()
-    if backend == "sqlite":
+    if engine.dialect.name == "sqlite":
         with _file_lock(engine.url.database, deadline):
             yield
         return
-    take, give_back = {
-        "postgresql": ("SELECT pg_try_advisory_lock(:key)", "SELECT pg_advisory_unlock(:key)"),
-        "mysql": (
-            "SELECT GET_LOCK(CONCAT('mautic_sync', :key, DATABASE()), 0)",
-            "SELECT RELEASE_ALL_LOCKS() + 0 * :key",
-        ),
-        "mariadb": (
-            "SELECT GET_LOCK(CONCAT('mautic_sync', :key, DATABASE()), 0)",
-            "SELECT RELEASE_ALL_LOCKS() + 0 * :key",
-        ),
-    }[backend]
+    take, give_back, *prepare = _LOCK_STATEMENTS["postgresql" if engine.dialect.name == "postgresql" else "mariadb"]
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        # Never back to the pool: the lock ends with this session, whatever happens.
+        connection.detach()
+        for statement in prepare:
+            connection.execute(text(statement))
         while not connection.execute(text(take), {"key": LOCK_NUMBER}).scalar():
             _wait_or_refuse(deadline)
         try:
             yield
         finally:
-            connection.execute(text(give_back), {"key": LOCK_NUMBER})
+            # A server that went away has given the lock back, and the run has its own error to tell.
+            with suppress(DBAPIError):
+                connection.execute(text(give_back), {"key": LOCK_NUMBER})
+
+
+_LOCK_NAME = "CONCAT('mautic_sync ', :key, ' ', MD5(DATABASE()))"  # at most 64 characters
+_LOCK_STATEMENTS = {
+    "postgresql": (
+        "SELECT pg_try_advisory_lock(:key, hashtext(coalesce(current_schema(), '')))",
+        "SELECT pg_advisory_unlock(:key, hashtext(coalesce(current_schema(), '')))",
+    ),
+    # MariaDB closes a session that is idle for `wait_timeout`, and the lock would be gone in the middle of a long run.
+    "mariadb": (
+        f"SELECT GET_LOCK({_LOCK_NAME}, 0)",
+        f"SELECT RELEASE_LOCK({_LOCK_NAME})",
+        "SET SESSION wait_timeout = 2147483",
+    ),
+}
 
 
 @contextmanager
@@ -129,7 +305,13 @@ def _file_lock(database: str | None, deadline: float) -> Iterator[None]:
     if not database or database == ":memory:":
         yield
         return
-    handle = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    # One file, one lock, by whatever link it is reached.
+    path = f"{os.path.realpath(database)}.lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        msg = f"cannot open {path}, which keeps runs apart: {error.strerror}. Give this user the right to write it."
+        raise StopError(msg) from error
     try:
         while True:
             try:
@@ -157,6 +339,10 @@ def upsert(
     update: Iterable[str] | None = None,
 ) -> None:
     """Insert rows; where the primary key exists, update the columns named (all given ones by default; `()` = none)."""
+    # MariaDB's ON DUPLICATE KEY would take a clash there for one of the primary key, and change the wrong row.
+    if any(isinstance(one, UniqueConstraint) for one in table.constraints):
+        msg = f"{table.name} has another unique key: an upsert would be ambiguous"
+        raise ValueError(msg)
     if not rows:
         return
     keys = [column.name for column in table.primary_key]
@@ -173,7 +359,7 @@ def upsert(
             index_elements=keys, set_={name: statement.excluded[name] for name in columns}
         )
     else:
-        statement = statement.on_conflict_do_nothing()
+        statement = statement.on_conflict_do_nothing(index_elements=keys)
     connection.execute(statement, list(rows))
 
 

@@ -15,6 +15,7 @@ from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.schema import (
+    activity,
     alias,
     change,
     contact,
@@ -26,6 +27,7 @@ from mautic_sync.store.schema import (
     person,
     standing,
 )
+from mautic_sync.store.text import dump
 
 NEXT_PERSON = "next_person"
 # Our own do-not-contact rows carry this at the beginning of their comment.
@@ -93,6 +95,7 @@ def save_contacts(
     rows: list[dict[str, Any]] = []
     met: list[int] = []
     dnc_rows: list[tuple[int, Contact, Mapping[str, int]]] = []
+    expected = _expecting_dnc(connection, saved.persons.values())
     for one in contacts:
         person_id = saved.persons[one.id]
         old = before.get(person_id)
@@ -100,7 +103,9 @@ def save_contacts(
         row["seen"] = seen if seen is not None else (old.seen if old else 0)
         if old is None:
             row["dirty"] = 1
+            old_dnc: Mapping[str, int] = {}
         else:
+            old_dnc = {} if old.dnc == "{}" else orjson.loads(old.dnc)
             # A merge in Mautic loses the older date: docs/mautic.md, "Merging".
             row["date_added"] = min(filter(None, (old.date_added, row["date_added"])), default=None)
             relevant = row["digest"] != old.digest or old.vanished_at is not None
@@ -111,20 +116,31 @@ def save_contacts(
             row["dirty"] = 1 if relevant else old.dirty
             if relevant:
                 saved.changed += 1
-            if not relevant and row["digest"] == old.digest and _same(row, old):
-                if seen is not None and old.seen != seen:
-                    met.append(person_id)
-                continue
-        rows.append(row)
-        old_dnc = orjson.loads(old.dnc) if old else {}
-        if one.dnc != old_dnc:
+        # What a merge was feared to have lost and the contact still shows is not lost.
+        if one.dnc != old_dnc or not expected.get(person_id, set()).isdisjoint(one.dnc):
             dnc_rows.append((person_id, one, old_dnc))
+        if old is not None and not relevant and row["digest"] == old.digest and _same(row, old):
+            if seen is not None and old.seen != seen:
+                met.append(person_id)
+            continue
+        rows.append(row)
     upsert(connection, contact, rows)
     for chunk in in_chunks(met):
         connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(seen=seen))
     for person_id, one, old_dnc in dnc_rows:
         _save_dnc(connection, person_id, one.dnc, old_dnc)
     return saved
+
+
+def _expecting_dnc(connection: Connection, person_ids: Iterable[int]) -> dict[int, set[str]]:
+    """Person → channels whose do-not-contact a merge may have lost."""
+    found: dict[int, set[str]] = {}
+    for chunk in in_chunks(list(person_ids)):
+        for row in connection.execute(
+            select(dnc.c.person_id, dnc.c.channel).where(dnc.c.person_id.in_(chunk), dnc.c.restore)
+        ):
+            found.setdefault(row.person_id, set()).add(row.channel)
+    return found
 
 
 def _save_dnc(connection: Connection, person_id: int, rows: Mapping[str, int], before: Mapping[str, int]) -> None:
@@ -150,13 +166,11 @@ def contact_row(person_id: int, one: Contact, reading: Reading) -> dict[str, Any
     row: dict[str, Any] = {
         "person_id": person_id,
         "address": normalise_address(str(address)) if address else None,
-        "fields": orjson.dumps(
-            {key: value for key, value in one.fields.items() if key in reading.fields}, option=orjson.OPT_SORT_KEYS
-        ).decode(),
-        "tags": orjson.dumps(sorted(one.tags)).decode(),
+        "fields": dump({key: value for key, value in one.fields.items() if key in reading.fields}),
+        "tags": dump(sorted(one.tags)),
         "points": one.points,
         "stage_id": one.stage_id,
-        "dnc": orjson.dumps(dict(one.dnc), option=orjson.OPT_SORT_KEYS).decode(),
+        "dnc": dump(dict(one.dnc)),
         "date_added": one.date_added,
         "date_modified": one.date_modified,
         "date_identified": one.date_identified,
@@ -187,8 +201,8 @@ def _after_edit(old: Any, row: Mapping[str, Any], edit: Mapping[str, Any]) -> di
             tags.add(tag)
     return {
         **_decided_part(old),
-        "fields": orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode(),
-        "tags": orjson.dumps(sorted(tags)).decode(),
+        "fields": dump(fields),
+        "tags": dump(sorted(tags)),
         "stage_id": edit.get("stage", old.stage_id),
     }
 
@@ -228,6 +242,15 @@ def _create_persons(connection: Connection, mautic_ids: Sequence[int], now: int)
     return numbers
 
 
+def former_of(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
+    """Number → survivor, for these persons and all that were merged into them: to read append-only tables through."""
+    found = {number: number for number in person_ids}
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(select(person.c.id, person.c.redirect_to).where(person.c.redirect_to.in_(chunk)))
+        found.update((row.id, row.redirect_to) for row in rows)
+    return found
+
+
 def mark_dirty(connection: Connection, person_ids: Collection[int]) -> None:
     for chunk in in_chunks(list(person_ids)):
         connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(dirty=1))
@@ -239,8 +262,13 @@ def mark_everyone_dirty(connection: Connection) -> None:
 
 def mark_due(connection: Connection, now: int) -> None:
     """Whoever time alone may have changed is decided again."""
-    due = select(decision.c.person_id).where(decision.c.due_at <= now)
-    connection.execute(update(contact).where(contact.c.person_id.in_(due)).values(dirty=1))
+    due = (
+        select(decision.c.person_id)
+        .join(contact, contact.c.person_id == decision.c.person_id)
+        .where(decision.c.due_at <= now, contact.c.dirty == 0, contact.c.vanished_at.is_(None))
+    )
+    # In two statements: MariaDB would look up the due ones anew for each contact.
+    mark_dirty(connection, list(connection.execute(due).scalars()))
 
 
 def mark_address(connection: Connection, address: str) -> None:
@@ -274,7 +302,7 @@ def kinds_of(connection: Connection, mautic_ids: Collection[int]) -> dict[str, i
             select(decision.c.kind, func.count())
             .join(alias, alias.c.person_id == decision.c.person_id)
             .join(contact, contact.c.person_id == decision.c.person_id)
-            .where(alias.c.mautic_id.in_(chunk), contact.c.vanished_at.is_(None))
+            .where(alias.c.mautic_id.in_(chunk), alias.c.current, contact.c.vanished_at.is_(None))
             .group_by(decision.c.kind)
         )
         for kind, number in rows:
@@ -283,8 +311,15 @@ def kinds_of(connection: Connection, mautic_ids: Collection[int]) -> dict[str, i
 
 
 def vanish(connection: Connection, mautic_ids: Collection[int], now: int) -> list[int]:
-    """Mautic deleted these: their persons stay, with history, but nothing is decided or written for them."""
-    numbers = list(persons_of(connection, mautic_ids).values())
+    """Mautic deleted these: their persons stay, with history, but nothing is decided or written for them.
+
+    The end of a former number says nothing about its person. Returns the persons that are gone.
+    """
+    numbers: list[int] = []
+    for ids in in_chunks(list(mautic_ids)):
+        numbers += connection.execute(
+            select(alias.c.person_id).where(alias.c.mautic_id.in_(ids), alias.c.current)
+        ).scalars()
     for chunk in in_chunks(numbers):
         connection.execute(
             update(contact)
@@ -305,6 +340,8 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
     The identified person survives here, whatever number survives in Mautic; the other number redirects. Returns
     (survivor, loser), or None when both numbers already lead to one person. Applying it again changes nothing.
     """
+    # Mautic moved its rows; what waits under the old number would wait for ever.
+    connection.execute(update(activity).where(activity.c.waiting_id == old_id).values(waiting_id=new_id))
     known = persons_of(connection, [old_id, new_id])
     if old_id not in known and new_id not in known:
         return None
@@ -330,9 +367,9 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
             "rule": "mautic",
             "survivor": survivor,
             "loser": loser,
-            "before": orjson.dumps(
+            "before": dump(
                 {str(number): {**_decided_part(rows[number]), "points": rows[number].points} for number in rows}
-            ).decode(),
+            ),
         },
     )
     connection.execute(update(person).where(person.c.id == loser).values(redirect_to=survivor))
@@ -394,11 +431,7 @@ def note_own_dnc(
     connection: Connection, person_id: int, channel: str, reason: int | None, *, ours: bool, shown: Mapping[str, int]
 ) -> None:
     """After our own do-not-contact call: put back what a merge lost, set because of a verdict (`ours`), or taken back."""
-    connection.execute(
-        update(contact)
-        .where(contact.c.person_id == person_id)
-        .values(dnc=orjson.dumps(dict(shown), option=orjson.OPT_SORT_KEYS).decode(), dirty=1)
-    )
+    connection.execute(update(contact).where(contact.c.person_id == person_id).values(dnc=dump(dict(shown)), dirty=1))
     if reason is None:
         connection.execute(delete(dnc).where(dnc.c.person_id == person_id, dnc.c.channel == channel))
         return

@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from mautic_sync.store.engine import upsert
+from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.schema import change, cursor, plan, quarantine, run
+from mautic_sync.store.text import storable
 
 EXCERPT_CHARACTERS = 2000
 
@@ -81,12 +82,13 @@ def put_in_quarantine(
     connection: Connection, source: str, key: str, reason: str, excerpt: str, *, now: int, run_id: str
 ) -> bool:
     """Keep input that cannot be used. True when it is new, or new again after it was resolved."""
+    reason = storable(reason)
     known = connection.execute(
         select(quarantine).where(quarantine.c.source == source, quarantine.c.key == key[:64])
     ).first()
     row = {
         "reason": reason,
-        "excerpt": excerpt[:EXCERPT_CHARACTERS].encode("utf-8", "replace").decode(),
+        "excerpt": excerpt[:EXCERPT_CHARACTERS],
         "last_at": now,
         "run_id": run_id,
         "resolved_at": None,
@@ -99,10 +101,10 @@ def put_in_quarantine(
 
 
 def release_from_quarantine(connection: Connection, source: str, keys: list[str], now: int) -> None:
-    if keys:
+    for chunk in in_chunks(keys):
         connection.execute(
             update(quarantine)
-            .where(quarantine.c.source == source, quarantine.c.key.in_(keys), quarantine.c.resolved_at.is_(None))
+            .where(quarantine.c.source == source, quarantine.c.key.in_(chunk), quarantine.c.resolved_at.is_(None))
             .values(resolved_at=now)
         )
 

@@ -7,6 +7,8 @@ append-only: after a merge they are read through `person.redirect_to`.
 
 from __future__ import annotations
 
+from functools import partial
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -15,48 +17,51 @@ from sqlalchemy import (
     Integer,
     MetaData,
     SmallInteger,
-    String,
-    Table,
-    Text,
+    Table as AnyTable,
     UniqueConstraint,
 )
-from sqlalchemy.dialects import mysql
+
+from mautic_sync.store.text import Line, Prose
 
 metadata = MetaData(
     naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s"}
 )
 
-LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-# SQLite only numbers rows by itself in a column of the exact type INTEGER.
+# SQLite keeps a table in the order of its key, and numbers rows by itself, only if that has the exact type INTEGER.
 RowId = BigInteger().with_variant(Integer(), "sqlite")
+# Whatever the database was made with: InnoDB has transactions, utf8mb4 has every character, and `_bin` tells apart
+# what Python tells apart; else the verdict about `muller@` would count for `müller@`.
+MARIADB = {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}
+TABLE_OPTIONS = {f"{dialect}_{name}": value for dialect in ("mysql", "mariadb") for name, value in MARIADB.items()}
+Table = partial(AnyTable, **TABLE_OPTIONS)
 
-meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", LongText, nullable=False))
+meta = Table("meta", metadata, Column("key", Line(64), primary_key=True), Column("value", Prose, nullable=False))
 
 run = Table(
     "run",
     metadata,
-    Column("id", String(32), primary_key=True),
-    Column("command", String(32), nullable=False),
+    Column("id", Line(32), primary_key=True),
+    Column("command", Line(32), nullable=False),
     Column("started_at", BigInteger, nullable=False, index=True),
     Column("ended_at", BigInteger),
     Column("exit_code", Integer),
-    Column("summary", LongText),
+    Column("summary", Prose),
 )
 
 # One row per thing that is read forward: `last_id` is the highest id seen, `resume_from` where the overlap begins.
 cursor = Table(
     "feed_cursor",
     metadata,
-    Column("feed", String(64), primary_key=True),
+    Column("feed", Line(64), primary_key=True),
     Column("last_id", BigInteger, nullable=False),
     Column("resume_from", BigInteger, nullable=False),
-    Column("mark", String(64)),
+    Column("mark", Line(64)),
 )
 
 person = Table(
     "person",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", RowId, primary_key=True, autoincrement=False),
     Column("redirect_to", BigInteger, index=True),
     Column("created_at", BigInteger, nullable=False),
 )
@@ -64,7 +69,7 @@ person = Table(
 alias = Table(
     "alias",
     metadata,
-    Column("mautic_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("mautic_id", RowId, primary_key=True, autoincrement=False),
     Column("person_id", BigInteger, nullable=False, index=True),
     Column("current", Boolean, nullable=False),
 )
@@ -72,18 +77,18 @@ alias = Table(
 contact = Table(
     "contact",
     metadata,
-    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("address", String(320), index=True),
-    Column("fields", LongText, nullable=False),
-    Column("tags", LongText, nullable=False),
+    Column("person_id", RowId, primary_key=True, autoincrement=False),
+    Column("address", Line(320), index=True),
+    Column("fields", Prose, nullable=False),
+    Column("tags", Prose, nullable=False),
     Column("points", Integer, nullable=False),
     Column("stage_id", Integer, index=True),
-    Column("dnc", Text, nullable=False),
+    Column("dnc", Prose, nullable=False),
     Column("date_added", BigInteger),
     Column("date_modified", BigInteger),
     Column("date_identified", BigInteger),
     Column("last_active", BigInteger),
-    Column("digest", String(32), nullable=False),
+    Column("digest", Line(32), nullable=False),
     Column("seen", Integer, nullable=False),
     Column("dirty", SmallInteger, nullable=False, index=True),
     Column("vanished_at", BigInteger),
@@ -92,15 +97,15 @@ contact = Table(
 activity = Table(
     "activity",
     metadata,
-    Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("source", String(32), nullable=False),
-    Column("source_id", String(40), nullable=False),
-    Column("type", String(64), nullable=False, index=True),
+    Column("id", RowId, primary_key=True, autoincrement=False),
+    Column("source", Line(32), nullable=False),
+    Column("source_id", Line(40), nullable=False),
+    Column("type", Line(64), nullable=False, index=True),
     Column("person_id", BigInteger, index=True),
     Column("waiting_id", BigInteger, index=True),
     Column("at", BigInteger, nullable=False),
     Column("object_id", BigInteger),
-    Column("attributes", Text, nullable=False),
+    Column("attributes", Prose, nullable=False),
     UniqueConstraint("source", "source_id", "type"),
 )
 
@@ -108,7 +113,7 @@ activity = Table(
 evidence = Table(
     "evidence",
     metadata,
-    Column("matcher", String(32), primary_key=True),
+    Column("matcher", Line(32), primary_key=True),
     Column("activity_id", BigInteger, primary_key=True, autoincrement=False),
     Column("person_id", BigInteger, nullable=False, index=True),
     Column("at", BigInteger, nullable=False),
@@ -117,7 +122,7 @@ evidence = Table(
 membership = Table(
     "membership",
     metadata,
-    Column("kind", String(16), primary_key=True),
+    Column("kind", Line(16), primary_key=True),
     Column("object_id", BigInteger, primary_key=True, autoincrement=False),
     Column("person_id", BigInteger, primary_key=True, autoincrement=False, index=True),
 )
@@ -127,7 +132,7 @@ dnc = Table(
     "dnc",
     metadata,
     Column("person_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("channel", String(32), primary_key=True),
+    Column("channel", Line(32), primary_key=True),
     Column("reason", Integer, nullable=False),
     Column("restore", Boolean, nullable=False),
     Column("ours", Boolean, nullable=False),
@@ -136,63 +141,63 @@ dnc = Table(
 verdict = Table(
     "verdict",
     metadata,
-    Column("address", String(320), primary_key=True),
-    Column("status", String(64), nullable=False),
-    Column("sub_status", String(64), nullable=False),
-    Column("did_you_mean", String(320), nullable=False),
+    Column("address", Line(320), primary_key=True),
+    Column("status", Line(64), nullable=False),
+    Column("sub_status", Line(64), nullable=False),
+    Column("did_you_mean", Line(320), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_at", BigInteger),
-    Column("raw", LongText, nullable=False),
+    Column("raw", Prose, nullable=False),
 )
 
 credit = Table(
     "credit",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("run_id", String(32), nullable=False),
+    Column("run_id", Line(32), nullable=False),
     Column("at", BigInteger, nullable=False, index=True),
-    Column("address", String(320), nullable=False),
+    Column("address", Line(320), nullable=False),
     Column("credits", Integer, nullable=False),
-    Column("status", String(64), nullable=False),
+    Column("status", Line(64), nullable=False),
 )
 
 decision = Table(
     "decision",
     metadata,
-    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("kind", String(16), nullable=False, index=True),
-    Column("stage", String(191), nullable=False),
+    Column("person_id", RowId, primary_key=True, autoincrement=False),
+    Column("kind", Line(16), nullable=False, index=True),
+    Column("stage", Line(191), nullable=False),
     Column("score", Integer, nullable=False),
-    Column("rule", String(191), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("trace", LongText, nullable=False),
+    Column("rule", Line(191), nullable=False),
+    Column("reason", Prose, nullable=False),
+    Column("trace", Prose, nullable=False),
     Column("due_at", BigInteger, index=True),
     Column("asks", Boolean, nullable=False, index=True),
     Column("waiting", Boolean, nullable=False),
     Column("decided_at", BigInteger, nullable=False),
-    Column("run_id", String(32), nullable=False),
+    Column("run_id", Line(32), nullable=False),
 )
 
 # What we last settled in Mautic for a person, and what somebody else set instead.
 standing = Table(
     "standing",
     metadata,
-    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("stage", String(191)),
+    Column("person_id", RowId, primary_key=True, autoincrement=False),
+    Column("stage", Line(191)),
     Column("stage_at", BigInteger),
-    Column("written", LongText, nullable=False),
-    Column("manual_stage", String(191)),
+    Column("written", Prose, nullable=False),
+    Column("manual_stage", Line(191)),
     Column("manual_since", BigInteger),
 )
 
 plan = Table(
     "plan",
     metadata,
-    Column("id", String(32), primary_key=True),
-    Column("run_id", String(32), nullable=False),
+    Column("id", Line(32), primary_key=True),
+    Column("run_id", Line(32), nullable=False),
     Column("made_at", BigInteger, nullable=False),
-    Column("totals", LongText, nullable=False),
+    Column("totals", Prose, nullable=False),
 )
 
 # A change is one planned write; `open_key` (person and target) is set while it is planned, sent or doubtful, so that
@@ -201,22 +206,22 @@ change = Table(
     "change",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("run_id", String(32), nullable=False, index=True),
+    Column("run_id", Line(32), nullable=False, index=True),
     Column("person_id", BigInteger, nullable=False, index=True),
-    Column("target", String(32), nullable=False),
-    Column("open_key", String(64), unique=True),
-    Column("state", String(16), nullable=False),
+    Column("target", Line(32), nullable=False),
+    Column("open_key", Line(64), unique=True),
+    Column("state", Line(16), nullable=False),
     Column("value", Integer, nullable=False),
-    Column("old", LongText, nullable=False),
-    Column("new", LongText, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("old", Prose, nullable=False),
+    Column("new", Prose, nullable=False),
+    Column("reason", Prose, nullable=False),
     Column("baseline", Boolean, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("planned_at", BigInteger, nullable=False),
     Column("sent_at", BigInteger),
     Column("settled_at", BigInteger),
-    Column("settled_run", String(32), index=True),
-    Column("error", Text),
+    Column("settled_run", Line(32), index=True),
+    Column("error", Prose),
     Index("ix_change_state_value", "state", "value"),
 )
 
@@ -225,12 +230,12 @@ transition = Table(
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("person_id", BigInteger, nullable=False, index=True),
-    Column("from_stage", String(191)),
-    Column("to_stage", String(191), nullable=False),
-    Column("from_kind", String(16)),
-    Column("to_kind", String(16), nullable=False),
+    Column("from_stage", Line(191)),
+    Column("to_stage", Line(191), nullable=False),
+    Column("from_kind", Line(16)),
+    Column("to_kind", Line(16), nullable=False),
     Column("at", BigInteger, nullable=False),
-    Column("run_id", String(32), nullable=False, index=True),
+    Column("run_id", Line(32), nullable=False, index=True),
     Column("change_id", BigInteger, nullable=False),
     Column("baseline", Boolean, nullable=False),
 )
@@ -240,24 +245,24 @@ merge = Table(
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("at", BigInteger, nullable=False),
-    Column("run_id", String(32), nullable=False),
-    Column("rule", String(32), nullable=False),
+    Column("run_id", Line(32), nullable=False),
+    Column("rule", Line(32), nullable=False),
     Column("survivor", BigInteger, nullable=False),
     Column("loser", BigInteger, nullable=False),
-    Column("before", LongText, nullable=False),
+    Column("before", Prose, nullable=False),
 )
 
 quarantine = Table(
     "quarantine",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("source", String(32), nullable=False),
-    Column("key", String(64), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("excerpt", Text, nullable=False),
+    Column("source", Line(32), nullable=False),
+    Column("key", Line(64), nullable=False),
+    Column("reason", Prose, nullable=False),
+    Column("excerpt", Prose, nullable=False),
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
-    Column("run_id", String(32), nullable=False, index=True),
+    Column("run_id", Line(32), nullable=False, index=True),
     Column("resolved_at", BigInteger),
     UniqueConstraint("source", "key"),
 )

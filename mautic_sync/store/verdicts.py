@@ -11,12 +11,15 @@ from sqlalchemy import Connection, func, insert, select
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.store.engine import upsert
 from mautic_sync.store.schema import credit, verdict
+from mautic_sync.store.text import dump
 
 
 def get_verdict(connection: Connection, address: str) -> Verdict | None:
     row = connection.execute(select(verdict).where(verdict.c.address == address)).first()
-    if row is None:
-        return None
+    return None if row is None else _verdict(row)
+
+
+def _verdict(row: Any) -> Verdict:
     return Verdict(
         address=row.address,
         status=row.status,
@@ -41,7 +44,7 @@ def put_verdict(connection: Connection, one: Verdict, next_at: int | None) -> No
                 "at": one.at,
                 "attempts": one.attempts,
                 "next_at": next_at,
-                "raw": orjson.dumps(dict(one.raw)).decode(),
+                "raw": dump(dict(one.raw)),
             }
         ],
     )
@@ -49,10 +52,8 @@ def put_verdict(connection: Connection, one: Verdict, next_at: int | None) -> No
 
 def all_verdicts(connection: Connection, after: str, limit: int = 1000) -> Sequence[Verdict]:
     """Verdicts by address, for a change of policy."""
-    addresses = connection.execute(
-        select(verdict.c.address).where(verdict.c.address > after).order_by(verdict.c.address).limit(limit)
-    ).scalars()
-    return [found for address in addresses if (found := get_verdict(connection, address)) is not None]
+    query = select(verdict).where(verdict.c.address > after).order_by(verdict.c.address).limit(limit)
+    return [_verdict(row) for row in connection.execute(query)]
 
 
 def put_credit(connection: Connection, row: Mapping[str, Any]) -> None:

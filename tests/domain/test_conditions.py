@@ -229,6 +229,7 @@ def test_another_type_of_activity_never_counts():
 
 def test_the_key_of_a_matcher_is_stable_and_follows_its_meaning():
     assert ActivityMatcher.of("page.hit", {"url": "*/pricing*"}).key == "89aca96948711bd5"
+    assert ActivityMatcher.of("page.hit", {"url": "*/pricing*"}).key == "89aca96948711bd5"
     same = [
         ActivityMatcher.of("page.hit", where).key
         for where in (

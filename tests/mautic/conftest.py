@@ -10,8 +10,13 @@ from typing import Any
 
 import pytest
 import responses
+from hypothesis import settings
 
 from mautic_sync.mautic.transport import Transport
+
+# How long an example takes says more about what else the machine is doing.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 BASE = "https://mautic.example"

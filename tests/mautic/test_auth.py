@@ -158,6 +158,7 @@ def test_its_own_audit_rows_are_known_by_the_row_of_the_client(oauth, transport)
     assert oauth.server_user == "[1]"
     assert oauth.is_own("sync [1]")
     assert not oauth.is_own("other [11]")
+    assert oauth.calls == 0
     assert transport.server_user is None
     assert not transport.is_own("Ada Admin")
 

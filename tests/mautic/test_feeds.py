@@ -442,6 +442,13 @@ def test_rows_of_one_second_are_never_torn_apart(seconds, limit, since):
     assert found == [row_id for _, row_id in expected]
 
 
+def test_a_mautic_that_ignores_a_condition_does_not_keep_us_for_ever(http, transport):
+    rows = [{"id": "a", "date_replied": TIME}, {"id": "b", "date_replied": TIME}]
+    http.get(f"{BASE}/api/stats/email_stat_replies", json={"stats": rows})
+    with pytest.raises(StopError, match="again and again"):
+        list(rows_since(transport, "email_stat_replies", "date_replied", AT, 2))
+
+
 def test_members_are_read_by_member(feed, transport):
     rows = [{"leadlist_id": "3", "lead_id": str(number)} for number in range(1, 25)]
     feed("lead_lists_leads", [*rows, {"leadlist_id": "4", "lead_id": "99"}])

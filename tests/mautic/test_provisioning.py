@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from mautic_sync.errors import StopError
+from mautic_sync.errors import RefusedError, StopError
 from mautic_sync.mautic import provisioning
 
 BASE = "https://mautic.example"
@@ -124,6 +124,22 @@ def test_the_catalogue_reads_only_what_is_needed(instance, transport):
     assert catalogue.campaigns == {}
     assert "vip" in catalogue.tags
     assert transport.calls == 5
+
+
+def test_a_part_that_this_mautic_does_not_have_is_empty(instance, transport, step):
+    instance.get(f"{BASE}/api/pages", json=step("unknown api path"), status=404)
+    assert provisioning.read_catalogue(transport, ["pages"]).pages == {}
+
+
+def test_a_part_that_is_refused_is_an_error(instance, transport):
+    instance.get(f"{BASE}/api/pages", json={"errors": [{"message": "no", "code": 500}]}, status=500)
+    with pytest.raises(RefusedError):
+        provisioning.read_catalogue(transport, ["pages"])
+
+
+def test_it_creates_a_tag(http, transport):
+    http.post(f"{BASE}/api/tags/new", json={"tag": {"id": 4, "tag": "hot"}}, status=201)
+    assert provisioning.create_tag(transport, "hot") == 4
 
 
 def test_a_part_that_no_catalogue_has_is_a_mistake_of_ours(transport):

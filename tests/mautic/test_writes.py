@@ -201,6 +201,15 @@ def test_the_recorded_edit_settles(http, transport, step):
     assert result.contact.tags == {"vip"}
 
 
+def test_emptying_a_field_does_not_bring_back_numbers_that_nobody_stored(http, transport, step):
+    """The echo shows `orders_count` 0 and `attribution` 0.0; the next read shows null."""
+    http.patch(f"{BASE}/api/contacts/1/edit", json=step("patch contact, overwrite blank"))
+    result = edit_one(transport, ContactEdit(1, {"city": ""}))
+    assert isinstance(result, Settled)
+    assert not {"orders_count", "attribution", "city"} & set(result.contact.fields)
+    assert result.contact.fields["zb_status"] == "valid"
+
+
 def test_an_edit_of_a_merged_contact_reaches_the_survivor(http, transport, step):
     http.patch(f"{BASE}/api/contacts/1/edit", json=step("patch of the merged id"))
     result = edit_one(transport, ContactEdit(1, {"city": "Hamburg"}))

@@ -56,7 +56,11 @@ def replayed():
 
 @pytest.mark.parametrize(
     ("file", "number"),
-    [pytest.param(s.file, s.number, id=f"{s.file.removesuffix('.jsonl')}-{s.number}-{s.name}") for f in STEPS.values() for s in f],
+    [
+        pytest.param(s.file, s.number, id=f"{s.file.removesuffix('.jsonl')}-{s.number}-{s.name}")
+        for f in STEPS.values()
+        for s in f
+    ],
 )
 def test_it_answers_as_the_real_server_did(replayed, file, number):
     found = replayed(file)[number]

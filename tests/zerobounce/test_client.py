@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import pytest
 import requests
 import responses
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from urllib3 import HTTPSConnectionPool
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
@@ -261,6 +261,7 @@ def test_a_404_is_about_the_address_of_the_service(http, client):
         client.validate("eve@example.com")
 
 
+@settings(deadline=None)
 @given(st.text("0123456789abcdef", min_size=20, max_size=32), st.sampled_from(["error", "Error"]))
 def test_no_error_text_shows_the_key(key, name):
     with responses.RequestsMock() as http, ZeroBounce(key, sleep=lambda _: None) as client:

@@ -1,5 +1,7 @@
 """The first schema"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
@@ -7,11 +9,18 @@ from sqlalchemy.dialects import mysql
 revision = "0001"
 down_revision = None
 
+PROSE = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+MARIADB = {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin"}
+TABLE_OPTIONS: dict[str, Any] = {
+    f"{dialect}_{name}": value for dialect in ("mysql", "mariadb") for name, value in MARIADB.items()
+}
+
 
 def upgrade() -> None:
     op.create_table(
         "activity",
-        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", ROW_ID, autoincrement=False, nullable=False),
         sa.Column("source", sa.String(length=32), nullable=False),
         sa.Column("source_id", sa.String(length=40), nullable=False),
         sa.Column("type", sa.String(length=64), nullable=False),
@@ -19,9 +28,10 @@ def upgrade() -> None:
         sa.Column("waiting_id", sa.BigInteger(), nullable=True),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("object_id", sa.BigInteger(), nullable=True),
-        sa.Column("attributes", sa.Text(), nullable=False),
+        sa.Column("attributes", PROSE, nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("source", "source_id", "type", name=op.f("uq_activity_source_source_id_type")),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("activity", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_activity_person_id"), ["person_id"], unique=False)
@@ -30,43 +40,37 @@ def upgrade() -> None:
 
     op.create_table(
         "alias",
-        sa.Column("mautic_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("mautic_id", ROW_ID, autoincrement=False, nullable=False),
         sa.Column("person_id", sa.BigInteger(), nullable=False),
         sa.Column("current", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("mautic_id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("alias", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_alias_person_id"), ["person_id"], unique=False)
 
     op.create_table(
         "change",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", ROW_ID, autoincrement=True, nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("person_id", sa.BigInteger(), nullable=False),
         sa.Column("target", sa.String(length=32), nullable=False),
         sa.Column("open_key", sa.String(length=64), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("value", sa.Integer(), nullable=False),
-        sa.Column(
-            "old",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
-        sa.Column(
-            "new",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("old", PROSE, nullable=False),
+        sa.Column("new", PROSE, nullable=False),
+        sa.Column("reason", PROSE, nullable=False),
         sa.Column("baseline", sa.Boolean(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("planned_at", sa.BigInteger(), nullable=False),
         sa.Column("sent_at", sa.BigInteger(), nullable=True),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.Column("settled_run", sa.String(length=32), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("error", PROSE, nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("open_key", name=op.f("uq_change_open_key")),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("change", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_change_person_id"), ["person_id"], unique=False)
@@ -76,21 +80,13 @@ def upgrade() -> None:
 
     op.create_table(
         "contact",
-        sa.Column("person_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("person_id", ROW_ID, autoincrement=False, nullable=False),
         sa.Column("address", sa.String(length=320), nullable=True),
-        sa.Column(
-            "fields",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
-        sa.Column(
-            "tags",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
+        sa.Column("fields", PROSE, nullable=False),
+        sa.Column("tags", PROSE, nullable=False),
         sa.Column("points", sa.Integer(), nullable=False),
         sa.Column("stage_id", sa.Integer(), nullable=True),
-        sa.Column("dnc", sa.Text(), nullable=False),
+        sa.Column("dnc", PROSE, nullable=False),
         sa.Column("date_added", sa.BigInteger(), nullable=True),
         sa.Column("date_modified", sa.BigInteger(), nullable=True),
         sa.Column("date_identified", sa.BigInteger(), nullable=True),
@@ -100,6 +96,7 @@ def upgrade() -> None:
         sa.Column("dirty", sa.SmallInteger(), nullable=False),
         sa.Column("vanished_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("person_id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("contact", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_contact_address"), ["address"], unique=False)
@@ -108,36 +105,34 @@ def upgrade() -> None:
 
     op.create_table(
         "credit",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", ROW_ID, autoincrement=True, nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("address", sa.String(length=320), nullable=False),
         sa.Column("credits", sa.Integer(), nullable=False),
         sa.Column("status", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("credit", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_credit_at"), ["at"], unique=False)
 
     op.create_table(
         "decision",
-        sa.Column("person_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("person_id", ROW_ID, autoincrement=False, nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("stage", sa.String(length=191), nullable=False),
         sa.Column("score", sa.Integer(), nullable=False),
         sa.Column("rule", sa.String(length=191), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column(
-            "trace",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
+        sa.Column("reason", PROSE, nullable=False),
+        sa.Column("trace", PROSE, nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=True),
         sa.Column("asks", sa.Boolean(), nullable=False),
         sa.Column("waiting", sa.Boolean(), nullable=False),
         sa.Column("decided_at", sa.BigInteger(), nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("person_id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("decision", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_decision_asks"), ["asks"], unique=False)
@@ -152,6 +147,7 @@ def upgrade() -> None:
         sa.Column("restore", sa.Boolean(), nullable=False),
         sa.Column("ours", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("person_id", "channel"),
+        **TABLE_OPTIONS,
     )
     op.create_table(
         "evidence",
@@ -160,6 +156,7 @@ def upgrade() -> None:
         sa.Column("person_id", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("matcher", "activity_id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("evidence", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_evidence_person_id"), ["person_id"], unique=False)
@@ -171,6 +168,7 @@ def upgrade() -> None:
         sa.Column("resume_from", sa.BigInteger(), nullable=False),
         sa.Column("mark", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("feed"),
+        **TABLE_OPTIONS,
     )
     op.create_table(
         "membership",
@@ -178,41 +176,37 @@ def upgrade() -> None:
         sa.Column("object_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("person_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.PrimaryKeyConstraint("kind", "object_id", "person_id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("membership", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_membership_person_id"), ["person_id"], unique=False)
 
     op.create_table(
         "merge",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", ROW_ID, autoincrement=True, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("rule", sa.String(length=32), nullable=False),
         sa.Column("survivor", sa.BigInteger(), nullable=False),
         sa.Column("loser", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "before",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
+        sa.Column("before", PROSE, nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        **TABLE_OPTIONS,
     )
     op.create_table(
         "meta",
         sa.Column("key", sa.String(length=64), nullable=False),
-        sa.Column(
-            "value",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
+        sa.Column("value", PROSE, nullable=False),
         sa.PrimaryKeyConstraint("key"),
+        **TABLE_OPTIONS,
     )
     op.create_table(
         "person",
-        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", ROW_ID, autoincrement=False, nullable=False),
         sa.Column("redirect_to", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("person", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_person_redirect_to"), ["redirect_to"], unique=False)
@@ -222,26 +216,24 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("made_at", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "totals",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
+        sa.Column("totals", PROSE, nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        **TABLE_OPTIONS,
     )
     op.create_table(
         "quarantine",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", ROW_ID, autoincrement=True, nullable=False),
         sa.Column("source", sa.String(length=32), nullable=False),
         sa.Column("key", sa.String(length=64), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("excerpt", sa.Text(), nullable=False),
+        sa.Column("reason", PROSE, nullable=False),
+        sa.Column("excerpt", PROSE, nullable=False),
         sa.Column("first_at", sa.BigInteger(), nullable=False),
         sa.Column("last_at", sa.BigInteger(), nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("resolved_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("source", "key", name=op.f("uq_quarantine_source_key")),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("quarantine", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_quarantine_run_id"), ["run_id"], unique=False)
@@ -253,33 +245,27 @@ def upgrade() -> None:
         sa.Column("started_at", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
         sa.Column("exit_code", sa.Integer(), nullable=True),
-        sa.Column(
-            "summary",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=True,
-        ),
+        sa.Column("summary", PROSE, nullable=True),
         sa.PrimaryKeyConstraint("id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("run", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_run_started_at"), ["started_at"], unique=False)
 
     op.create_table(
         "standing",
-        sa.Column("person_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("person_id", ROW_ID, autoincrement=False, nullable=False),
         sa.Column("stage", sa.String(length=191), nullable=True),
         sa.Column("stage_at", sa.BigInteger(), nullable=True),
-        sa.Column(
-            "written",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
+        sa.Column("written", PROSE, nullable=False),
         sa.Column("manual_stage", sa.String(length=191), nullable=True),
         sa.Column("manual_since", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("person_id"),
+        **TABLE_OPTIONS,
     )
     op.create_table(
         "transition",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("id", ROW_ID, autoincrement=True, nullable=False),
         sa.Column("person_id", sa.BigInteger(), nullable=False),
         sa.Column("from_stage", sa.String(length=191), nullable=True),
         sa.Column("to_stage", sa.String(length=191), nullable=False),
@@ -290,6 +276,7 @@ def upgrade() -> None:
         sa.Column("change_id", sa.BigInteger(), nullable=False),
         sa.Column("baseline", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+        **TABLE_OPTIONS,
     )
     with op.batch_alter_table("transition", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_transition_person_id"), ["person_id"], unique=False)
@@ -304,10 +291,7 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_at", sa.BigInteger(), nullable=True),
-        sa.Column(
-            "raw",
-            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
-        ),
+        sa.Column("raw", PROSE, nullable=False),
         sa.PrimaryKeyConstraint("address"),
+        **TABLE_OPTIONS,
     )

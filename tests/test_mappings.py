@@ -1,0 +1,607 @@
+"""The rules people edit: read, checked, bound to a Mautic."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from mautic_sync.domain.classification import Decision, decide
+from mautic_sync.domain.contact import Catalogue, Signals, VerdictSignal
+from mautic_sync.domain.validation import Verdict
+from mautic_sync.errors import ConfigError
+from mautic_sync.mapping_files import FILES
+from mautic_sync.mappings import (
+    MappingsError,
+    NewField,
+    SegmentOf,
+    load_mappings,
+    mappings_schema,
+    packaged_mappings_dir,
+)
+from mautic_sync.yaml_text import read_yaml
+
+DAY = 86_400
+GHOST = "  - {stage: Ghost, kind: ghost, weight: 10}\n"
+CORE = dict.fromkeys(
+    ("email", "firstname", "lastname", "phone", "mobile", "city", "state", "country", "company", "position"), "text"
+)
+MAUTIC = Catalogue(fields={**CORE, "country": "country"})
+
+
+@pytest.fixture
+def rules(tmp_path):
+    """Writes files into a directory of rules and reads it."""
+
+    def read(history_seconds=400 * DAY, **files):
+        for name, text in files.items():
+            (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+        return load_mappings(tmp_path, history_seconds=history_seconds)
+
+    return read
+
+
+@pytest.fixture
+def problems(rules, tmp_path):
+    """The problems of a directory of rules, without its name."""
+
+    def read(**files):
+        with pytest.raises(MappingsError) as caught:
+            rules(**files)
+        return [str(problem).replace(f"{tmp_path}/", "") for problem in caught.value.problems]
+
+    return read
+
+
+def stages(*when, extra=""):
+    lines = [f"  - {{stage: S{i}, kind: lead, weight: {50 - i}, when: {one}}}\n" for i, one in enumerate(when)]
+    return f"version: 1\nstages:\n{''.join(lines)}{GHOST}{extra}"
+
+
+# The defaults
+
+
+def test_the_packaged_rules_are_read_without_a_warning():
+    mappings = load_mappings(None, history_seconds=400 * DAY)
+    assert [stage.name for stage in mappings.stages.stages] == ["Customer", "Lead", "Ghost"]
+    assert mappings.stages.managed == {"Customer", "Lead", "Ghost"}
+    assert mappings.stages.by_name["Customer"].sticky
+    assert mappings.stages.respect_manual == 90 * DAY
+    assert (mappings.stages.loop_guard.changes, mappings.stages.loop_guard.within) == (3, DAY)
+    assert mappings.validation.ask_held == (21_600, DAY, 3 * DAY, 7 * DAY, 30 * DAY)
+    assert mappings.validation.order == (("score", True), ("identified", True))
+    assert mappings.validation.append["state"] == "region"
+    assert (mappings.validation.reject_dnc, mappings.validation.reject_tag) == (True, "email-rejected")
+    assert NewField("zb_checked", "Email checked", "datetime") in mappings.fields.create
+    assert mappings.fields.create_segments["Hot leads"] == SegmentOf(tag="hot")
+    assert mappings.warnings == ()
+
+
+def test_the_packaged_rules_need_evidence_for_three_things():
+    mappings = load_mappings(None)
+    assert {matcher.type for matcher in mappings.matchers} == {"form.submitted", "page.hit", "Order Completed"}
+    assert {"email.read", "asset.download", "dnc.unsubscribed", "product"} <= mappings.activity_types
+
+
+def test_the_packaged_rules_fit_a_fresh_mautic():
+    bound = load_mappings(None, history_seconds=400 * DAY).bind(MAUTIC)
+    assert bound.warnings == ()
+    decided = decide(Signals({"orders_count": 3}), bound.stages, None, 0, gate_open=False)
+    assert decided.stage == "Ghost"  # this Mautic has no such field, whatever the store remembers
+
+
+def test_the_packaged_directory_is_the_one_people_see():
+    assert (packaged_mappings_dir() / "stages.yaml").is_file()
+
+
+def test_nobody_is_kept_from_zerobounce_by_default():
+    assert load_mappings(None).validation.only_if.holds(Signals({"country": "Germany"}), 0)
+
+
+# Reading
+
+
+def test_a_file_that_is_missing_is_the_packaged_one(rules):
+    mappings = rules(stages=stages("{tag: x}"))
+    assert [stage.name for stage in mappings.stages.stages] == ["S0", "Ghost"]
+    assert mappings.validation.per_run == 1_000
+
+
+def test_a_packaged_segment_on_a_stage_that_is_not_there_is_left_out_with_a_warning(rules):
+    mappings = rules(stages=stages("{tag: x}"))
+    assert set(mappings.fields.create_segments) == {"Ghosts", "Hot leads", "Low value"}
+    assert "no stage `Lead` is managed here, so the segment `Leads` is not made" in mappings.warnings[0]
+
+
+def test_a_directory_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="there is no such directory"):
+        load_mappings(tmp_path / "nowhere")
+
+
+def test_a_file_with_a_name_that_nobody_reads_is_an_error(problems):
+    assert problems(stage="version: 1\n") == [
+        "stage.yaml, line 1: no file of this name is read; did you mean `stages.yaml`?"
+    ]
+
+
+def test_a_key_left_blank_has_its_default(rules):
+    assert rules(validation="version: 1\nappend:\n  # firstname: firstname\n").validation.append == {}
+
+
+def test_words_of_yaml_1_1_are_text(rules):
+    mappings = rules(stages=stages("{field: country, in: [NO, SE]}", "{field: answer, is: on}"))
+    assert mappings.stages.stages[0].condition.holds(Signals({"country": "Norway"}), 0)
+    assert mappings.stages.stages[1].condition.holds(Signals({"answer": "ON"}), 0)
+
+
+def test_all_that_is_wrong_in_all_files_is_told_at_once(problems):
+    told = problems(
+        stages=stages("{feild: phone, not_empty: true}", "{kind: lead}") + "takes_ovr: []\n",
+        validation="version: 1\nbudget: {per_run: -1}\n",
+        fields="version: 1\nwrite: {why: '{resaon}'}\n",
+    )
+    assert told == [
+        "stages.yaml, line 3, stages[0].when.feild: no condition begins with `feild`; did you mean `field`?",
+        "stages.yaml, line 4, stages[1].when.kind: the kind follows from the stages: a rule that reads it would swap people for ever; read what they did or are instead",
+        "stages.yaml, line 6, takes_ovr: there is no key `takes_ovr` here; did you mean `takes_over`?",
+        "validation.yaml, line 2, budget.per_run: `-1` is too small; write 0 or more",
+        "fields.yaml, line 2, write.why: there is no placeholder `{resaon}`; did you mean `reason`?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "stages.yaml, line 1: this file is empty; begin with `version: 1`"),
+        ("- a\n", "stages.yaml, line 1: this file is a map of keys, beginning with `version: 1`, not a list"),
+        ("stages:\n" + GHOST, "stages.yaml, line 1, version: `version` is missing; begin the file with `version: 1`"),
+        ("version: 2\nstages:\n" + GHOST, "stages.yaml, line 1, version: `2` is not one of: 1"),
+        ("version: 1\n", "stages.yaml, line 1, stages: `stages` is missing; add it"),
+        ("version: 1\nstages: []\n", "stages.yaml, line 2, stages: `stages` is empty"),
+        ("version: 1\nstages:\n  - [x\n", "stages.yaml, line 4: this is not YAML"),
+        ("version: 1\nversion: 1\nstages:\n" + GHOST, "stages.yaml, line 2, version: `version` stands twice here"),
+        (stages(extra="respect_manual: 90\n"), "line 4, respect_manual: `90` is not a length of time"),
+        (stages(extra="respect_manual: yes\n"), "line 4, respect_manual: `yes` is not a length of time"),
+        (stages(extra="loop_guard: {changes: 0}\n"), "line 4, loop_guard.changes: `0` is too small; write 1 or more"),
+        (stages(extra="loop_guard: {changes: true}\n"), "line 4, loop_guard.changes: `changes` takes a whole number, not `true`"),
+        (stages(extra="loop_guard: {within: 0s}\n"), "line 4, loop_guard.within: `0s` is no time at all"),
+        (stages(extra="takes_over: Old\n"), "line 4, takes_over: `takes_over` takes a list, like [a, b], not `Old`"),
+        (stages(extra="takes_over: [ghost]\n"), "line 4, takes_over[0]: `ghost` is one of the stages above"),
+    ],
+)
+def test_the_form_of_a_file_is_checked(problems, text, told):
+    assert any(told in one for one in problems(stages=text)), problems(stages=text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("{stage: A, kind: lead, weight: 20, when: {tag: a}}|{stage: a, kind: lead, weight: 21, when: {tag: b}}", "line 4, stages[1].stage: there are two stages `a`"),
+        ("{stage: A, kind: lead, weight: 20, when: {tag: a}}|{stage: B, kind: lead, weight: 20, when: {tag: b}}", "line 4, stages[1].weight: `B` and `A` both weigh 20"),
+        ("{stage: A, kind: lead, weight: 5, when: {tag: a}}", "line 3, stages[0].weight: `A` is a lead and weighs 5, less than a ghost with 10"),
+        ("{stage: A, kind: customer, weight: 15, when: {tag: a}}|{stage: B, kind: lead, weight: 20, when: {tag: b}}", "line 3, stages[0].weight: `A` is a customer and weighs 15, less than a lead with 20"),
+        ("{stage: A, kind: lead, weight: -1, when: {tag: a}}", "line 3, stages[0].weight: `-1` is too small"),
+        ("{stage: A, kind: lead, weight: .nan, when: {tag: a}}", "line 3, stages[0].weight: `weight` takes a whole number, not `nan`"),
+        ("{stage: A, kind: lead, weight: 20.5, when: {tag: a}}", "line 3, stages[0].weight: `weight` takes a whole number, not `20.5`"),
+        ("{stage: A, kind: leed, weight: 20, when: {tag: a}}", "line 3, stages[0].kind: `leed` is not one of: ghost, lead, customer; did you mean `lead`?"),
+        ("{stage: 2024, kind: lead, weight: 20, when: {tag: a}}", "line 3, stages[0].stage: `stage` takes text; put it in quotes"),
+        ("{stage: '', kind: lead, weight: 20, when: {tag: a}}", "line 3, stages[0].stage: `stage` is empty"),
+        ("{stage: A, kind: lead, weight: 20, sticky: yes, when: {tag: a}}", "line 3, stages[0].sticky: `sticky` takes true or false, not `yes`"),
+        ("{stage: A, kind: lead, weight: 20}", "line 3, stages[0]: `A` has no `when`, so no stage below it is ever reached"),
+        ("{stage: A, kind: lead, wieght: 20, when: {tag: a}}", "line 3, stages[0].wieght: there is no key `wieght` here; did you mean `weight`?"),
+        ("{stage: A, kind: lead, wieght: 20, when: {tag: a}}", "line 3, stages[0].weight: `weight` is missing; add it"),
+    ],
+)  # fmt: skip
+def test_stages_are_checked(problems, lines, told):
+    text = "version: 1\nstages:\n" + "".join(f"  - {line}\n" for line in lines.split("|")) + GHOST
+    assert any(told in one for one in problems(stages=text)), problems(stages=text)
+
+
+def test_the_last_stage_takes_everybody_else(problems):
+    text = "version: 1\nstages:\n  - {stage: A, kind: lead, weight: 20, when: {tag: a}}\n"
+    assert problems(stages=text) == [
+        "stages.yaml, line 3, stages[0].when: the last stage takes everybody else, so it has no `when`; remove it, or add a stage below",
+        "stages.yaml, line 3, stages[0].kind: the last stage takes everybody of whom nothing is known, so its kind is `ghost`, not `lead`",
+    ]
+
+
+def test_a_kind_without_a_stage_is_fine(rules):
+    assert len(rules(stages=f"version: 1\nstages:\n{GHOST}", fields="version: 1\n").stages.stages) == 1
+
+
+# Rules that would depend on themselves
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        ("{kind: customer}", "the kind follows from the stages"),
+        ("{not: {stage: Ghost}}", "`Ghost` is a stage that we set"),
+        ("{stage: [Partner, s0]}", "`s0` is a stage that we set"),
+        ("{tag: hot}", "actions.yaml sets the tag `hot`"),
+        ("{any: [{tag: a}, {all: [{tag: email-rejected}]}]}", "validation.yaml sets the tag `email-rejected` (on_reject)"),
+        ("{field: zb_status, is: valid}", "fields.yaml writes the field `zb_status`"),
+        ("{field: email_suggestion, not_empty: true}", "validation.yaml writes the field `email_suggestion` (on_typo)"),
+        ("{field: points, gt: 5}", "points are ours to give"),
+        ("{segment: hot-leads}", "fields.yaml builds the segment `Hot leads` on what we write"),
+        ("{activity: segment.added, where: {segment: Hot leads}}", "fields.yaml builds the segment `Hot leads`"),
+    ],
+)
+def test_a_stage_does_not_read_what_we_write(problems, when, told):
+    (problem,) = problems(stages=stages(when))
+    assert told in problem
+    assert "would swap people for ever" in problem
+
+
+@pytest.mark.parametrize("when", ["{stage: Partner}", "{field: city, is: Bonn}", "{segment: newsletter}", "{tag: customer}", "{dnc: email}"])
+def test_a_stage_may_read_what_others_write(rules, when):
+    rules(stages=stages(when))
+
+
+def test_a_stage_does_not_read_a_segment_that_mautic_builds_on_our_stages(rules):
+    mappings = rules(stages=stages("{segment: Buyers}"))
+    known = replace(MAUTIC, segments={3: "buyers"})
+    mappings.bind(known)
+    with pytest.raises(MappingsError, match=r"line 3, stages\[0\].when.segment: the segment `Buyers` is built in Mautic"):
+        mappings.bind(replace(known, stage_segments=frozenset({"buyers"})))
+
+
+def test_scores_do_not_read_what_they_set(problems):
+    scoring = "version: 1\ngroups: {fit: [{name: A, when: {tag: hot}, points: 1}, {name: B, when: {field: points, gt: 1}, points: 1}]}\n"
+    assert len(problems(scoring=scoring)) == 2
+
+
+def test_scores_may_read_a_rejected_address(rules):
+    rules(scoring="version: 1\ngroups: {fit: [{name: A, when: {tag: email-rejected}, points: -1}]}\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("stages", stages("{score: total, gte: 7}")),
+        ("validation", "version: 1\nonly_if: {any: [{tag: a}, {score: fit, lt: 3}]}\n"),
+    ],
+)
+def test_scores_decide_nothing_in_this_version(problems, file, text):
+    told = problems(**{file: text}, fields="version: 1\n")
+    assert len(told) == 1
+    assert "scores are not computed in this version" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        ("{activity: page.hit, within: 401d}", "when.within: this looks 401d back, but activity is read only 400d back"),
+        ("{activity: page.hit, after: -401d}", "when.after"),
+        ("{age: 401d}", "when.age"),
+        ("{age: , lt: 401d}", "when.lt"),
+    ],
+)
+def test_windows_reach_no_further_back_than_activity(rules, problems, when, told):
+    (problem,) = problems(stages=stages(when), fields="version: 1\n")
+    assert told in problem
+    assert "`pull.history`" in problem
+    rules(stages=stages(when), fields="version: 1\n", history_seconds=401 * DAY)
+    rules(stages=stages(when), fields="version: 1\n", history_seconds=None)
+
+
+# validation.yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("policy: {accept: [valid], hold: [Valid]}", "line 2, policy.hold[0]: `Valid` stands under `accept` already"),
+        ("policy: {acept: [valid]}", "line 2, policy.acept: there is no key `acept` here; did you mean `accept`?"),
+        ("ask_again: {held: [1d, 6h]}", "line 2, ask_again.held[1]: the distances grow: 6h does not come after 1d"),
+        ("ask_again: {held: [1d, 1d]}", "the distances grow"),
+        ("ask_again: {held: []}", "line 2, ask_again.held: `held` is empty"),
+        ("ask_again: {accepted: sometimes}", "line 2, ask_again.accepted: `sometimes` is not a length of time"),
+        ("order: [scores desc]", "line 2, order[0]: nobody can be ordered by `scores`; did you mean `score`?"),
+        ("order: [score down]", "line 2, order[0]: `score down` ends in asc (smallest first) or desc"),
+        ("bulk_above: .inf", "line 2, bulk_above: `bulk_above` takes a whole number, not `inf`"),
+        ("budget: {per_day: -5}", "line 2, budget.per_day: `-5` is too small"),
+        ("append: {state: regoin}", "line 2, append.state: ZeroBounce's answer has no field `regoin`; did you mean `region`?"),
+        ("append: {email: account}", "line 2, append.email: `email` is not ours to fill"),
+        ("append: {State: region}", "is no alias of a field"),
+        ("on_reject: {dnc: 1}", "line 2, on_reject.dnc: `dnc` takes true or false, not `1`"),
+        ("only_if: {field: consent, is: true, of: 1}", "line 2, only_if.of: there is no key `of` beside `field`"),
+        ("only_if: {field: country, in: [XX]}", "line 2, only_if.in: `XX` is no ISO 3166 code"),
+    ],
+)
+def test_validation_is_checked(problems, text, told):
+    found = problems(validation=f"version: 1\n{text}\n")
+    assert any(told in one for one in found), found
+
+
+def test_a_status_that_zerobounce_is_not_known_to_send_is_a_warning(rules):
+    (warning,) = rules(validation="version: 1\npolicy: {hold: [catchall]}\n").warnings
+    assert warning.endswith("policy.hold[0]: ZeroBounce is not known to answer `catchall`; did you mean `catch-all`?")
+
+
+def test_who_is_asked_may_depend_on_the_kind(rules):
+    only_if = rules(validation="version: 1\nonly_if: {kind: ghost}\n").validation.only_if
+    assert only_if.holds(Signals({}, kind="ghost"), 0)
+
+
+# fields.yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("write: {why: '{first.page}'}", "`{first.page}` is known but not computed in this version"),
+        ("write: {why: '{reason'}", "line 2, write.why: the braces do not match"),
+        ("write: {why: '{reason!r}'}", "a placeholder is a name alone"),
+        ("write: {email: '{reason}'}", "line 2, write.email: `email` is not ours to write"),
+        ("write: {points: '{score}'}", "line 2, write.points: `points` is not ours to write"),
+        ("create: [{alias: a, label: A, type: txt}]", "line 2, create[0].type: `txt` is not one of: text, textarea"),
+        ("create: [{alias: a, label: A}, {alias: a, label: B}]", "line 2, create[1].alias: `a` is created twice"),
+        ("create: [{alias: 'a b', label: A}]", "`a b` is no alias of a field"),
+        ("create_segments: {All: {}}", "line 2, create_segments.All: this takes `stage` or `tag`, and has none of them"),
+        ("create_segments: {All: {stage: Ghost, tag: x}}", "this takes `stage` or `tag`, not both"),
+        ("create_segments: {All: {stage: Ghosts}}", "line 2, create_segments.All.stage: no stage `Ghosts` is managed here; did you mean `Ghost`?"),
+    ],
+)  # fmt: skip
+def test_fields_are_checked(problems, text, told):
+    found = problems(fields=f"version: 1\n{text}\n")
+    assert any(told in one for one in found), found
+
+
+def rendered(rules, template, decision=None, verdict=None):
+    mappings = rules(fields=f"version: 1\nwrite: {{why: {json.dumps(template)}}}\n")
+    return mappings.render_fields(decision or Decision("lead", "Lead", reason="Lead: phone known"), verdict)["why"]
+
+
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [
+        ("{reason}", "Lead: phone known"),
+        ("{kind} / {stage}", "lead / Lead"),
+        ("{verdict.status}: {verdict.sub_status}", "valid: gold"),
+        ("{verdict.at}", "2026-11-12 00:00:00"),
+        ("{{plain}}", "{plain}"),
+        ("a < b > c", "a b c"),
+        ("{score}", None),
+        ("Score {score}", "Score 0"),
+        ("", None),
+    ],
+)
+def test_templates_are_filled(rules, template, value):
+    verdict = Verdict("a@example.com", "valid", "gold", at=1_794_441_600)
+    assert rendered(rules, template, verdict=verdict) == value
+
+
+def test_what_is_not_there_leaves_a_field_empty(rules):
+    assert rendered(rules, "{verdict.status}") is None
+
+
+def test_no_text_is_longer_than_mautic_keeps(rules):
+    long = rendered(rules, "{reason}", Decision("lead", "Lead", reason="x" * 500))
+    assert len(long) == 191
+    assert long.endswith("…")
+
+
+# scoring.yaml, actions.yaml, identity.yaml
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("{name: A, points: 1}", "groups.fit[0]: this takes `when` or `on`, and has none of them"),
+        ("{name: A, on: page.hit, when: {tag: a}, points: 1}", "groups.fit[0]: this takes `when` or `on`, not both"),
+        ("{name: A, on: page.hits, points: 1}", "groups.fit[0].on: there is no activity `page.hits`; did you mean `page.hit`?"),
+        ("{name: A, on: page.hit, points: 0}", "groups.fit[0].points: 0 points change nothing"),
+        ("{name: A, on: page.hit, points: .nan}", "groups.fit[0].points"),
+        ("{name: A, on: page.hit, points: true}", "groups.fit[0].points"),
+        ("{name: A, on: page.hit, points: 1, per: 30d}", "groups.fit[0].per: `per` goes with `at_most`"),
+        ("{name: A, on: page.hit, points: 1, at_most: 1, per: 401d}", "groups.fit[0].per: this looks 401d back"),
+        ("{name: A, on: page.hit, points: 1, at_most: 1, once: true}", "groups.fit[0].once: `once` already says how often"),
+        ("{name: A, when: {tag: a}, points: 1, where: {url: x}}", "groups.fit[0].where: `where` counts activity"),
+        ("{name: A, on: page.hit, where: {uri: x}, points: 1}", "groups.fit[0].where.uri: `where` knows no `uri`; did you mean `url`?"),
+        ("{name: A, when: {fild: a}, points: 1}", "groups.fit[0].when.fild: no condition begins with `fild`"),
+        ("{name: A, on: page.hit, unless: {tga: a}, points: 1}", "groups.fit[0].unless.tga: no condition begins"),
+    ],
+)  # fmt: skip
+def test_scoring_is_checked(problems, rule, told):
+    found = problems(scoring=f"version: 1\ngroups: {{fit: [{rule}]}}\n")
+    assert any(told in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("decay: {group: intrest}\ngroups: {interest: []}", "decay.group: there is no group `intrest`; did you mean `interest`?"),
+        ("push: {groups: [fitt]}\ngroups: {fit: []}", "push.groups[0]: there is no group `fitt`; did you mean `fit`?"),
+        ("hot: {when: {score: totl, gte: 7}}", "hot.when.score: there is no score `totl`; did you mean `total`?"),
+        ("hot: {until: {score: total, lt: 7}}", "hot.when: `when` is missing"),
+        ("start: later", "start: `later` is not one of: auto, history, now"),
+    ],
+)
+def test_the_rest_of_scoring_is_checked(problems, text, told):
+    found = problems(scoring=f"version: 1\n{text}\n")
+    assert any(told in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [
+        ("{do: {note: x}}", "on[0]: this takes `enter` or `become` or `when`, and has none of them"),
+        ("{become: hott, do: {note: x}}", "on[0].become: `hott` is not one of: hot, cold, low_value; did you mean `hot`?"),
+        ("{become: hot}", "on[0].do: `do` is missing"),
+        ("{when: {tag: a}, do: {note: x}}", "on[0]: an action with `when` needs a `name`"),
+        ("{enter: {stage: Leed}, do: {note: x}}", "on[0].enter.stage: no stage `Leed` is managed here; did you mean `Lead`?"),
+        ("{enter: {kind: lead, stage: Lead}, do: {note: x}}", "on[0].enter: this takes `kind` or `stage`, not both"),
+        ("{become: hot, do: {tags: {add: [a], remove: [a]}}}", "on[0].do.tags: `a` is added and removed at once"),
+        ("{become: hot, do: {note: '{reasns}'}}", "on[0].do.note: there is no placeholder `{reasns}`; did you mean `reasons`?"),
+        ("{become: hot, do: {notes: x}}", "on[0].do.notes: there is no key `notes` here; did you mean `note`?"),
+        ("{when: {score: fit, gte: x}, name: a, do: {note: x}}", "on[0].when.gte: `gte` takes a number, not `x`"),
+    ],
+)
+def test_actions_are_checked(problems, action, told):
+    found = problems(actions=f"version: 1\non:\n  - {action}\n")
+    assert any(told in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("merge: {strategy: forms}", "merge.strategy: `forms` is not one of: form, fields, report; did you mean `form`?"),
+        ("keys: {mail: {}}", "keys.mail: there is no key `mail` here; did you mean `email`?"),
+        ("settle: 0m", "settle: `0m` is no time at all"),
+        ("caps: {merges_into_one: 0}", "caps.merges_into_one: `0` is too small"),
+        ("heal: {dnc: never}", "heal.dnc: `never` is not one of: always"),
+    ],
+)
+def test_identity_is_checked(problems, text, told):
+    found = problems(identity=f"version: 1\n{text}\n")
+    assert any(told in one for one in found), found
+
+
+# Binding
+
+
+def test_what_mautic_lacks_is_told_with_file_line_and_the_nearest_name(rules, tmp_path):
+    mappings = rules(
+        stages=stages(
+            "{field: fone, not_empty: true}",
+            "{any: [{segment: newsleter}, {campaign: Onboarding}]}",
+            "{activity: form.submitted, where: {form: [Contact, Signupp]}}",
+            "{activity: email.click, where: {email: News*}}",
+            "{tag: never-seen}",
+        ),
+        fields="version: 1\nwrite: {wy: '{reason}'}\n",
+        validation="version: 1\nappend: {firstnam: firstname}\n",
+        identity="version: 1\nkeys: {user: {field: customer_no}}\n",
+    )
+    with pytest.raises(MappingsError) as caught:
+        mappings.bind(replace(MAUTIC, segments={1: "newsletter"}, forms={1: "CONTACT", 2: "Signup"}))
+    told = [str(problem).replace(f"{tmp_path}/", "") for problem in caught.value.problems]
+    assert told == [
+        "stages.yaml, line 3, stages[0].when.field: this Mautic has no contact field `fone`; did you mean `phone`? If it may be missing, add `optional: true`",
+        "stages.yaml, line 4, stages[1].when.any[0].segment: this Mautic has no segment `newsleter`; did you mean `newsletter`? If it may be missing, add `optional: true`",
+        "stages.yaml, line 4, stages[1].when.any[1].campaign: this Mautic has no campaign `Onboarding`. If it may be missing, add `optional: true`",
+        "stages.yaml, line 5, stages[2].when.where.form: this Mautic has no form `Signupp`; did you mean `Signup`? If it may be missing, add `optional: true`",
+        "stages.yaml, line 6, stages[3].when.where.email: this Mautic has no e-mail `News*`. If it may be missing, add `optional: true`",
+        "fields.yaml, line 2, write.wy: this Mautic has no contact field `wy`. List it under `create` to have it made",
+        "validation.yaml, line 2, append.firstnam: this Mautic has no contact field `firstnam`; did you mean `firstname`?",
+        "identity.yaml, line 2, keys.user.field: this Mautic has no contact field `customer_no`",
+    ]
+
+
+def test_a_field_that_init_creates_may_be_written_before_it_exists(rules):
+    rules(fields="version: 1\ncreate: [{alias: why, label: Why}]\nwrite: {why: '{reason}'}\n", validation="version: 1\n").bind(MAUTIC)
+
+
+def test_suggestions_are_left_out_with_a_warning_where_mautic_has_no_field_for_them(rules):
+    bound = rules(fields="version: 1\n", validation="version: 1\non_typo: {field: suggestion}\n").bind(MAUTIC)
+    assert bound.validation.typo_field is None
+    assert "this Mautic has no contact field `suggestion`" in bound.warnings[0]
+
+
+def test_the_fingerprint_follows_what_the_rules_mean(rules):
+    first = rules(stages=stages("{tag: a}"), fields="version: 1\n")
+    assert rules(stages="# a comment\n" + stages("{ 'tag':   a }")).fingerprint == first.fingerprint
+    assert rules(stages=stages("{tag: b}")).fingerprint != first.fingerprint
+    assert load_mappings(None, time_zone="Europe/Berlin").fingerprint != load_mappings(None).fingerprint
+
+
+def test_the_fingerprint_follows_what_mautic_has_of_what_the_rules_read(rules):
+    mappings = rules(stages=stages("{field: n, gt: 0, optional: true}"), fields="version: 1\n", validation="version: 1\n")
+    without = mappings.bind(MAUTIC)
+    assert mappings.bind(MAUTIC).bind(MAUTIC).fingerprint == without.fingerprint
+    with_n = mappings.bind(replace(MAUTIC, fields={**MAUTIC.fields, "n": "number"}))
+    assert with_n.fingerprint != without.fingerprint
+    other = mappings.bind(replace(MAUTIC, fields={**MAUTIC.fields, "other": "number"}))
+    assert other.fingerprint == without.fingerprint
+    assert with_n.bind(MAUTIC).fingerprint == without.fingerprint
+
+
+def test_matchers_do_not_depend_on_the_mautic(rules):
+    mappings = load_mappings(None)
+    assert mappings.bind(MAUTIC).matchers == mappings.matchers
+
+
+def test_days_follow_the_time_zone(tmp_path):
+    (tmp_path / "stages.yaml").write_text(stages("{field: day, after: 2026-11-12}"), encoding="utf-8")
+    (tmp_path / "fields.yaml").write_text("version: 1\n", encoding="utf-8")
+    in_berlin = load_mappings(tmp_path, time_zone="Europe/Berlin")
+    late = Signals({"day": "2026-11-12 23:30:00"})
+    known = replace(MAUTIC, fields={**MAUTIC.fields, "day": "datetime"})
+    for mappings in (in_berlin, in_berlin.bind(known)):
+        assert decide(late, mappings.stages, None, 0).stage == "S0"
+
+
+def test_a_verdict_decides_by_the_packaged_rules():
+    mappings = load_mappings(None)
+    signal = mappings.validation.signal(Verdict("a@example.com", "valid", "", at=1_000), 2_000)
+    assert isinstance(signal, VerdictSignal)
+    lead = decide(Signals({"email": "a@example.com"}, verdict=signal), mappings.stages, None, 2_000)
+    assert lead.stage == "Lead"
+    assert lead.due_at == 1_000 + 180 * DAY
+
+
+@pytest.mark.parametrize(
+    ("status", "sub_status", "outcome"),
+    [
+        ("valid", "", "accepted"),
+        ("valid", "alias_address", "accepted"),
+        ("valid", "accept_all", "held"),
+        ("valid", "role_based_accept_all", "held"),
+        ("valid", "ai_agent_mailbox", "held"),
+        ("catch-all", "", "held"),
+        ("unknown", "greylisted", "held"),
+        ("invalid", "mailbox_not_found", "rejected"),
+        ("invalid", "mailbox_quota_exceeded", "held"),
+        ("do_not_mail", "disposable", "rejected"),
+        ("spamtrap", "", "rejected"),
+        ("abuse", "", "rejected"),
+        ("something_new", "", "held"),
+    ],
+)
+def test_the_packaged_policy(status, sub_status, outcome):
+    assert load_mappings(None).validation.policy(status, sub_status)[0] == outcome
+
+
+# JSON Schema
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_committed_schemas_are_up_to_date(name):
+    committed = packaged_mappings_dir() / "schema" / f"{name}.schema.json"
+    assert json.loads(committed.read_text(encoding="utf-8")) == mappings_schema()[name], (
+        "run `mautic-sync schema`, or write mappings_schema() to mappings/schema"
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_packaged_files_fit_their_schemas_and_name_them(name):
+    path = packaged_mappings_dir() / f"{name}.yaml"
+    assert path.read_text(encoding="utf-8").startswith(f"# yaml-language-server: $schema=./schema/{name}.schema.json\n")
+    schema = mappings_schema()[name]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(read_yaml(path.read_bytes()).value, schema)
+
+
+def test_the_schema_refuses_an_unknown_key():
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"version": 1, "stagse": []}, mappings_schema()["stages"])
+
+
+def test_the_documents_name_every_key_subject_and_operator():
+    """docs/mappings.md and the models agree."""
+    from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ACTIVITY_TYPES
+    from mautic_sync.domain.grammar import GROUPS, OPERATORS, SUBJECTS
+    from mautic_sync.mapping_files import FIELD_PLACEHOLDERS, ZEROBOUNCE_FIELDS
+
+    text = (Path(__file__).parent.parent / "docs" / "mappings.md").read_text(encoding="utf-8")
+    keys = set()
+    for schema in mappings_schema().values():
+        parts = [schema, *(part for name, part in schema.get("$defs", {}).items() if name != "Condition")]
+        keys |= {key for part in parts for key in part.get("properties", {})}
+    words = {*keys, *GROUPS, *OPERATORS, *SUBJECTS, *ACTIVITY_TYPES, *ACTIVITY_ATTRIBUTES, *ZEROBOUNCE_FIELDS}
+    words |= {f"{{{name}}}" for name in FIELD_PLACEHOLDERS}
+    assert sorted(word for word in words if f"`{word}`" not in text and f"`{word}:" not in text) == []
