@@ -58,3 +58,9 @@ class DoubtfulError(MauticSyncError):
 
 class MalformedError(MauticSyncError):
     """One piece of input cannot be understood: it is quarantined and the run goes on."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: the run ends like after Ctrl-C, with the exit code of that signal."""
+
+    exit_code = 143

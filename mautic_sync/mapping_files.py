@@ -7,6 +7,7 @@ What a file says beyond its form (that stages differ in name, that no rule depen
 from __future__ import annotations
 
 import string
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -427,7 +428,9 @@ def placeholders(template: str) -> list[str]:
 
 def fill(template: str, values: dict[str, str]) -> str:
     """The text with every placeholder replaced."""
-    return "".join(
-        text + (values[name] if name is not None else "")
-        for text, name, _spec, _conv in string.Formatter().parse(template)
-    )
+    return "".join([text if name is None else text + values[name] for text, name in _parts(template)])
+
+
+@lru_cache(maxsize=1_024)
+def _parts(template: str) -> tuple[tuple[str, str | None], ...]:
+    return tuple((text, name) for text, name, _spec, _conversion in string.Formatter().parse(template))

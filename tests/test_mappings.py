@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,7 +167,10 @@ def test_all_that_is_wrong_in_all_files_is_told_at_once(problems):
         (stages(extra="respect_manual: 90\n"), "line 4, respect_manual: `90` is not a length of time"),
         (stages(extra="respect_manual: yes\n"), "line 4, respect_manual: `yes` is not a length of time"),
         (stages(extra="loop_guard: {changes: 0}\n"), "line 4, loop_guard.changes: `0` is too small; write 1 or more"),
-        (stages(extra="loop_guard: {changes: true}\n"), "line 4, loop_guard.changes: `changes` takes a whole number, not `true`"),
+        (
+            stages(extra="loop_guard: {changes: true}\n"),
+            "line 4, loop_guard.changes: `changes` takes a whole number, not `true`",
+        ),
         (stages(extra="loop_guard: {within: 0s}\n"), "line 4, loop_guard.within: `0s` is no time at all"),
         (stages(extra="takes_over: Old\n"), "line 4, takes_over: `takes_over` takes a list, like [a, b], not `Old`"),
         (stages(extra="takes_over: [ghost]\n"), "line 4, takes_over[0]: `ghost` is one of the stages above"),
@@ -222,7 +226,10 @@ def test_a_kind_without_a_stage_is_fine(rules):
         ("{not: {stage: Ghost}}", "`Ghost` is a stage that we set"),
         ("{stage: [Partner, s0]}", "`s0` is a stage that we set"),
         ("{tag: hot}", "actions.yaml sets the tag `hot`"),
-        ("{any: [{tag: a}, {all: [{tag: email-rejected}]}]}", "validation.yaml sets the tag `email-rejected` (on_reject)"),
+        (
+            "{any: [{tag: a}, {all: [{tag: email-rejected}]}]}",
+            "validation.yaml sets the tag `email-rejected` (on_reject)",
+        ),
         ("{field: zb_status, is: valid}", "fields.yaml writes the field `zb_status`"),
         ("{field: email_suggestion, not_empty: true}", "validation.yaml writes the field `email_suggestion` (on_typo)"),
         ("{field: points, gt: 5}", "points are ours to give"),
@@ -236,16 +243,25 @@ def test_a_stage_does_not_read_what_we_write(problems, when, told):
     assert "would swap people for ever" in problem
 
 
-@pytest.mark.parametrize("when", ["{stage: Partner}", "{field: city, is: Bonn}", "{segment: newsletter}", "{tag: customer}", "{dnc: email}"])
+@pytest.mark.parametrize(
+    "when", ["{stage: Partner}", "{field: city, is: Bonn}", "{segment: newsletter}", "{tag: customer}", "{dnc: email}"]
+)
 def test_a_stage_may_read_what_others_write(rules, when):
     rules(stages=stages(when))
+
+
+def test_a_stage_does_not_read_a_stage_that_it_takes_over(problems):
+    (problem,) = problems(stages=stages("{stage: Partner}", extra="takes_over: [partner]\n"))
+    assert "`Partner` is a stage that we replace (takes_over)" in problem
 
 
 def test_a_stage_does_not_read_a_segment_that_mautic_builds_on_our_stages(rules):
     mappings = rules(stages=stages("{segment: Buyers}"))
     known = replace(MAUTIC, segments={3: "buyers"})
     mappings.bind(known)
-    with pytest.raises(MappingsError, match=r"line 3, stages\[0\].when.segment: the segment `Buyers` is built in Mautic"):
+    with pytest.raises(
+        MappingsError, match=r"line 3, stages\[0\].when.segment: the segment `Buyers` is built in Mautic"
+    ):
         mappings.bind(replace(known, stage_segments=frozenset({"buyers"})))
 
 
@@ -274,7 +290,10 @@ def test_scores_decide_nothing_in_this_version(problems, file, text):
 @pytest.mark.parametrize(
     ("when", "told"),
     [
-        ("{activity: page.hit, within: 401d}", "when.within: this looks 401d back, but activity is read only 400d back"),
+        (
+            "{activity: page.hit, within: 401d}",
+            "when.within: this looks 401d back, but activity is read only 400d back",
+        ),
         ("{activity: page.hit, after: -401d}", "when.after"),
         ("{age: 401d}", "when.age"),
         ("{age: , lt: 401d}", "when.lt"),
@@ -304,7 +323,10 @@ def test_windows_reach_no_further_back_than_activity(rules, problems, when, told
         ("order: [score down]", "line 2, order[0]: `score down` ends in asc (smallest first) or desc"),
         ("bulk_above: .inf", "line 2, bulk_above: `bulk_above` takes a whole number, not `inf`"),
         ("budget: {per_day: -5}", "line 2, budget.per_day: `-5` is too small"),
-        ("append: {state: regoin}", "line 2, append.state: ZeroBounce's answer has no field `regoin`; did you mean `region`?"),
+        (
+            "append: {state: regoin}",
+            "line 2, append.state: ZeroBounce's answer has no field `regoin`; did you mean `region`?",
+        ),
         ("append: {email: account}", "line 2, append.email: `email` is not ours to fill"),
         ("append: {State: region}", "is no alias of a field"),
         ("on_reject: {dnc: 1}", "line 2, on_reject.dnc: `dnc` takes true or false, not `1`"),
@@ -414,7 +436,10 @@ def test_scoring_is_checked(problems, rule, told):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("decay: {group: intrest}\ngroups: {interest: []}", "decay.group: there is no group `intrest`; did you mean `interest`?"),
+        (
+            "decay: {group: intrest}\ngroups: {interest: []}",
+            "decay.group: there is no group `intrest`; did you mean `interest`?",
+        ),
         ("push: {groups: [fitt]}\ngroups: {fit: []}", "push.groups[0]: there is no group `fitt`; did you mean `fit`?"),
         ("hot: {when: {score: totl, gte: 7}}", "hot.when.score: there is no score `totl`; did you mean `total`?"),
         ("hot: {until: {score: total, lt: 7}}", "hot.when: `when` is missing"),
@@ -430,13 +455,22 @@ def test_the_rest_of_scoring_is_checked(problems, text, told):
     ("action", "told"),
     [
         ("{do: {note: x}}", "on[0]: this takes `enter` or `become` or `when`, and has none of them"),
-        ("{become: hott, do: {note: x}}", "on[0].become: `hott` is not one of: hot, cold, low_value; did you mean `hot`?"),
+        (
+            "{become: hott, do: {note: x}}",
+            "on[0].become: `hott` is not one of: hot, cold, low_value; did you mean `hot`?",
+        ),
         ("{become: hot}", "on[0].do: `do` is missing"),
         ("{when: {tag: a}, do: {note: x}}", "on[0]: an action with `when` needs a `name`"),
-        ("{enter: {stage: Leed}, do: {note: x}}", "on[0].enter.stage: no stage `Leed` is managed here; did you mean `Lead`?"),
+        (
+            "{enter: {stage: Leed}, do: {note: x}}",
+            "on[0].enter.stage: no stage `Leed` is managed here; did you mean `Lead`?",
+        ),
         ("{enter: {kind: lead, stage: Lead}, do: {note: x}}", "on[0].enter: this takes `kind` or `stage`, not both"),
         ("{become: hot, do: {tags: {add: [a], remove: [a]}}}", "on[0].do.tags: `a` is added and removed at once"),
-        ("{become: hot, do: {note: '{reasns}'}}", "on[0].do.note: there is no placeholder `{reasns}`; did you mean `reasons`?"),
+        (
+            "{become: hot, do: {note: '{reasns}'}}",
+            "on[0].do.note: there is no placeholder `{reasns}`; did you mean `reasons`?",
+        ),
         ("{become: hot, do: {notes: x}}", "on[0].do.notes: there is no key `notes` here; did you mean `note`?"),
         ("{when: {score: fit, gte: x}, name: a, do: {note: x}}", "on[0].when.gte: `gte` takes a number, not `x`"),
     ],
@@ -449,7 +483,10 @@ def test_actions_are_checked(problems, action, told):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("merge: {strategy: forms}", "merge.strategy: `forms` is not one of: form, fields, report; did you mean `form`?"),
+        (
+            "merge: {strategy: forms}",
+            "merge.strategy: `forms` is not one of: form, fields, report; did you mean `form`?",
+        ),
         ("keys: {mail: {}}", "keys.mail: there is no key `mail` here; did you mean `email`?"),
         ("settle: 0m", "settle: `0m` is no time at all"),
         ("caps: {merges_into_one: 0}", "caps.merges_into_one: `0` is too small"),
@@ -493,7 +530,9 @@ def test_what_mautic_lacks_is_told_with_file_line_and_the_nearest_name(rules, tm
 
 
 def test_a_field_that_init_creates_may_be_written_before_it_exists(rules):
-    rules(fields="version: 1\ncreate: [{alias: why, label: Why}]\nwrite: {why: '{reason}'}\n", validation="version: 1\n").bind(MAUTIC)
+    rules(
+        fields="version: 1\ncreate: [{alias: why, label: Why}]\nwrite: {why: '{reason}'}\n", validation="version: 1\n"
+    ).bind(MAUTIC)
 
 
 def test_suggestions_are_left_out_with_a_warning_where_mautic_has_no_field_for_them(rules):
@@ -510,7 +549,9 @@ def test_the_fingerprint_follows_what_the_rules_mean(rules):
 
 
 def test_the_fingerprint_follows_what_mautic_has_of_what_the_rules_read(rules):
-    mappings = rules(stages=stages("{field: n, gt: 0, optional: true}"), fields="version: 1\n", validation="version: 1\n")
+    mappings = rules(
+        stages=stages("{field: n, gt: 0, optional: true}"), fields="version: 1\n", validation="version: 1\n"
+    )
     without = mappings.bind(MAUTIC)
     assert mappings.bind(MAUTIC).bind(MAUTIC).fingerprint == without.fingerprint
     with_n = mappings.bind(replace(MAUTIC, fields={**MAUTIC.fields, "n": "number"}))
@@ -605,3 +646,19 @@ def test_the_documents_name_every_key_subject_and_operator():
     words = {*keys, *GROUPS, *OPERATORS, *SUBJECTS, *ACTIVITY_TYPES, *ACTIVITY_ATTRIBUTES, *ZEROBOUNCE_FIELDS}
     words |= {f"{{{name}}}" for name in FIELD_PLACEHOLDERS}
     assert sorted(word for word in words if f"`{word}`" not in text and f"`{word}:" not in text) == []
+
+
+def test_every_condition_in_the_documents_can_be_read():
+    from mautic_sync.domain.grammar import GROUPS, SUBJECTS, parse_condition
+
+    text = (Path(__file__).parent.parent / "docs" / "mappings.md").read_text(encoding="utf-8")
+    found = re.findall(r"`(\{\w+: .*?\})`|^(?:\s*- )?(\{\w+: .*\})(?:\s+#.*)?$", text.replace("\\|", "|"), re.MULTILINE)
+    read = 0
+    for one in ("".join(pair) for pair in found):
+        spec = read_yaml(one.encode()).value
+        if isinstance(spec, dict) and next(iter(spec), None) in {*GROUPS, *SUBJECTS} and "…" not in one:
+            problems = []
+            parse_condition(spec, problems)
+            assert problems == [], one
+            read += 1
+    assert read > 40

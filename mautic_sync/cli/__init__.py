@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from mautic_sync import __version__
 from mautic_sync.cli import configuration, demo, inspection, passes, provisioning, simulation
-from mautic_sync.errors import MauticSyncError
+from mautic_sync.errors import MauticSyncError, Terminated
 
 app = typer.Typer(
     name="mautic-sync",
@@ -24,10 +24,6 @@ app = typer.Typer(
 )
 for module in (demo, provisioning, passes, configuration, inspection, simulation):
     module.register(app)
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived: end like Ctrl-C does, with the exit code of that signal."""
 
 
 def _version(wanted: bool) -> None:
@@ -62,9 +58,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         print("mautic-sync: stopped; what was done is kept, the next run goes on from there", file=sys.stderr)
         code = 130
-    except Terminated:
+    except Terminated as stop:
         print("mautic-sync: stopped; what was done is kept, the next run goes on from there", file=sys.stderr)
-        code = 143
+        code = stop.exit_code
     except BrokenPipeError:
         code = 1
     sys.exit(code)

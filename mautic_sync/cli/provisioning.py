@@ -36,11 +36,11 @@ def init_command(
     """Write the settings and create stages, fields and segments in Mautic. Safe to repeat."""
     path = config or Path(os.environ.get("MAUTIC_SYNC_CONFIG", DEFAULT_CONFIG_PATH))
     settings = read_settings(path if path.exists() else None)
-    answers = {} if yes else _ask(settings)
+    answers = {} if yes or as_json else _ask(settings)
     if not path.exists():
         _write_config(path, settings, answers)
     settings = read_settings(path if path.exists() else None)
-    _copy_mappings(settings, ask=not yes)
+    _copy_mappings(settings, ask=not yes and not as_json)
     with started(settings, "init") as run:
         user = who_am_i(run.mautic)
         refuse_old(run.mautic.version)

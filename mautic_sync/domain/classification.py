@@ -59,7 +59,8 @@ class StageRules:
     by_name: Mapping[str, StageRule] = field(init=False, repr=False, compare=False)
     managed: frozenset[str] = field(init=False, repr=False, compare=False)
     _position: Mapping[str, int] = field(init=False, repr=False, compare=False)
-    _reads_verdict: bool = field(init=False, repr=False, compare=False)
+    first_reading_verdict: int = field(init=False, repr=False, compare=False)
+    """Place of the highest stage that depends on a verdict; the number of stages when none does."""
 
     def __post_init__(self) -> None:
         if not self.stages or self.stages[-1].condition is not None:
@@ -67,8 +68,8 @@ class StageRules:
         object.__setattr__(self, "by_name", {stage.name: stage for stage in self.stages})
         object.__setattr__(self, "managed", frozenset(self.by_name))
         object.__setattr__(self, "_position", {stage.name: index for index, stage in enumerate(self.stages)})
-        reads = any(stage.condition is not None and stage.condition.reads_verdict for stage in self.stages)
-        object.__setattr__(self, "_reads_verdict", reads)
+        reading = (i for i, stage in enumerate(self.stages) if stage.condition and stage.condition.reads_verdict)
+        object.__setattr__(self, "first_reading_verdict", next(reading, len(self.stages)))
 
     def position(self, name: str | None) -> int | None:
         """Place of a managed stage from the top, None for any other."""
@@ -81,7 +82,7 @@ class StageRules:
     @property
     def reads_verdict(self) -> bool:
         """Whether any stage depends on a verdict at all."""
-        return self._reads_verdict
+        return self.first_reading_verdict < len(self.stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +126,17 @@ def decide(
     3. `gate_open` (there is no ZeroBounce key): an address without a verdict counts as accepted.
     """
     before = previous or NOTHING_BEFORE
-    if not rules.reads_verdict or not _undecided(signals, now):
-        return _decision(signals, rules, before, now, _place(signals, rules, before, now))
+    place = _place(signals, rules, before, now)
+    if place < rules.first_reading_verdict or not _undecided(signals, now):
+        return _decision(signals, rules, before, now, place)
     verdict = signals.verdict
     if gate_open and (verdict.outcome in {"missing", "accepted"}):
         assumed = replace(signals, verdict=GATE_OPEN)
-        place = _place(assumed, rules, before, now)
-        notes: Notes = ()
-        if place != _place(signals, rules, before, now):
-            notes = ({"note": "the gate is open: without a ZeroBounce key the address counts as accepted"},)
-        return _decision(assumed, rules, before, now, place, notes)
-    place = _place(signals, rules, before, now)
+        opened = _place(assumed, rules, before, now)
+        if opened == place:
+            return _decision(signals, rules, before, now, place)
+        notes: Notes = ({"note": "the gate is open: without a ZeroBounce key the address counts as accepted"},)
+        return _decision(assumed, rules, before, now, opened, notes)
     accepted_signals = replace(signals, verdict=ASSUMED_ACCEPTED)
     accepted = _place(accepted_signals, rules, before, now)
     if place == accepted:
@@ -174,9 +175,9 @@ def needs_verdict(signals: Signals, rules: StageRules, previous: Previous | None
     Always false for somebody without an address that could be asked about. Whether a fresh verdict is already there
     is not looked at (`ValidationRules.is_fresh`).
     """
-    if not rules.reads_verdict or not _has_address(signals):
-        return False
     before = previous or NOTHING_BEFORE
+    if _place(signals, rules, before, now) < rules.first_reading_verdict or not _has_address(signals):
+        return False
     accepted = _place(replace(signals, verdict=ASSUMED_ACCEPTED), rules, before, now)
     return accepted != _place(replace(signals, verdict=ASSUMED_REJECTED), rules, before, now)
 

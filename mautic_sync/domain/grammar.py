@@ -91,14 +91,13 @@ SUBJECTS: Mapping[str, Subject] = {
             "is", "is_not", "in", "not_in", "empty", "not_empty", *_ORDER,
             "like", "starts_with", "ends_with", "matches", "after", "before",
         ),
-        ("optional",),
         needs_operator=True,
     ),
-    "tag": Subject("texts", (), ("optional",)),
-    "segment": Subject("texts", (), ("optional",)),
-    "campaign": Subject("texts", (), ("optional",)),
+    "tag": Subject("texts", ()),
+    "segment": Subject("texts", ()),
+    "campaign": Subject("texts", ()),
     "activity": Subject(
-        "text", ("at_least", "at_most", "after", "before"), ("where", "within", "optional"), several=True
+        "text", ("at_least", "at_most", "after", "before"), ("where", "within"), several=True
     ),
     "verdict": Subject("texts", ()),
     "score": Subject("text", ("is", "is_not", *_ORDER), needs_operator=True, words=SCORES),
@@ -109,6 +108,7 @@ SUBJECTS: Mapping[str, Subject] = {
     "idle": Subject("duration", _ORDER),
 }  # fmt: skip
 GROUPS = ("all", "any", "not")
+OPTIONAL = "optional"  # may stand beside every subject; it matters where the condition names something of Mautic
 OPERATORS: Mapping[str, str] = {
     "is": "value", "is_not": "value", "in": "values", "not_in": "values", "empty": "flag", "not_empty": "flag",
     "gt": "number", "gte": "number", "lt": "number", "lte": "number", "between": "pair", "like": "text",
@@ -169,7 +169,7 @@ def condition_schema() -> dict[str, Any]:
                     {"type": "array", "items": span, "minItems": 2, "maxItems": 2} if operator == "between" else span
                 )
             properties[operator] = shape
-        properties |= {key: further[key] for key in subject.further}
+        properties |= {key: further[key] for key in (*subject.further, OPTIONAL)}
         variant = {"type": "object", "required": [name], "additionalProperties": False, "properties": properties}
         if subject.needs_operator:
             variant["oneOf"] = [{"required": [operator]} for operator in subject.operators]
@@ -290,7 +290,7 @@ class _LeafReader:
         self.wrong = self.wrong or not warning
 
     def read(self) -> Leaf | None:
-        allowed = (*self.subject.operators, *self.subject.further)
+        allowed = (*self.subject.operators, *self.subject.further, OPTIONAL)
         for key in self.spec:
             if key != self.name and key not in allowed:
                 told = (

@@ -30,6 +30,9 @@ class Standing:
     manual_since: int | None = None
 
 
+NOTHING_STANDS = Standing()
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One planned write: what is there, what shall be there, and why."""
@@ -53,6 +56,9 @@ class StagePlan:
     due_at: int | None = None
 
 
+NO_CHANGE = StagePlan()
+
+
 def plan_stage(decided: str, current: str | None, standing: Standing, rules: StageRules, now: int) -> StagePlan:
     """Whether we may replace `current`, the stage in Mautic now, by the one decided (mappings/stages.yaml).
 
@@ -61,7 +67,7 @@ def plan_stage(decided: str, current: str | None, standing: Standing, rules: Sta
     `respect_manual` seconds from when we first saw it.
     """
     if current == decided:
-        return StagePlan()
+        return NO_CHANGE
     if current is None or current in rules.takes_over:
         return StagePlan(set_to=decided)
     if current not in rules.by_name:

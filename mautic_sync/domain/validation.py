@@ -34,8 +34,8 @@ _RESERVED = frozenset(email_validator.SPECIAL_USE_DOMAIN_NAMES)
 def normalise_address(text: str) -> str | None:
     """The address in the one form in which it is a key: trimmed, lower case, IDNA domain; dots and plus are kept.
 
-    None when it is no address (identity.md: "syntactically valid"). Nothing is looked up; domains reserved for
-    examples and tests are addresses like any other.
+    None when it is no address. Nothing is looked up; domains reserved for examples and tests are addresses like any
+    other.
     """
     text = text.strip()
     lowered = text.lower()

@@ -55,6 +55,17 @@ DATE_COLUMNS = {
     "lead_utmtags": "date_added",
     "audit_log": "date_added",
 }
+# Of wide tables, the columns that are looked at: the others would be most of a page's memory.
+COLUMNS_READ = {
+    "page_hits": (
+        *("id", "lead_id", "date_hit", "url", "url_title", "referer", "query", "tracking_id"),
+        *("page_id", "redirect_id", "email_id"),
+    ),
+    "email_stats": (
+        *("id", "lead_id", "email_id", "date_sent", "is_read", "date_read", "last_opened", "is_failed"),
+        *("tracking_id", "tracking_hash"),
+    ),
+}
 # The rows of `audit_log` that `parse_audit` understands.
 ABOUT_CONTACTS: tuple[Where, ...] = (("bundle", "eq", "lead"), ("object", "eq", "lead"))
 UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
@@ -89,9 +100,9 @@ def feed_pages(
     """All rows with `after < id <= upto`, page by page in id order; one call when one page holds them all."""
     bound: list[Where] = [] if upto is None else [("id", "lte", upto)]
     first = feed_after(transport, table, after, limit, [*bound, *where])
-    if first:
-        yield first
     if len(first) < limit:
+        if first:
+            yield first
         return
     last = _position(first[-1])
     end = feed_max_id(transport, table) if upto is None else upto
@@ -100,7 +111,8 @@ def feed_pages(
     def fetch(low: int, high: int) -> list[Row]:
         return feed_after(transport, table, low, limit, [("id", "lte", high), *where])
 
-    for _low, _high, rows in in_windows(fetch, last, end, limit, concurrency, density, _position):
+    head = (after, first)
+    for _low, _high, rows in in_windows(fetch, last, end, limit, concurrency, density, _position, head=head):
         if rows:
             yield rows
 
@@ -259,11 +271,11 @@ def _fetch(
         raise RefusedError(
             f"This Mautic has no table {table} among its statistics.", status=404, reason="unknown table"
         )
-    return [
-        {column: str(value) for column, value in row.items() if value is not None}
-        for row in list_of(body, "stats")
-        if isinstance(row, Mapping)
-    ]
+    rows = (row for row in list_of(body, "stats") if isinstance(row, Mapping))
+    read = COLUMNS_READ.get(table)
+    if read is None:
+        return [{column: str(value) for column, value in row.items() if value is not None} for row in rows]
+    return [{column: str(value) for column in read if (value := row.get(column)) is not None} for row in rows]
 
 
 def _first_dated(transport: Transport, table: str, date_column: str, start: int) -> tuple[int, int] | None:
@@ -345,7 +357,8 @@ def normalise(table: str, row: Row, *, contact_of_stat: Mapping[int, int | None]
 
 def _page_hit(row: Row) -> list[FeedActivity]:
     url = _text(row, "url")
-    utm = {**_utm_of_query(row.get("query")), **_utm(url)}
+    utm = _utm(url)
+    utm = {**_utm_of_query(row.get("query"), besides=utm), **utm}
     if "redirect_id" in row:
         # A link in a text message or a notification is no page hit and no click in a mail.
         if "email_id" not in row:
@@ -437,9 +450,12 @@ def _utm(url: str | None) -> dict[str, str]:
     return {name: value for name, value in pairs if name in UTM}
 
 
-def _utm_of_query(text: str | None) -> dict[str, str]:
-    """Tracking pixels carry the campaign beside the page's address: only the stored query of the hit tells it."""
-    if not text or "utm_" not in text:
+def _utm_of_query(text: str | None, besides: Mapping[str, str]) -> dict[str, str]:
+    """Tracking pixels carry the campaign beside the page's address: only the stored query of the hit tells it.
+
+    What it tells `besides` what the address does; mostly nothing, and then it need not be understood.
+    """
+    if not text or "utm_" not in text or not any(name not in besides and f'"{name}"' in text for name in UTM):
         return {}
     try:
         query = unserialize(text)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # for times that Mautic sends without a zone, which are UTC
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def parse_time(text: object) -> int | None:
     """Seconds since 1970, UTC, of `YYYY-MM-DD HH:MM:SS` (UTC), of ISO 8601 with a zone, or of PHP's date object.
@@ -21,9 +24,9 @@ def parse_time(text: object) -> int | None:
     if not text or text.startswith("0000-00-00"):
         return None
     moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() // 1)
+    # A subtraction costs a third of what timestamp() does, and millions of times are read.
+    passed = moment - (_EPOCH if moment.tzinfo is None else _EPOCH_UTC)
+    return passed.days * 86_400 + passed.seconds
 
 
 def format_time(epoch: int) -> str:

@@ -1,6 +1,7 @@
 """Reads a long list by windows of ids, several requests at once, and hands the rows over in id order.
 
-Memory holds no more pages than requests may be in flight. The width of a window follows how densely the ids were
+While a page is worked on, the requests for the next ones are already under way, so memory holds one page more than
+requests may be in flight. The width of a window follows how densely the ids were
 populated lately; one that is fuller than a page is continued by id. A server whose answers take twice as long as they
 did is asked for fewer at once.
 """
@@ -34,10 +35,13 @@ def in_windows(
     density: float,
     row_id: Callable[[Row], int],
     clock: Callable[[], float] = time.monotonic,
+    *,
+    head: tuple[int, list[Row]] | None = None,
 ) -> Iterator[tuple[int, int, list[Row]]]:
     """`(low, high, rows)` for everything with `after < id <= end`, in order: `rows` are all there is in `low < id <= high`.
 
     `fetch(low, high)` returns at most `limit` rows of that window, the lowest ids first; `density` is rows per id.
+    `head` is (low, rows) of the page that ends at `after`, where that was read before: it is handed over first.
     """
     width = _width(limit, density)
     low = after
@@ -50,12 +54,20 @@ def in_windows(
         rows = fetch(start, stop)
         return rows, clock() - begun
 
+    def ask() -> None:
+        nonlocal low
+        while low < end and len(in_flight) < pace.allowed:
+            high = min(end, low + width)
+            in_flight.append((low, high, pool.submit(timed, low, high)))
+            low = high
+
     try:
+        ask()
+        if head is not None:
+            yield head[0], after, head[1]
+            head = None
         while low < end or in_flight:
-            while low < end and len(in_flight) < pace.allowed:
-                high = min(end, low + width)
-                in_flight.append((low, high, pool.submit(timed, low, high)))
-                low = high
+            ask()
             start, high, future = in_flight.popleft()
             rows, seconds = future.result()
             if len(rows) * 2 >= limit:
@@ -66,10 +78,12 @@ def in_windows(
             if len(rows) >= limit and last < high:
                 in_flight.appendleft((last, high, pool.submit(timed, last, high)))
                 width = max(1, _width(limit, len(rows) / (last - start)))
+                ask()
                 yield start, last, rows
                 continue
             seen = len(rows) / (high - start)
             width = min(_width(limit, seen), width * WIDEST_STEP)
+            ask()
             yield start, high, rows
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -73,6 +73,8 @@ class Run:
     stage_names: dict[int, str] = field(default_factory=dict)
     unpublished_stages: frozenset[int] = frozenset()
     counts: Counts = field(default_factory=Counts)
+    only: int | None = None
+    """The one person that this run is about; None: everybody."""
     began: float = field(default_factory=time.monotonic)
 
     @property

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from mautic_sync.domain.classification import Decision, Previous, decide, needs_verdict
 from mautic_sync.domain.contact import NO_VERDICT, Catalogue, Signals, VerdictSignal
+from mautic_sync.domain.countries import mautic_country
 from mautic_sync.domain.plan import (
     EMAIL_DNC,
     VALUE_OF_DNC,
@@ -25,7 +26,8 @@ from mautic_sync.pipeline.context import Run
 from mautic_sync.store import changes, decisions, notes, people, runs
 
 PERSONS_PER_TRANSACTION = 1000
-BASELINE_AT = "baseline_at"
+BASELINE = "baseline"
+"""When the first push was, and by which run."""
 LOOP_GUARD = "loop_guard"
 MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
@@ -53,11 +55,24 @@ class Considered:
     asks: bool
 
 
+@dataclass(frozen=True)
+class FirstPush:
+    """The baseline: what it knew is nobody's transition."""
+
+    at: int = 0
+    run_id: str = ""
+
+    def knew(self, one: Considered) -> bool:
+        verdict = one.verdict
+        return verdict is not None and (one.row.verdict_run == self.run_id or verdict.at < self.at)
+
+
 def decide_changed(run: Run, *, baseline: bool) -> int:
     """Decide whoever changed or is due, and plan what Mautic should show. Returns how many were decided."""
     with run.engine.begin() as connection:
         people.mark_due(connection, run.now)
-        baseline_at = notes.get(connection, BASELINE_AT)
+        _let_go_of_loops(run, connection)
+        first_push = FirstPush(**(notes.get_json(connection, BASELINE) or {}))
     after = total = 0
     while True:
         with run.engine.begin() as connection:
@@ -66,7 +81,7 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
                 return total
             after = rows[-1].person_id
             considered = consider(deciding_by(run), connection, rows, run.now)
-            _store(run, connection, considered, baseline=baseline, rejects_since=int(baseline_at or 0))
+            _store(run, connection, considered, baseline=baseline, first_push=first_push)
         total += len(rows)
         run.tell("decided", persons=total)
 
@@ -121,7 +136,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
 
 
 def _store(
-    run: Run, connection: Connection, considered: Sequence[Considered], *, baseline: bool, rejects_since: int
+    run: Run, connection: Connection, considered: Sequence[Considered], *, baseline: bool, first_push: FirstPush
 ) -> None:
     numbers = [one.row.person_id for one in considered]
     open_now = decisions.open_changes(connection, numbers)
@@ -131,16 +146,17 @@ def _store(
     moving = [number for number, planned in stage_plans.items() if planned.set_to is not None]
     guard = run.mappings.stages.loop_guard
     recent = decisions.recent_transitions(connection, moving, run.now - guard.within) if moving else {}
+    looping = people.current_ids(connection, [number for number in moving if recent.get(number, 0) >= guard.changes])
     rows, manual, by_hand_no_more = [], [], []
     wanted: dict[tuple[int, str], Change | None] = {}
     for one in considered:
         number, decision = one.row.person_id, one.decision
         planned = stage_plans[number]
-        if planned.set_to is not None and recent.get(number, 0) >= guard.changes:
+        if number in looping:
             run.quarantine(
                 connection,
                 LOOP_GUARD,
-                str(number),
+                str(looping[number]),
                 f"stage changed {recent[number]} times within {guard.within // 3600} h; held at {one.signals.stage}",
                 f"{one.signals.stage} → {planned.set_to}: {decision.reason}",
             )
@@ -171,7 +187,7 @@ def _store(
         )
         silent = baseline and not run.with_actions
         rejected = one.signals.verdict.outcome == "rejected" and not silent
-        if rejected and one.verdict is not None and one.verdict.at <= rejects_since and not run.with_actions:
+        if rejected and not run.with_actions and first_push.knew(one):
             rejected = False  # the baseline knew it already: it is nobody's transition
         wanted[number, "contact"] = _contact_change(run, one, planned, rejected=rejected)
         wanted[number, EMAIL_DNC] = _dnc_change(
@@ -182,9 +198,16 @@ def _store(
     decisions.clear_manual(connection, by_hand_no_more)
     changes.plan_changes(connection, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
     people.forget_dirty(connection, numbers)
-    released = [str(number) for number in moving if recent.get(number, 0) < guard.changes]
-    if released:
-        runs.release_from_quarantine(connection, LOOP_GUARD, released, run.now)
+
+
+def _let_go_of_loops(run: Run, connection: Connection) -> None:
+    """Whoever was held by the loop guard and has been quiet for its time is no longer listed."""
+    guard = run.mappings.stages.loop_guard
+    held = [row["key"] for row in runs.in_quarantine(connection, LOOP_GUARD)]
+    persons = people.persons_of(connection, [int(key) for key in held])
+    recent = decisions.recent_transitions(connection, persons.values(), run.now - guard.within)
+    quiet = [key for key in held if recent.get(persons.get(int(key), 0), 0) < guard.changes]
+    runs.release_from_quarantine(connection, LOOP_GUARD, quiet, run.now)
 
 
 def _stage_plan(run: Run, one: Considered) -> StagePlan:
@@ -231,7 +254,7 @@ def _appended(one: Considered, append: Mapping[str, str], known: Mapping[str, st
     for alias, source in append.items():
         value = one.verdict.raw.get(source)
         if alias in known and one.signals.fields.get(alias) in {None, ""} and isinstance(value, str) and value.strip():
-            found[alias] = value.strip()
+            found[alias] = mautic_country(value.strip()) if alias == "country" else value.strip()
     return found
 
 

@@ -36,6 +36,7 @@ from mautic_sync.mautic.feeds import (
     rows_since,
 )
 from mautic_sync.mautic.provisioning import list_stages, read_catalogue
+from mautic_sync.mautic.times import format_time
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import notes, people, runs
 from mautic_sync.store.activities import (
@@ -46,10 +47,11 @@ from mautic_sync.store.activities import (
     replace_members,
     set_aside,
     stores_any_of,
+    who_did,
 )
 from mautic_sync.store.runs import Cursor
 
-FEED_PAGE_ROWS = 10_000
+FEED_PAGE_ROWS = 5_000  # a page of hits is 5 MB, and takes ten times as much while it is decoded
 AUDIT_PAGE_ROWS = 2_000
 # Rows may become visible slightly out of id order: the last minutes are read again.
 OVERLAP_SECONDS = 300
@@ -60,6 +62,9 @@ QUIET_ACTIONS = frozenset({"ipadded"})
 # Rows of these tables disappear when a contact is deleted or a do-not-contact is taken back: a highest id below our
 # cursor is no sign of a restored backup there.
 SHRINKING_FEEDS = frozenset({"lead_donotcontact", "lead_event_log", "campaign_lead_event_log", "email_stats"})
+
+# What somebody did on the site, and Mautic therefore calls their last activity.
+VISITS = frozenset({"page.hit", "email.click", "form.submitted", "asset.download", "video.hit"})
 
 FEED_OF_TYPE = {
     "page.hit": "page_hits",
@@ -81,6 +86,8 @@ FEED_OF_TYPE = {
     "campaign.event": "campaign_lead_event_log",
 }
 
+SENT = "email_stats"
+BOUNCED = "email.bounced"
 INSTANCE = "mautic"
 CATALOGUE = "catalogue"
 STAGES = "stages"
@@ -184,14 +191,20 @@ def _pull_once(run: Run, *, full: bool) -> None:
     if (full and audit is not None) or unfinished:
         _pull_everybody(run, unfinished)
     _pull_new(run)
-    for feed in sorted({FEED_OF_TYPE[name] for name in run.mappings.activity_types if name in FEED_OF_TYPE}):
+    types = run.mappings.activity_types | (VISITS if run.mappings.reads_idle else frozenset())
+    for feed in sorted({FEED_OF_TYPE[name] for name in types if name in FEED_OF_TYPE}):
         _pull_feed(run, feed, full=full)
     _pull_members(run)
 
 
 def pull_contact(run: Run, mautic_id: int) -> int | None:
-    """Read one contact anew; returns its current Mautic id, None when there is none."""
-    found = mautic_contacts.get_contact(run.mautic, mautic_id)
+    """Read one contact anew, following a merge; returns its person, None when there is none (any more)."""
+    try:
+        found = mautic_contacts.get_contact(run.mautic, mautic_id)
+    except MalformedError as error:
+        with run.engine.begin() as connection:
+            run.quarantine(connection, "contact", str(mautic_id), str(error), "")
+            return people.persons_of(connection, [mautic_id]).get(mautic_id)
     with run.engine.begin() as connection:
         if found is None:
             _vanish(run, connection, [mautic_id])
@@ -199,8 +212,9 @@ def pull_contact(run: Run, mautic_id: int) -> int | None:
         if found.id != mautic_id:
             _follow(run, connection, mautic_id, found.id)
         keep(run, connection, [found])
-        people.mark_dirty(connection, list(people.persons_of(connection, [found.id]).values()))
-    return found.id
+        person_id = people.persons_of(connection, [found.id])[found.id]
+        people.mark_dirty(connection, [person_id])
+    return person_id
 
 
 def catalogue_from_json(stored: Mapping[str, Any]) -> Catalogue:
@@ -411,6 +425,8 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> None:
     if feed == "email_stat_replies":
         _pull_replies(run, cursor)
         return
+    if full and feed == "lead_donotcontact" and BOUNCED in run.mappings.activity_types:
+        _pull_failed(run)
     fresh = cursor is None
     if cursor is None:
         since = run.now - int(run.settings.pull.history.total_seconds())
@@ -450,10 +466,14 @@ def _add_page(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor, *, known
     with run.engine.begin() as connection:
         for row in rows:
             try:
-                activities += normalise(feed, row)
+                # A mail that failed is read by full runs: this row does not tell when it did.
+                activities += [one for one in normalise(feed, row) if one.source != SENT or one.type != BOUNCED]
             except MalformedError as error:
                 run.quarantine(connection, feed, row.get("id", "?"), str(error), str(row))
         added = add_activities(connection, activities, run.matchers, run.catalogue, known_above=known_above)
+        if run.mappings.reads_idle:
+            visits = [one for one in activities if one.type in VISITS and one.contact_id is not None]
+            people.note_active(connection, {one.contact_id or 0: one.at for one in visits})
         runs.put_cursor(connection, feed, cursor)
         newest = runs.get_cursor(connection, CONTACTS) or Cursor()
     run.counts.activities += added.new
@@ -491,6 +511,18 @@ def _pull_replies(run: Run, cursor: Cursor | None) -> None:
         run.tell("activities", feed=feed, rows=len(rows), new=added.new)
 
 
+def _pull_failed(run: Run) -> None:
+    """Mails of the last weeks that failed, of contacts that no bounce is known of: the rows changed unnoticed."""
+    since = run.now - EMAIL_AGAIN_SECONDS
+    for rows in rows_since(run.mautic, SENT, DATE_COLUMNS[SENT], since, FEED_PAGE_ROWS, (("is_failed", "eq", 1),)):
+        failed = [one for row in rows for one in normalise(SENT, row) if one.type == BOUNCED]
+        with run.engine.begin() as connection:
+            told = who_did(connection, BOUNCED, {one.contact_id for one in failed if one.contact_id is not None})
+            new = [one for one in failed if one.contact_id not in told]
+            added = add_activities(connection, new, run.matchers, run.catalogue, known_above=None)
+        run.counts.activities += added.new
+
+
 def _moved(cursor: Cursor, rows: Sequence[Row], mark_column: str) -> Cursor:
     """The cursor after these rows: the highest id, and the first id of the last minutes before it."""
     if not rows:
@@ -502,9 +534,10 @@ def _moved(cursor: Cursor, rows: Sequence[Row], mark_column: str) -> Cursor:
     newest = parse_time(mark) if mark else None
     resume = last - 1
     if newest is not None:
+        # Feeds write times in one form, in which they compare as text (docs/mautic.md: "Shapes that surprise").
+        late = format_time(newest - OVERLAP_SECONDS)
         for number, row in zip(numbers, rows, strict=True):
-            at = parse_time(row[mark_column]) if row.get(mark_column) else None
-            if at is not None and newest - at <= OVERLAP_SECONDS:
+            if row.get(mark_column, "") >= late:
                 resume = min(resume, number - 1)
     return Cursor(last, max(resume, cursor.resume_from if cursor.last_id == last else 0), mark)
 

@@ -44,6 +44,7 @@ from mautic_sync.store import changes, people
 
 PLANNED_AT_ONCE = 2000
 SHARED_ADDRESS = 422
+BAD_VALUE = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def _batches(run: Run, target: str, least_value: int) -> Iterator[Batch]:
     while True:
         with run.engine.begin() as connection:
             rows = changes.next_planned(
-                connection, limit=PLANNED_AT_ONCE, target=target, after=after, least_value=least_value
+                connection, limit=PLANNED_AT_ONCE, target=target, after=after, least_value=least_value, only=run.only
             )
         if not rows:
             return
@@ -195,6 +196,12 @@ def _edit_alone(run: Run, row: Any) -> Result:
     if isinstance(result, Refused) and result.status == SHARED_ADDRESS and "stage" in new:
         # Every edit of a contact whose address another one has is refused; its stage can still be set.
         return set_stage(run.mautic, run.stage_ids[new["stage"]], row.mautic_id)
+    if isinstance(result, Refused) and result.status == BAD_VALUE:
+        # A value from ZeroBounce's answer that Mautic does not know (a region, say) must not cost the stage.
+        filled = new.get("fields", {}).keys() - run.mappings.fields.write.keys()
+        rest = {name: value for name, value in _values(run, row).items() if name not in filled}
+        if filled and rest:
+            return edit_one(run.mautic, ContactEdit(row.mautic_id, rest))
     return result
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from mautic_sync import __version__
 from mautic_sync.domain.plan import SafetyLimit
-from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop
+from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
 from mautic_sync.pipeline import decide, pull, push, validate
@@ -69,6 +69,9 @@ def opened_run(
             raise
         except KeyboardInterrupt:
             exit_code = 130
+            raise
+        except Terminated as signal:
+            exit_code = signal.exit_code
             raise
         finally:
             with engine.begin() as connection:
@@ -132,7 +135,7 @@ def sync(run: Run, options: Options) -> None:
     baseline = _decide(run)
     if options.push:
         push.push_lost_dnc(run)
-        if baseline:
+        if baseline and run.only is None:
             # Before a credit is spent: the first push of a live instance is a person's decision.
             _stop_large_baseline(run, options)
     try:
@@ -144,11 +147,12 @@ def sync(run: Run, options: Options) -> None:
     _decide(run)
     if not options.push:
         return
-    if baseline:
-        _stop_large_baseline(run, options)
-        with run.engine.begin() as connection:
-            notes.put(connection, decide.BASELINE_AT, str(run.now))
-    _stop_unsafe(run, options)
+    if run.only is None:
+        if baseline:
+            _stop_large_baseline(run, options)
+            with run.engine.begin() as connection:
+                notes.put_json(connection, decide.BASELINE, {"at": run.now, "run_id": run.id})
+        _stop_unsafe(run, options)
     push.push(run)
     # What the push taught (merged or changed meanwhile) is decided, and written by the next run.
     _decide(run)
@@ -159,7 +163,7 @@ def _prepare(run: Run, options: Options) -> None:
     pull.read_instance(run, fresh=options.full)
     reread = pull.prepare_store(run)
     if options.contact is not None:
-        pull.pull_contact(run, options.contact)
+        run.only = pull.pull_contact(run, options.contact)
     else:
         pull.pull(run, full=options.full or reread)
     validate.apply_policy(run)
@@ -168,7 +172,7 @@ def _prepare(run: Run, options: Options) -> None:
 def _decide(run: Run) -> bool:
     """Decide who changed; True while the store has never pushed: the first push is a baseline."""
     with run.engine.begin() as connection:
-        baseline = notes.get(connection, decide.BASELINE_AT) is None
+        baseline = notes.get(connection, decide.BASELINE) is None
     decide.decide_changed(run, baseline=baseline)
     return baseline
 

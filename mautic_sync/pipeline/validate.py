@@ -52,7 +52,7 @@ def apply_policy(run: Run) -> None:
         after = ""
         while found := verdicts.all_verdicts(connection, after):
             for one in found:
-                verdicts.put_verdict(connection, one, rules.next_at(one))
+                verdicts.put_next_at(connection, one.address, rules.next_at(one))
             after = found[-1].address
         notes.put(connection, POLICY, fingerprint)
 
@@ -65,8 +65,10 @@ def validate(run: Run) -> None:
     with run.engine.begin() as connection:
         run.counts.cached = decisions.count_answered(connection, run.now)
         budget = credits_left(run, connection)
-        addresses = decisions.addresses_to_ask(connection, run.now, run.mappings.validation.order, budget)
-        wanted = decisions.count_to_ask(connection, run.now)
+        addresses = decisions.addresses_to_ask(
+            connection, run.now, run.mappings.validation.order, budget, only=run.only
+        )
+        wanted = decisions.count_to_ask(connection, run.now, only=run.only)
     if wanted > len(addresses):
         run.tell("budget", wanted=wanted, budget=budget)
     if not addresses:
@@ -139,7 +141,7 @@ def keep_answer(run: Run, address: str, answer: Answer | None, *, credits: int |
         verdicts.put_credit(
             connection, {"run_id": run.id, "at": now, "address": address, "credits": cost, "status": status}
         )
-        verdicts.put_verdict(connection, verdict, rules.next_at(verdict))
+        verdicts.put_verdict(connection, verdict, rules.next_at(verdict), run.id)
         people.mark_address(connection, address)
     run.counts.credits += cost
     run.counts.verdicts[OUTCOME_WORDS[outcome]] += 1

@@ -461,7 +461,13 @@ class Catalogue:
 
     def join_segment(self, segment: int, contact: int, *, manual: bool = True) -> None:
         self.entity("segments", segment)
-        self._tables.run("DELETE FROM lead_lists_leads WHERE leadlist_id = ? AND lead_id = ?", (segment, contact))
+        member = (segment, contact)
+        removed = self._tables.value(
+            "SELECT manually_removed FROM lead_lists_leads WHERE leadlist_id = ? AND lead_id = ?", member
+        )
+        if removed == 0:
+            return
+        self._tables.run("DELETE FROM lead_lists_leads WHERE leadlist_id = ? AND lead_id = ?", member)
         row = {
             "leadlist_id": segment, "lead_id": contact, "date_added": self._instance.now, "manually_removed": 0,
             "manually_added": int(manual),
@@ -546,7 +552,7 @@ class Catalogue:
 
     def list_tags(self, query: Row) -> Row:
         tags = self._tables.rows("SELECT id, tag, description FROM lead_tags ORDER BY id")
-        return {"total": len(tags), "tags": {str(t["id"]): t for t in paged(tags, query)}}
+        return {"total": len(tags), "tags": {str(t["id"]): t for t in paged(tags, query)} or []}
 
     def make_tag(self, sent: Row) -> Row:
         name = str(sent.get("tag") or "").strip()

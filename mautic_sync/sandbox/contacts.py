@@ -557,7 +557,8 @@ class Contacts:
         Between two items others may write, and a batch then puts old points back: that is Mautic's race.
         """
         _check_size(items)
-        loaded, errors = self._load_batch(items)
+        with self._instance.lock:
+            loaded, errors = self._load_batch(items)
         outcomes: dict[int, Outcome] = {}
         rights = actor.rights
         used: set[int] = set()

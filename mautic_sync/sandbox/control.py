@@ -25,6 +25,8 @@ _MALFORMATIONS = (
     "negative_id", "nested_value",
 )  # fmt: skip
 _HUGE = 2_000_000
+#: How long a moving feed keeps rows back, by the sandbox's clock.
+_HIDDEN_SECONDS = 20
 
 
 class BadRequestError(Exception):
@@ -357,19 +359,28 @@ class Control:
         with self._instance.lock:
             tables, feeds = self._instance.tables, self._mautic.feeds
             if kind == "merge":
-                visitor = tables.value(
-                    "SELECT id FROM leads WHERE email IS NULL AND phone IS NULL ORDER BY RANDOM() LIMIT 1"
-                )
-                known = tables.value("SELECT id FROM leads WHERE email IS NOT NULL ORDER BY RANDOM() LIMIT 1")
+                visitor = self._any("email IS NULL AND phone IS NULL")
+                known = self._any("email IS NOT NULL")
                 if visitor is not None and known is not None:
                     self._mautic.merging.merge(VISITOR, survivor=visitor, loser=known)
                 return
             if feeds.hidden:
                 feeds.hidden.clear()
                 return
+            feeds.hidden_until = self._instance.moment() + _HIDDEN_SECONDS
             for table in ("page_hits", "audit_log", "lead_points_change_log"):
                 latest = tables.column(f"SELECT id FROM {table} ORDER BY id DESC LIMIT 5")
                 feeds.hidden[table] = set(latest[1::2])
+
+    def _any(self, condition: str) -> int | None:
+        """One contact of these, by the dice."""
+        tables = self._instance.tables
+        count = tables.value(f"SELECT COUNT(*) FROM leads WHERE {condition}")
+        offset = int(self._sandbox.dice.number() * count)
+        found: int | None = tables.value(
+            f"SELECT id FROM leads WHERE {condition} ORDER BY id LIMIT 1 OFFSET ?", (offset,)
+        )
+        return found
 
 
 def _spoil(contact: Row, how: str) -> bool:

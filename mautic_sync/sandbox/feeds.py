@@ -32,6 +32,7 @@ class Feeds:
         self._select = {table: _row_as_json(table, columns) for table, columns in self._columns.items()}
         #: rows that are not to be seen yet, by table: how a moving feed shows rows out of id order
         self.hidden: dict[str, set[int]] = {}
+        self.hidden_until = 0.0
 
     def overview(self) -> Row:
         return {
@@ -57,6 +58,8 @@ class Feeds:
             return {"errors": [{"message": message, "code": 1054}]}
         except BrokenFilterError:
             raise CrashedError from None
+        if self.hidden and self._instance.moment() > self.hidden_until:
+            self.hidden.clear()
         if self.hidden.get(table):
             condition = f"({condition}) AND id NOT IN ({', '.join(map(str, self.hidden[table]))})"
         limit, start = _whole(query.get("limit"), _DEFAULT_LIMIT), _whole(query.get("start"), 0)

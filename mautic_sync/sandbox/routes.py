@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 import secrets
+import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -128,8 +129,8 @@ class Mautic:
                 response = self._refusal(refused)
             except BrokenBodyError:
                 return self._crash(400)
-            except (CrashedError, OverflowError):
-                return self._crash(500)
+            except (CrashedError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, sqlite3.Error):
+                return self._crash(500)  # PHP, too, falls over what it does not expect
             response.headers.append(("Mautic-Version", self.instance.traits.version))
             return response
         message = f"Requested URL not found: {request.path}"

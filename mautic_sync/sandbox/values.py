@@ -65,7 +65,7 @@ def accepted(found: Field, value: Any, *, invalid_choice: str, keep_seconds: boo
     if found.type in {"datetime", "date"}:
         return _moment(text, keep_seconds=keep_seconds or found.alias == "last_active", date_only=found.type == "date")
     if len(text) > _LONGEST:
-        raise InvalidError(f"This value is too long. It should have {_LONGEST} characters or fewer.")
+        raise InvalidError(f"This value is too long. It should have {_LONGEST} characters or less.")
     if found.type == "email" and not _EMAIL.match(text):
         raise InvalidError(f"{text} is invalid.")
     choices = _choices(found)

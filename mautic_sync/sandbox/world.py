@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -119,6 +120,10 @@ _CAMPAIGNS = (
 _REFERERS = ("https://www.google.com/", "https://duckduckgo.com/", "https://www.instagram.com/", None, None, None)
 _OFFER_LINKS = ("https://shop.example/offer", "https://shop.example/products/chair")
 _CLIENT = serialize({"type": "browser", "name": "Chrome", "short_name": "CH", "version": "126.0", "engine": "Blink"})
+_UTM = ("utm_source", "utm_medium", "utm_campaign")
+_CAME_FROM = serialize({"ipAddresses": ["", "127.0.0.1"]})
+_IP_ADDED = serialize(["", "127.0.0.1"])
+_NOTHING = serialize({})
 _EVIDENCE = ("field", "tag", "form", "page")
 
 
@@ -147,13 +152,13 @@ class _World:
         self.count = contacts
         self.people: list[_Person] = []
         self.rows: dict[str, list[tuple[int, Row]]] = {}
-        self.addresses: set[str] = set()
+        self.addresses: dict[str, None] = {}
+        self.asked = 0
         self._page_choice = [p for p in _PAGES for _ in range(p[2])]
-        self._texts: dict[int, str] = {}
-        self._hit_base: Row = {}
 
     def text(self, moment: int) -> str:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))
+        days, seconds = divmod(moment, _DAY)
+        return f"{_date(days)} {seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
     def note(self, table: str, moment: int, row: Row) -> Row:
         self.rows.setdefault(table, []).append((moment, row))
@@ -259,11 +264,15 @@ class _World:
             unknown = ("greylisted", "mail_server_did_not_respond", "timeout_exceeded", "role_based", "valid")
             return f"{chance.choice(unknown)}@example.com"
         address = f"{first.lower()}.{last.lower()}@{domain}"
-        if address in self.addresses and chance.random() > 0.1:
+        # oddities come by turn, so that a small world has them too
+        self.asked += 1
+        turn = self.asked % 40
+        if turn == 23:
+            return chance.choice(list(self.addresses)[-20:])
+        if address in self.addresses:
             address = f"{first.lower()}.{last.lower()}{person.id}@{domain}"
-        self.addresses.add(address)
-        odd = chance.random()
-        return address.upper() if odd < 0.02 else f" {address}" if odd < 0.03 else address
+        self.addresses[address] = None
+        return address.upper() if turn == 7 else f" {address}" if turn == 13 else address
 
     def _live(self, person: _Person) -> None:
         """What the person did, on the site and with mails."""
@@ -323,17 +332,16 @@ class _World:
     ) -> None:
         chance = self.random
         url, title = (page or chance.choice(self._page_choice))[:2]
-        query: Row = {"page_url": url, "page_title": title}
+        utm: tuple[str, str, str] | None = None
         if first and chance.random() < 0.35:
-            source, medium, campaign = chance.choice(_CAMPAIGNS)
-            utm = {"utm_source": source, "utm_medium": medium, "utm_campaign": campaign}
-            url = f"{url}?{urlencode(utm)}"
-            query = {"page_url": url, "page_title": title, **utm}
+            utm = chance.choice(_CAMPAIGNS)
+        url, query = _asked_for(url, title, utm)
+        if utm is not None:
             self.note(
                 "lead_utmtags",
                 moment,
-                {"lead_id": person.id, "date_added": self.text(moment), "query": serialize(query), "url": url,
-                 "user_agent": device["agent"], **utm},
+                {"lead_id": person.id, "date_added": self.text(moment), "query": query, "url": url,
+                 "user_agent": device["agent"], **dict(zip(_UTM, utm, strict=True))},
             )  # fmt: skip
         person.last = max(person.last, moment)
         self.note(
@@ -343,7 +351,7 @@ class _World:
                 "lead_id": person.id, "ip": self._ip(person, ip, moment) if first else ip or "127.0.0.1", "device": device,
                 "date_hit": self.text(moment), "country": "", "region": "", "city": "", "isp": "", "organization": "",
                 "code": 200, "url": url, "url_title": title, "user_agent": device["agent"], "browser_languages": "a:0:{}",
-                "tracking_id": device["tracking_id"], "query": serialize(query),
+                "tracking_id": device["tracking_id"], "query": query,
                 "referer": chance.choice(_REFERERS) if first else None,
             },
         )  # fmt: skip
@@ -451,7 +459,7 @@ class _World:
             self._dnc(person, chance.randrange(since, self.end), 1, "User unsubscribed.", 1)
         elif drawn < 0.04:
             self._dnc(person, chance.randrange(since, self.end), 3, "Asked on the phone", None)
-        if chance.random() < 0.03:
+        if person.id % 33 == 1:
             self._partner(person, since)
 
     def _partner(self, person: _Person, moment: int) -> None:
@@ -519,20 +527,20 @@ class _World:
 
         def note(moment: int, action: str, details: Any, who: str) -> None:
             row = {"user_id": 0, "user_name": who, "bundle": "lead", "object": "lead", "object_id": person.id,
-                   "action": action, "details": serialize(details), "date_added": self.text(moment),
+                   "action": action, "details": details if isinstance(details, str) else serialize(details), "date_added": self.text(moment),
                    "ip_address": "127.0.0.1"}  # fmt: skip
             self.note("audit_log", moment, row)
 
         if person.by_api:
             note(person.added, "create", {"fields": fields} | fields, author)
         else:
-            note(person.added, "create", {"ipAddresses": ["", "127.0.0.1"]}, "System")
-            note(person.added, "ipadded", ["", "127.0.0.1"], "System")
+            note(person.added, "create", _CAME_FROM, "System")
+            note(person.added, "ipadded", _IP_ADDED, "System")
             self._event(person, person.added, "page", "hit", "created_contact", None, "https://shop.example/")
         if person.identified is not None:
             if not person.by_api:
                 note(person.identified, "update", {"fields": fields} | fields, "System")
-            note(person.identified, "identified", {}, author)
+            note(person.identified, "identified", _NOTHING, author)
             source = ("lead", "api-single") if person.by_api else ("form", "submission")
             self._event(person, person.identified, *source, "identified_contact", None, author)
 
@@ -647,6 +655,20 @@ class _World:
             email["readCount"] = value(
                 "SELECT COUNT(*) FROM email_stats WHERE email_id = ? AND is_read = 1", (email_id,)
             )
+
+
+@cache
+def _date(days: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(days * _DAY))
+
+
+@cache
+def _asked_for(url: str, title: str, utm: tuple[str, str, str] | None) -> tuple[str, str]:
+    """The address of a hit and its serialised query, of which a shop has only so many."""
+    named = dict(zip(_UTM, utm, strict=True)) if utm is not None else {}
+    if named:
+        url = f"{url}?{urlencode(named)}"
+    return url, serialize({"page_url": url, "page_title": title, **named})
 
 
 def _uuid(chance: random.Random) -> str:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, insert, literal, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, cast, delete, literal, select, update
 
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.conditions import ActivityMatcher
 from mautic_sync.domain.contact import Catalogue
 from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import notes
+from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of, mark_dirty, persons_of
 from mautic_sync.store.schema import activity, evidence, membership, person
@@ -72,6 +73,7 @@ def add_activities(
     stored, proofs = [], []
     for number, row in enumerate(new.values(), start=first):
         person_id = None if row.contact_id is None else persons.get(row.contact_id)
+        attributes = _kept(row)
         stored.append(
             {
                 "id": number,
@@ -82,14 +84,15 @@ def add_activities(
                 "waiting_id": row.contact_id if person_id is None else None,
                 "at": row.at,
                 "object_id": row.object_id,
-                "attributes": dump(_kept(row)),
+                "attributes": dump(attributes),
             }
         )
         if person_id is not None and row.type in matchers:
-            proofs += _evidence(number, person_id, as_activity(stored[-1], catalogue), matchers[row.type])
+            one = _named(row.type, row.at, row.object_id, attributes, catalogue)
+            proofs += _evidence(number, person_id, one, matchers[row.type])
     if stored:
         notes.put(connection, NEXT_ACTIVITY, str(first + len(stored)))
-        connection.execute(insert(activity), stored)
+        insert_many(connection, activity, stored)
         added.new = len(stored)
     _add_evidence(connection, proofs)
     return added
@@ -107,6 +110,19 @@ def known_sources(connection: Connection, source: str, source_ids: Sequence[str]
     return found
 
 
+def who_did(connection: Connection, type_: str, mautic_ids: Collection[int]) -> set[int]:
+    """Which of these contacts have activity of this type."""
+    persons = persons_of(connection, mautic_ids)
+    found: set[int] = set()
+    for chunk in in_chunks(list(set(persons.values()))):
+        found.update(
+            connection.execute(
+                select(activity.c.person_id).where(activity.c.type == type_, activity.c.person_id.in_(chunk)).distinct()
+            ).scalars()
+        )
+    return {number for number, person_id in persons.items() if person_id in found}
+
+
 def stores_any_of(connection: Connection, source: str) -> bool:
     return connection.execute(select(activity.c.id).where(activity.c.source == source).limit(1)).first() is not None
 
@@ -117,8 +133,8 @@ def set_aside(connection: Connection, source: str, above: int, mark: str) -> Non
         update(activity)
         .where(
             activity.c.source == source,
-            activity.c.source_id.not_like("%:%"),
-            cast(activity.c.source_id, BigInteger) > above,
+            # As a CASE, for PostgreSQL may compare first and look for the colon later.
+            cast(case((activity.c.source_id.not_like("%:%"), activity.c.source_id)), BigInteger) > above,
         )
         .values(source_id=literal(f"{mark}:") + activity.c.source_id)
     )
@@ -187,16 +203,19 @@ _NAMED_BY = {
 
 def as_activity(stored: Mapping[str, Any], catalogue: Catalogue) -> Activity:
     """A stored row as the rules read it: ids replaced by the names that marketers use."""
-    attributes = orjson.loads(stored["attributes"])
-    kind = _NAMED_BY.get(stored["type"])
+    return _named(stored["type"], stored["at"], stored["object_id"], orjson.loads(stored["attributes"]), catalogue)
+
+
+def _named(type_: str, at: int, object_id: int | None, attributes: dict[str, str], catalogue: Catalogue) -> Activity:
+    kind = _NAMED_BY.get(type_)
     title = attributes.pop("title", None)
-    if kind is not None and stored["object_id"] is not None:
+    if kind is not None and object_id is not None:
         names: Mapping[int, str] = getattr(catalogue, f"{kind}s")
-        if stored["object_id"] in names:
-            attributes[kind] = names[stored["object_id"]]
+        if object_id in names:
+            attributes[kind] = names[object_id]
     if kind == "page" and "page" not in attributes and title:
         attributes["page"] = title
-    return Activity(stored["type"], stored["at"], attributes)
+    return Activity(type_, at, attributes)
 
 
 def _evidence(number: int, person_id: int, one: Activity, matchers: Sequence[ActivityMatcher]) -> list[dict[str, Any]]:

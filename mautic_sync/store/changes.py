@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, update
 
 from mautic_sync.domain.plan import Change
+from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import alias, change, contact, person, standing, transition
@@ -69,7 +70,7 @@ def plan_changes(
             [{"which": number} for number in stale],
         )
     if rows:
-        connection.execute(insert(change), rows)
+        insert_many(connection, change, rows)
 
 
 def _dump(value: Mapping[str, Any]) -> str:
@@ -77,23 +78,42 @@ def _dump(value: Mapping[str, Any]) -> str:
 
 
 def next_planned(
-    connection: Connection, *, limit: int, target: str, after: tuple[int, int] | None, least_value: int = 0
+    connection: Connection,
+    *,
+    limit: int,
+    target: str,
+    after: tuple[int, int] | None,
+    least_value: int = 0,
+    only: int | None = None,
 ) -> list[Any]:
     """Planned changes, most valuable first, each with `mautic_id`, `points`, `stage_id` of its contact now.
 
-    `after` is (-value, id) of the last one seen.
+    `after` is (-value, id) of the last one seen; `only` asks for one person's.
     """
+    of_target = [change.c.state == PLANNED, change.c.target == target, change.c.value >= least_value]
+    if only is not None:
+        of_target.append(change.c.person_id == only)
     query = (
         select(change, alias.c.mautic_id, contact.c.points, contact.c.stage_id, contact.c.dnc.label("dnc_now"))
         .join(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
         .join(contact, contact.c.person_id == change.c.person_id)
-        .where(change.c.state == PLANNED, change.c.target == target, change.c.value >= least_value)
-        .order_by(change.c.value.desc(), change.c.id)
-        .limit(limit)
+        .where(*of_target)
+        .order_by(change.c.id)
     )
-    if after is not None:
-        query = query.where(tuple_(-change.c.value, change.c.id) > tuple_(*after))
-    return list(connection.execute(query))
+    found: list[Any] = []
+    value, last = (None, 0) if after is None else (-after[0], after[1])
+    # One value after the other, each by id: so the index gives them in order, and nobody sorts a million changes.
+    while len(found) < limit:
+        if value is not None:
+            page = query.where(change.c.value == value, change.c.id > last).limit(limit - len(found))
+            found += connection.execute(page)
+        if len(found) < limit:
+            lower = [] if value is None else [change.c.value < value]
+            highest = select(change.c.value).where(*of_target, *lower).order_by(change.c.value.desc()).limit(1)
+            value, last = connection.execute(highest).scalar(), 0
+            if value is None:
+                break
+    return found
 
 
 def mark_sent(connection: Connection, numbers: Sequence[int], *, run_id: str, now: int) -> None:
@@ -217,7 +237,7 @@ def settle(
         rows.append(standing_row)
     upsert(connection, standing, rows)
     if transitions:
-        connection.execute(insert(transition), transitions)
+        insert_many(connection, transition, transitions)
     return moves
 
 

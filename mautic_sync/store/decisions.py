@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
-from mautic_sync.domain.plan import Standing
+from mautic_sync.domain.plan import NOTHING_STANDS, Standing
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
@@ -55,6 +56,7 @@ _VERDICT = (
     verdict.c.at,
     verdict.c.attempts,
     verdict.c.raw,
+    verdict.c.run_id.label("verdict_run"),
 )
 
 EVERYTHING = (
@@ -67,16 +69,22 @@ EVERYTHING = (
 )
 
 
+_COLUMNS = [column.name for column in EVERYTHING.selected_columns]
+# A named tuple: its columns are read a dozen times per person, each several times faster than from SQLAlchemy's row.
+_as_person: Callable[[Iterable[Any]], Any] = namedtuple("_Person", _COLUMNS)._make  # type: ignore[attr-defined]  # noqa: PYI024
+
+
 def to_decide(connection: Connection, after: int, limit: int, *, everyone: bool = False) -> Sequence[Any]:
     """The next persons, by number, whose signals changed (or all of them), with all that decides about them."""
     query = EVERYTHING.where(contact.c.person_id > after).order_by(contact.c.person_id).limit(limit)
     if not everyone:
         query = query.where(contact.c.dirty == 1)
-    return connection.execute(query).all()
+    return [_as_person(row) for row in connection.execute(query)]
 
 
 def one_person(connection: Connection, person_id: int) -> Any | None:
-    return connection.execute(EVERYTHING.where(contact.c.person_id == person_id)).first()
+    row = connection.execute(EVERYTHING.where(contact.c.person_id == person_id)).first()
+    return None if row is None else _as_person(row)
 
 
 def verdict_of(row: Any) -> Verdict | None:
@@ -96,7 +104,7 @@ def verdict_of(row: Any) -> Verdict | None:
 
 def standing_of(row: Any) -> Standing:
     if row.written is None:
-        return Standing()
+        return NOTHING_STANDS
     return Standing(row.our_stage, orjson.loads(row.written), row.manual_stage, row.manual_since)
 
 
@@ -189,7 +197,9 @@ def clear_manual(connection: Connection, person_ids: Sequence[int]) -> None:
         )
 
 
-def addresses_to_ask(connection: Connection, now: int, order: Sequence[tuple[str, bool]], limit: int) -> list[str]:
+def addresses_to_ask(
+    connection: Connection, now: int, order: Sequence[tuple[str, bool]], limit: int, *, only: int | None = None
+) -> list[str]:
     """Distinct addresses whose verdict could change somebody's kind and is missing or due, most valuable first.
 
     `order` has the (key, descending) pairs of `mappings/validation.yaml`; who lacks the value comes last.
@@ -209,7 +219,7 @@ def addresses_to_ask(connection: Connection, now: int, order: Sequence[tuple[str
     ]
     query = (
         select(contact.c.address)
-        .where(*_ASKABLE, _unanswered(now))
+        .where(*_askable(only), _unanswered(now))
         .select_from(_ASKING)
         .group_by(contact.c.address)
         .order_by(*by, contact.c.address)
@@ -218,21 +228,28 @@ def addresses_to_ask(connection: Connection, now: int, order: Sequence[tuple[str
     return list(connection.execute(query).scalars())
 
 
-def count_to_ask(connection: Connection, now: int) -> int:
-    query = select(func.count(contact.c.address.distinct())).select_from(_ASKING).where(*_ASKABLE, _unanswered(now))
+def count_to_ask(connection: Connection, now: int, *, only: int | None = None) -> int:
+    addresses = func.count(contact.c.address.distinct())
+    query = select(addresses).select_from(_ASKING).where(*_askable(only), _unanswered(now))
     return int(connection.execute(query).scalar() or 0)
 
 
 def count_answered(connection: Connection, now: int) -> int:
     """Addresses that would be asked, were their verdict not already held."""
-    query = select(func.count(contact.c.address.distinct())).select_from(_ASKING).where(*_ASKABLE, ~_unanswered(now))
+    query = (
+        select(func.count(contact.c.address.distinct())).select_from(_ASKING).where(*_askable(None), ~_unanswered(now))
+    )
     return int(connection.execute(query).scalar() or 0)
 
 
 _ASKING = decision.join(contact, contact.c.person_id == decision.c.person_id).outerjoin(
     verdict, verdict.c.address == contact.c.address
 )
-_ASKABLE = (decision.c.asks, contact.c.vanished_at.is_(None), contact.c.address.is_not(None))
+
+
+def _askable(only: int | None) -> list[ColumnElement[bool]]:
+    asked = [decision.c.asks, contact.c.vanished_at.is_(None), contact.c.address.is_not(None)]
+    return asked if only is None else [*asked, contact.c.person_id == only]
 
 
 def _unanswered(now: int) -> ColumnElement[bool]:

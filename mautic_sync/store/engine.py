@@ -35,6 +35,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.schema import DropTable
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
+from mautic_sync.store.bulk import execute_many
 from mautic_sync.store.schema import metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -71,8 +72,11 @@ def open_engine(url: str) -> Engine:
         options["pool_pre_ping"] = True
         # One meaning on both servers; MariaDB's own default locks the gaps between rows as well.
         options["isolation_level"] = "READ COMMITTED"
-        if "connect_timeout" not in parsed.query:
-            options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+        arguments: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS}
+        if parsed.get_backend_name() == "postgresql":
+            # A cluster that was made without a locale says SQL_ASCII, and its text would arrive as bytes.
+            arguments["client_encoding"] = "UTF8"
+        options["connect_args"] = {name: value for name, value in arguments.items() if name not in parsed.query}
     try:
         engine = create_engine(parsed, **options)
     except ImportError as error:
@@ -153,9 +157,6 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
     if encoding not in {"UTF8", "SQL_ASCII"}:
         msg = f"the database of store.url keeps text as {encoding}; make one with ENCODING 'UTF8' TEMPLATE template0"
         raise ConfigError(msg)
-    # A cluster that was made without a locale says SQL_ASCII, and its text would arrive as bytes.
-    connection.execute("SET client_encoding TO 'UTF8'")
-    connection.commit()
 
 
 def _prepare_mariadb(connection: Any, _record: Any) -> None:
@@ -360,7 +361,7 @@ def upsert(
         )
     else:
         statement = statement.on_conflict_do_nothing(index_elements=keys)
-    connection.execute(statement, list(rows))
+    execute_many(connection, table, statement, rows)
 
 
 def in_chunks(values: Sequence[T], size: int = 500) -> Iterator[Sequence[T]]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes
+from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.schema import (
     activity,
@@ -57,7 +58,7 @@ def persons_of(connection: Connection, mautic_ids: Collection[int]) -> dict[int,
     found: dict[int, int] = {}
     for chunk in in_chunks(list(mautic_ids)):
         rows = connection.execute(select(alias.c.mautic_id, alias.c.person_id).where(alias.c.mautic_id.in_(chunk)))
-        found.update((row.mautic_id, row.person_id) for row in rows)
+        found.update(rows.all())
     return found
 
 
@@ -234,9 +235,10 @@ def _create_persons(connection: Connection, mautic_ids: Sequence[int], now: int)
     first = int(notes.get(connection, NEXT_PERSON) or 1)
     notes.put(connection, NEXT_PERSON, str(first + len(mautic_ids)))
     numbers = {mautic_id: first + offset for offset, mautic_id in enumerate(mautic_ids)}
-    connection.execute(insert(person), [{"id": number, "created_at": now} for number in numbers.values()])
-    connection.execute(
-        insert(alias),
+    insert_many(connection, person, [{"id": number, "created_at": now} for number in numbers.values()])
+    insert_many(
+        connection,
+        alias,
         [{"mautic_id": mautic_id, "person_id": number, "current": True} for mautic_id, number in numbers.items()],
     )
     return numbers
@@ -258,6 +260,30 @@ def mark_dirty(connection: Connection, person_ids: Collection[int]) -> None:
 
 def mark_everyone_dirty(connection: Connection) -> None:
     connection.execute(update(contact).where(contact.c.vanished_at.is_(None)).values(dirty=1))
+
+
+def note_active(connection: Connection, times: Mapping[int, int]) -> None:
+    """Mautic id → when a visit was: it moves the last activity without any other trace. Who was idle is decided anew."""
+    persons = persons_of(connection, times)
+    latest: dict[int, int] = {}
+    for mautic_id, person_id in persons.items():
+        latest[person_id] = max(times[mautic_id], latest.get(person_id, 0))
+    for chunk in in_chunks(list(latest)):
+        rows = connection.execute(
+            select(contact.c.person_id, contact.c.last_active).where(contact.c.person_id.in_(chunk))
+        )
+        moved = [
+            {"who": row.person_id, "at": latest[row.person_id]}
+            for row in rows
+            if (row.last_active or 0) < latest[row.person_id]
+        ]
+        if moved:
+            connection.execute(
+                update(contact)
+                .where(contact.c.person_id == bindparam("who"))
+                .values(last_active=bindparam("at"), dirty=1),
+                moved,
+            )
 
 
 def mark_due(connection: Connection, now: int) -> None:
@@ -468,8 +494,13 @@ def find_person(connection: Connection, mautic_id: int | None, address: str | No
 
 
 def forget_dirty(connection: Connection, person_ids: Sequence[int]) -> None:
-    """These have been decided."""
+    """These have been decided: ascending, and all that `decisions.to_decide` showed between the first and the last."""
     connection.execute(
-        update(contact).where(contact.c.person_id == bindparam("who")).values(dirty=0),
-        [{"who": number} for number in person_ids],
+        update(contact)
+        .where(
+            contact.c.person_id.between(person_ids[0], person_ids[-1]),
+            contact.c.dirty == 1,
+            contact.c.vanished_at.is_(None),
+        )
+        .values(dirty=0)
     )

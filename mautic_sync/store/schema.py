@@ -146,6 +146,7 @@ verdict = Table(
     Column("sub_status", Line(64), nullable=False),
     Column("did_you_mean", Line(320), nullable=False),
     Column("at", BigInteger, nullable=False),
+    Column("run_id", Line(32), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("next_at", BigInteger),
     Column("raw", Prose, nullable=False),
@@ -222,7 +223,7 @@ change = Table(
     Column("settled_at", BigInteger),
     Column("settled_run", Line(32), index=True),
     Column("error", Prose),
-    Index("ix_change_state_value", "state", "value"),
+    Index("ix_change_in_order", "state", "target", "value", "id"),
 )
 
 transition = Table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -27,7 +28,7 @@ def storable(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
-class _Stored(TypeDecorator[str]):
+class Stored(TypeDecorator[str]):
     """Every value made storable; only SQLite takes more than the column's length."""
 
     impl = String
@@ -42,8 +43,20 @@ class _Stored(TypeDecorator[str]):
             value = value[: self.longest]
         return storable(value)
 
+    def keeps(self, values: Sequence[str | None]) -> bool:
+        """Whether all these are stored as they are: one look at thousands, where each would cost a call."""
+        texts = [value for value in values if value is not None]
+        joined = "".join(texts)
+        if "\x00" in joined or (self.longest is not None and max(map(len, texts), default=0) > self.longest):
+            return False
+        try:
+            joined.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
 
-class Line(_Stored):
+
+class Line(Stored):
     """Text of at most `longest` characters; what is longer is cut."""
 
     cache_ok = True
@@ -53,11 +66,11 @@ class Line(_Stored):
         super().__init__(longest)
 
 
-class Prose(_Stored):
+class Prose(Stored):
     """Text of any length (MariaDB's TEXT ends at 64 KB)."""
 
     impl = Text
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return dialect.type_descriptor(mysql.LONGTEXT() if dialect.name in {"mysql", "mariadb"} else Text())
+        return mysql.LONGTEXT() if dialect.name in {"mysql", "mariadb"} else Text()

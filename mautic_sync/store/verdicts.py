@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, update
 
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.store.engine import upsert
@@ -31,7 +31,7 @@ def _verdict(row: Any) -> Verdict:
     )
 
 
-def put_verdict(connection: Connection, one: Verdict, next_at: int | None) -> None:
+def put_verdict(connection: Connection, one: Verdict, next_at: int | None, run_id: str) -> None:
     upsert(
         connection,
         verdict,
@@ -42,12 +42,17 @@ def put_verdict(connection: Connection, one: Verdict, next_at: int | None) -> No
                 "sub_status": one.sub_status,
                 "did_you_mean": one.did_you_mean or "",
                 "at": one.at,
+                "run_id": run_id,
                 "attempts": one.attempts,
                 "next_at": next_at,
                 "raw": dump(dict(one.raw)),
             }
         ],
     )
+
+
+def put_next_at(connection: Connection, address: str, next_at: int | None) -> None:
+    connection.execute(update(verdict).where(verdict.c.address == address).values(next_at=next_at))
 
 
 def all_verdicts(connection: Connection, after: str, limit: int = 1000) -> Sequence[Verdict]:

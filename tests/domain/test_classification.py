@@ -100,11 +100,15 @@ def test_a_sticky_stage_is_left_upwards_only():
 
 
 def zip_rules(made):
-    return [
-        ("Customer", "customer", 30, True, {"tag": "customer"}),
-        ("Lead", "lead", 20, False, {"field": "phone", "not_empty": True}),
-        GHOST,
-    ] if made else []
+    return (
+        [
+            ("Customer", "customer", 30, True, {"tag": "customer"}),
+            ("Lead", "lead", 20, False, {"field": "phone", "not_empty": True}),
+            GHOST,
+        ]
+        if made
+        else []
+    )
 
 
 def test_a_stage_that_is_not_sticky_is_left():
@@ -206,6 +210,11 @@ def test_an_open_gate_holds_nobody(verdict):
 def test_an_open_gate_is_not_mentioned_where_it_changes_nothing():
     decision = decide(person(MISSING, tags=frozenset({"customer"})), RULES, None, NOW, gate_open=True)
     assert "gate" not in str(decision.trace)
+
+
+def test_an_open_gate_does_not_hide_a_better_reason():
+    decision = decide(person(MISSING, fields={**ADA, "phone": "1"}), RULES, None, NOW, gate_open=True)
+    assert decision.reason == "Lead: phone known"
 
 
 @pytest.mark.parametrize("verdict", [HELD, EXPIRED_REJECT])

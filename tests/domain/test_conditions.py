@@ -410,6 +410,10 @@ def test_time_tells_when_it_will_change_the_answer():
     assert compile_condition({"tag": "x"}).due_at(Signals({}), NOW) is None
     assert compile_condition({"verdict": "valid"}).due_at(Signals({}, verdict=ACCEPTED), NOW) == NOW + DAY
     assert compile_condition({"field": "f", "after": "-1d"}).due_at(Signals({"f": "2026-11-12"}), NOW) == NOW + DAY
+    before = compile_condition({"field": "f", "before": "-1d"})
+    assert before.due_at(Signals({"f": "2026-11-12"}), NOW) == NOW + DAY + 1
+    assert not before.holds(Signals({"f": "2026-11-12"}), NOW + DAY)
+    assert before.holds(Signals({"f": "2026-11-12"}), NOW + DAY + 1)
 
 
 def test_a_condition_about_scores_is_refused_where_it_must_be_decided():

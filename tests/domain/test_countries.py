@@ -44,7 +44,16 @@ def test_what_is_no_country_is_compared_as_text():
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("US", "United States"), ("GBR", "United Kingdom"), ("ru", "Russia"), ("VN", "Vietnam"), ("BO", "Bolivia"), ("DE", "Germany"), ("TW", "Taiwan"), ("KR", "South Korea")],
+    [
+        ("US", "United States"),
+        ("GBR", "United Kingdom"),
+        ("ru", "Russia"),
+        ("VN", "Vietnam"),
+        ("BO", "Bolivia"),
+        ("DE", "Germany"),
+        ("TW", "Taiwan"),
+        ("KR", "South Korea"),
+    ],
 )
 def test_countries_are_written_as_mautic_spells_them(text, name):
     assert mautic_country(text) == name

@@ -49,22 +49,37 @@ def said(spec):
         ({"tag": True}, "when.tag: `tag` takes a name, not true"),
         ({"activity": "page.hits"}, "when.activity: there is no activity `page.hits`; did you mean `page.hit`?"),
         ({"activity": "page.hit", "at_least": 0}, "when.at_least: `at_least: 0` always holds"),
-        ({"activity": "page.hit", "at_least": -1}, "when.at_least: `at_least` takes a whole number, 0 or more, not `-1`"),
+        (
+            {"activity": "page.hit", "at_least": -1},
+            "when.at_least: `at_least` takes a whole number, 0 or more, not `-1`",
+        ),
         ({"activity": "page.hit", "at_least": True}, "when.at_least: `at_least` takes a whole number"),
         ({"activity": "page.hit", "at_least": 1.5}, "when.at_least: `at_least` takes a whole number"),
         ({"activity": "page.hit", "at_least": 3, "at_most": 2}, "when.at_most: nothing is at least 3 and at most 2"),
-        ({"activity": "page.hit", "within": 30}, "when.within: `30` is not a length of time; write a whole number and a unit"),
+        (
+            {"activity": "page.hit", "within": 30},
+            "when.within: `30` is not a length of time; write a whole number and a unit",
+        ),
         ({"activity": "page.hit", "within": "0d"}, "when.within: `within: 0d` is no time at all"),
-        ({"activity": "page.hit", "within": "9999w", "at_least": 1}, "when.within: `9999w` is longer than a hundred years"),
+        (
+            {"activity": "page.hit", "within": "9999w", "at_least": 1},
+            "when.within: `9999w` is longer than a hundred years",
+        ),
         ({"activity": "page.hit", "within": "1d", "after": "-3d"}, "when.after: `within` and `after` contradict"),
-        ({"activity": "page.hit", "where": {"uri": "x"}}, "when.where.uri: `where` knows no `uri`; did you mean `url`?"),
+        (
+            {"activity": "page.hit", "where": {"uri": "x"}},
+            "when.where.uri: `where` knows no `uri`; did you mean `url`?",
+        ),
         ({"activity": "page.hit", "where": {}}, "when.where: `where` is a map"),
         ({"activity": "page.hit", "where": {"url": []}}, "when.where.url: `url` takes a text or a list of texts"),
         ({"verdict": "acepted"}, "when.verdict: there is no verdict `acepted`; did you mean `accepted`?"),
         ({"score": "totel", "gt": 1}, "when.score: there is no score `totel`; did you mean `total`?"),
         ({"score": "total"}, "when.score: `score` needs an operator"),
         ({"kind": "leed"}, "when.kind: there is no kind `leed`; did you mean `lead`?"),
-        ({"dnc": "email", "is": "unsubscribe"}, "when.is: do-not-contact has no reason `unsubscribe`; did you mean `unsubscribed`?"),
+        (
+            {"dnc": "email", "is": "unsubscribe"},
+            "when.is: do-not-contact has no reason `unsubscribe`; did you mean `unsubscribed`?",
+        ),
         ({"age": None}, "when.age: `age` needs a length of time, like `{age: 30d}`"),
         ({"age": "30d", "lt": "2d"}, "when.lt: `age: 30d` already means “at least”"),
         ({"age": None, "between": ["2d", "1d"]}, "when.between: `between` takes the smaller value first: [1d, 2d]"),
@@ -78,11 +93,17 @@ def said(spec):
         ({"field": "a", "gt": True}, "when.gt: `gt` takes a number, not true"),
         ({"field": "a", "gt": "2026-01-01"}, "for dates write `after` or `before`"),
         ({"field": "a", "between": [3, 1]}, "when.between: `between` takes the smaller value first: [1, 3]"),
-        ({"field": "a", "between": ["2026-02-01", "2026-01-01"]}, "when.between: `between` takes the earlier day first"),
+        (
+            {"field": "a", "between": ["2026-02-01", "2026-01-01"]},
+            "when.between: `between` takes the earlier day first",
+        ),
         ({"field": "a", "between": [1]}, "when.between: `between` takes two values"),
         ({"field": "a", "not_empty": "yes"}, "when.not_empty: `not_empty` is true or false, not `yes`"),
         ({"field": "a", "like": ""}, "when.like: `like` takes a text"),
-        ({"field": "a", "after": "soon"}, "when.after: `after` takes a day like 2026-11-12 or a distance from now like -30d"),
+        (
+            {"field": "a", "after": "soon"},
+            "when.after: `after` takes a day like 2026-11-12 or a distance from now like -30d",
+        ),
         ({"field": "a", "after": "2026-02-30"}, "when.after: `after` takes a day like 2026-11-12"),
         ({"field": "a", "after": "-9999w"}, "when.after: `9999w` is longer than a hundred years"),
         ({"field": "a", "matches": "("}, "when.matches: `(` is not a regular expression"),
@@ -117,7 +138,9 @@ def test_a_wrong_condition_is_a_configuration_error():
         compile_condition({"field": "a", "gtt": 1})
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("6h", 21_600), ("30d", 2_592_000), ("2w", 1_209_600)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("15m", 900), ("6h", 21_600), ("30d", 2_592_000), ("2w", 1_209_600)]
+)
 def test_lengths_of_time(text, seconds):
     assert parse_duration(text) == seconds
     assert parse_duration(duration_text(seconds)) == seconds
@@ -137,7 +160,16 @@ def test_repeated_repetitions_are_refused(text):
 
 @pytest.mark.parametrize(
     "text",
-    [r"(?i)\b(ceo|cto|head|director)\b", r"(ab)+", r"[(a+)]+", r"\(a+\)+", r"(a+)?", r"^\d{2,}-\w+$", "[]a+]+", r"(a\+)+"],
+    [
+        r"(?i)\b(ceo|cto|head|director)\b",
+        r"(ab)+",
+        r"[(a+)]+",
+        r"\(a+\)+",
+        r"(a+)?",
+        r"^\d{2,}-\w+$",
+        "[]a+]+",
+        r"(a\+)+",
+    ],
 )
 def test_ordinary_expressions_are_taken(text):
     assert compile_regex(text).pattern == text
@@ -168,6 +200,7 @@ GOOD = [
     {"campaign": "x"},
     {"activity": "page.hit", "where": {"url": ["a", "b"], "utm_source": "x"}, "within": "30d", "at_least": 2},
     {"verdict": ["accepted", "catch-all"]},
+    {"idle": "30d", "optional": True},
     {"score": "fit", "gte": 7},
     {"stage": "Partner"},
     {"kind": "lead"},

@@ -22,7 +22,7 @@ from mautic_sync.domain.matchers import ActivityMatcher
 
 NOW = 1_794_441_600
 DAY = 86_400
-THOROUGH = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+THOROUGH = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 DURATIONS = st.sampled_from(["1s", "2s", "1h", "1d", "36h", "30d"])
 MOMENTS = st.sampled_from(["-1d", "-30d", "+1d", "-1s", "2026-11-12", "2026-11-11 23:59:59"])
@@ -105,9 +105,7 @@ def stage_rules(draw):
     stages = []
     kinds = sorted(draw(st.lists(st.sampled_from(KINDS), max_size=4)), key=lambda kind: -RANK[kind])
     for number, kind in enumerate(kinds):
-        stages.append(
-            StageRule(f"S{number}", kind, 50 - number, draw(st.booleans()), compile_condition(draw(SPECS)))
-        )
+        stages.append(StageRule(f"S{number}", kind, 50 - number, draw(st.booleans()), compile_condition(draw(SPECS))))
     return StageRules((*stages, StageRule("Ghost", "ghost", 1)))
 
 
@@ -203,14 +201,16 @@ def test_nobody_falls_from_a_sticky_stage(rules, signals, data):
     assert rules.position(decision.stage) <= rules.position(before.name)
 
 
-UNDECIDED = st.sampled_from([
-    VerdictSignal("missing"),
-    VerdictSignal("held", "catch-all"),
-    VerdictSignal("held", "unknown", fresh=False),
-    VerdictSignal("accepted", "valid", fresh=False),
-    VerdictSignal("accepted", "valid", expires_at=NOW),
-    VerdictSignal("rejected", "invalid", fresh=False),
-])
+UNDECIDED = st.sampled_from(
+    [
+        VerdictSignal("missing"),
+        VerdictSignal("held", "catch-all"),
+        VerdictSignal("held", "unknown", fresh=False),
+        VerdictSignal("accepted", "valid", fresh=False),
+        VerdictSignal("accepted", "valid", expires_at=NOW),
+        VerdictSignal("rejected", "invalid", fresh=False),
+    ]
+)
 
 
 @THOROUGH
@@ -237,7 +237,12 @@ def test_deciding_again_after_oneself_changes_nothing(situation, gate_open):
     first = decide(signals, rules, previous, NOW, gate_open=gate_open)
     second = decide(signals, rules, Previous(first.stage, first.kind), NOW, gate_open=gate_open)
     third = decide(signals, rules, Previous(second.stage, second.kind), NOW, gate_open=gate_open)
-    assert (third.kind, third.stage, third.rule, third.reason) == (second.kind, second.stage, second.rule, second.reason)
+    assert (third.kind, third.stage, third.rule, third.reason) == (
+        second.kind,
+        second.stage,
+        second.rule,
+        second.reason,
+    )
     assert (second.kind, second.stage) == (first.kind, first.stage)
 
 

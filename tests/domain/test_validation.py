@@ -118,7 +118,14 @@ def verdict(status, *, attempts=1):
 
 @pytest.mark.parametrize(
     ("status", "attempts", "distance"),
-    [("valid", 1, 180 * DAY), ("unknown", 0, 21_600), ("unknown", 1, 21_600), ("unknown", 2, DAY), ("unknown", 3, 3 * DAY), ("unknown", 9, 3 * DAY)],
+    [
+        ("valid", 1, 180 * DAY),
+        ("unknown", 0, 21_600),
+        ("unknown", 1, 21_600),
+        ("unknown", 2, DAY),
+        ("unknown", 3, 3 * DAY),
+        ("unknown", 9, 3 * DAY),
+    ],
 )
 def test_when_an_address_is_asked_again(status, attempts, distance):
     one = verdict(status, attempts=attempts)

@@ -72,10 +72,10 @@ def test_a_held_address_is_asked_again_at_growing_distance(worker):
     number = worker.new(email=address)
     worker.sync()
     assert (worker.stage(number), spent(worker)[address]) == ("Ghost", 1)
-    for hours, credits in ((5, 1), (7, 2), (7 + 23, 2), (7 + 25, 3)):
+    for hours, paid in ((5, 1), (7, 2), (7 + 23, 2), (7 + 25, 3)):
         worker.skew = hours * 3600
         worker.sync()
-        assert spent(worker)[address] == credits, hours
+        assert spent(worker)[address] == paid, hours
     scripted(worker, address, "valid")
     worker.skew = (7 + 25 + 73) * 3600
     worker.sync()
@@ -168,6 +168,15 @@ def test_blanks_are_filled_and_nothing_is_overwritten(worker):
     assert worker.contact(named).fields["lastname"] == "Arendt"
 
 
+def test_a_filled_value_that_mautic_refuses_costs_nobody_the_stage(worker):
+    number = worker.new(email=scripted(worker, "anna@gate.example", "valid", firstname="Anna", region="Nowhere"))
+    coded = worker.new(email=scripted(worker, "otto@gate.example", "valid", country="DE"))
+    document = worker.sync()
+    assert (worker.stage(number), document["failed"]) == ("Lead", 0)
+    assert worker.contact(coded).fields["country"] == "Germany"
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
 def test_a_suggested_spelling_is_kept(worker):
     number = worker.new(
         email=scripted(worker, "anna@gmial.example", "invalid", "possible_typo", did_you_mean="anna@gmail.example")
@@ -178,6 +187,7 @@ def test_a_suggested_spelling_is_kept(worker):
 
         assert get_verdict(connection, "anna@gmial.example").did_you_mean == "anna@gmail.example"
     assert worker.stage(number) == "Ghost"
+    assert worker.contact(number).fields["email_suggestion"] == "anna@gmail.example"
 
 
 def test_an_unheard_of_status_is_held_with_a_warning(worker):

@@ -211,10 +211,9 @@ def test_only_what_is_new_in_quarantine_counts(worker):
 
 def test_html_instead_of_json_stops_the_run_and_loses_nothing(worker):
     number = worker.new(firstname="Pat", phone="+49 30 1")
-    worker.act("html", next=3)
+    worker.act("html", next=1)
     with pytest.raises(StopError, match="API enabled"):
         worker.sync()
-    worker.act("html", next=0)
     worker.sync()
     worker.sync()
     assert worker.stage(number) == "Lead"
@@ -288,3 +287,15 @@ def test_a_slow_database_of_mautic_is_a_passing_fault(worker):
     worker.post("/_sandbox/faults", {"spec": "seed=3,before=1.0"})
     with pytest.raises((RetryError, StopError)):
         worker.sync()
+
+
+def test_one_contact_alone_touches_nobody_else(worker):
+    """`sync --contact` neither writes nor pays for others, and is not the first push."""
+    wanted = worker.new(firstname="Pat", phone="+49 30 1")
+    other = worker.new(email="other@alone.example")
+    worker.plan()
+    worker.sync(contact=wanted)
+    assert (worker.stage(wanted), worker.stage(other)) == ("Lead", None)
+    assert worker.box.stats()["credits"]["spent"] == 0
+    with pytest.raises(SafetyStop):
+        worker.but(push={"first_run_max": 0}).sync()

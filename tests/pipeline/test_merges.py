@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import requests
 
 
 @pytest.fixture
@@ -120,10 +121,6 @@ def test_a_do_not_contact_that_a_person_took_back_stays_away(worker):
     known = worker.new(email="valid@example.com")
     worker.act("unsubscribe", contact=known)
     worker.sync()
-    with worker.run("look") as run:
-        pass
-    import requests
-
     with requests.Session() as session:
         session.trust_env = False
         answer = session.post(

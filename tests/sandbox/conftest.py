@@ -45,6 +45,12 @@ class Client:
         return response.json()
 
 
+@pytest.fixture(scope="session")
+def log_in():
+    """Makes a client of a sandbox."""
+    return Client
+
+
 @pytest.fixture(params=["5.1", "7.0"])
 def version(request):
     return request.param

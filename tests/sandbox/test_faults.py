@@ -2,7 +2,6 @@
 
 import pytest
 import requests
-from conftest import Client
 
 from mautic_sync.sandbox import Faults, Sandbox, parse_faults
 
@@ -30,10 +29,10 @@ def test_a_wrong_fault_is_told_in_a_sentence(text, told):
 
 
 @pytest.fixture
-def faulty():
+def faulty(log_in):
     """A sandbox whose faults begin after the log-in."""
     with Sandbox(empty=True) as sandbox:
-        client = Client(sandbox)
+        client = log_in(sandbox)
 
         def begin(**rates):
             sandbox.use_faults(Faults(**rates))

@@ -76,7 +76,7 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_change_person_id"), ["person_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_change_run_id"), ["run_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_change_settled_run"), ["settled_run"], unique=False)
-        batch_op.create_index("ix_change_state_value", ["state", "value"], unique=False)
+        batch_op.create_index("ix_change_in_order", ["state", "target", "value", "id"], unique=False)
 
     op.create_table(
         "contact",
@@ -289,6 +289,7 @@ def upgrade() -> None:
         sa.Column("sub_status", sa.String(length=64), nullable=False),
         sa.Column("did_you_mean", sa.String(length=320), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_at", sa.BigInteger(), nullable=True),
         sa.Column("raw", PROSE, nullable=False),

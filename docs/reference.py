@@ -1,0 +1,128 @@
+"""Writes `docs/configuration.md` and `docs/commands.md` from the program itself: `make docs`.
+
+A test compares both with the files, so that neither can be forgotten.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from mautic_sync.cli import app
+from mautic_sync.settings import Settings, env_name, setting_names
+
+HERE = Path(__file__).parent
+
+SETTINGS_HEAD = """# Settings
+
+Precedence: command line > environment > `*_FILE` secrets > TOML file > defaults. The file is `--config`, else
+`MAUTIC_SYNC_CONFIG`, else `config/mautic_sync.toml`; `config/mautic_sync.example.toml` explains it line by line. In the
+environment each setting is `MAUTIC_SYNC_` + section + `__` + key; lists are JSON there. Any name with `_FILE` at its
+end holds the path of a file with the value, for secrets: `MAUTIC_SYNC_MAUTIC__CLIENT_SECRET_FILE=/run/secrets/mautic`.
+An unknown name is an error that says which one is nearest. Durations are `90s`, `10m`, `6h`, `400d` or seconds.
+`phone`, `schedule` and `web` are checked, but nothing in this version uses them.
+
+| setting | environment | default | meaning |
+|---|---|---|---|
+"""
+
+COMMANDS_HEAD = """# Commands
+
+Exit codes:
+
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | an error: the sentence on standard error says what to do |
+| 2 | usage or configuration: nothing was read or written |
+| 3 | safety stop: the plan is stored, look at it and accept it |
+| 4 | done in part: something *new* was quarantined, failed or is in doubt, and is kept |
+| 5 | another run holds this store |
+| 130, 143 | stopped by Ctrl-C or SIGTERM: what was done is kept |
+
+With `--json`, standard output holds one JSON document and nothing else; logs go to standard error. Credits are spent
+by `sync`, `retry` and `validate` alone.
+"""
+
+DOCUMENTS = {
+    "sync": "`--json`: `run_id, started_at, seconds, pulled {contacts, activities, calls}, kinds {ghost, lead, customer}, "
+    "transitions [{from, to, count}]` (stages; settled in this run)`, validated {credits, accept, hold, reject, cached}, "
+    "pushed {stages, points, fields, dnc, calls}, merged, vanished, quarantined, failed, doubtful, pending`.",
+    "retry": "`--json`: as `sync`, and `retried {writes, contacts}`.",
+    "plan": "`--json`: `plan_id, as_of, changes, moves [{from, to, count}]` (kinds)`, kinds, verdicts_needed, "
+    "verdicts_to_buy, listed [{contact, target, old, new, reason, state}], quarantined`.",
+    "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
+    "verdict, points {score, mautic}, identity, activity, last_write`.",
+    "status": "`--json`: `mautic, kinds, runs, cursors, pending, quarantined, failed, credits`; with a run: "
+    "`run_id, changes`.",
+    "quarantine": "`--json`: `quarantined [{source, key, reason, first_at, last_at, excerpt}], failed [{contact, target, "
+    "new, error}]`.",
+    "validate": "`--json`: `verdicts [{address, outcome, status, sub_status, did_you_mean, source, at}], credits`.",
+    "init": "`--json`: `mautic, version, user, config, created [{what, name}], present [{what, name}]`; asks nothing.",
+    "check": "`--json`: `ok, stages [{stage, kind, weight}], warnings`.",
+}
+
+
+def settings_page() -> str:
+    """The table of all settings."""
+    rows = []
+    for name, field in setting_names().items():
+        section, _, key = name.rpartition(".")
+        default = field.get_default(call_default_factory=True) if not section else None
+        if section:
+            model: Any = Settings.model_fields[section].annotation
+            default = model.model_fields[key].get_default(call_default_factory=True)
+        rows.append(f"| `{name}` | `{env_name(name)}` | {_shown(default)} | {field.description} |")
+    return SETTINGS_HEAD + "\n".join(rows) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == []:
+        return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if hasattr(value, "total_seconds"):
+        seconds = int(value.total_seconds())
+        for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+            if seconds % size == 0:
+                return f"`{seconds // size}{unit}`"
+        return f"`{seconds}s`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def commands_page() -> str:
+    """Every command with its arguments and options."""
+    parts = [COMMANDS_HEAD]
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        parts.append(f"\n## mautic-sync {name}\n\n{_paragraph(command.help or '')}\n")
+        rows = []
+        for parameter in command.params:
+            if "--help" in parameter.opts:
+                continue
+            label = (
+                parameter.metavar or parameter.name.upper()
+                if parameter.param_type_name == "argument"
+                else ", ".join(parameter.opts)
+            )
+            rows.append(f"| `{label}` | {_paragraph(parameter.help or '')} |")
+        if rows:
+            parts.append("\n| | |\n|---|---|\n" + "\n".join(rows) + "\n")
+        if name in DOCUMENTS:
+            parts.append(f"\n{DOCUMENTS[name]}\n")
+    return "".join(parts)
+
+
+def _paragraph(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def main() -> None:
+    (HERE / "configuration.md").write_text(settings_page(), encoding="utf-8")
+    (HERE / "commands.md").write_text(commands_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

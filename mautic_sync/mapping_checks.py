@@ -1,0 +1,570 @@
+"""What the six files of rules mean together: everything that is wrong with them, found before anything is decided."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from pydantic import ValidationError
+
+from mautic_sync.domain.activity import ACTIVITY_TYPES
+from mautic_sync.domain.contact import KINDS
+from mautic_sync.domain.countries import country_key, fold, is_country_code
+from mautic_sync.domain.grammar import (
+    STATUSES,
+    SUB_STATUSES,
+    Leaf,
+    Node,
+    Path,
+    Problem,
+    duration_text,
+    leaves,
+    parse_condition,
+    parse_duration,
+    parse_where,
+    path_text,
+    suggestion,
+    unusable_scores,
+)
+from mautic_sync.domain.validation import ORDER_KEYS, OrderKey
+from mautic_sync.mapping_files import (
+    ACTION_PLACEHOLDERS,
+    FIELD_PLACEHOLDERS,
+    FILES,
+    LATER_PLACEHOLDERS,
+    MODELS,
+    ZEROBOUNCE_FIELDS,
+    ActionsFile,
+    FieldsFile,
+    IdentityFile,
+    ScoringFile,
+    StagesFile,
+    ValidationFile,
+    mappings_schema,
+    placeholders,
+)
+from mautic_sync.mapping_problems import FileProblem, SourceFile, existing_path, sentence, shape
+
+NOT_OURS_TO_WRITE = frozenset({"email", "id", "last_active", "owner", "points", "stage", "tags"})
+CIRCLE = "a rule that reads it would swap people for ever; read what they did or are instead"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Six files with nothing wrong in them, and their conditions by file and place."""
+
+    stages: StagesFile
+    validation: ValidationFile
+    fields: FieldsFile
+    identity: IdentityFile
+    scoring: ScoringFile
+    actions: ActionsFile
+    conditions: Mapping[tuple[str, Path], Node]
+    order: tuple[tuple[OrderKey, bool], ...]
+    left_out: frozenset[str]
+    """Names of packaged segments that cannot be made with these stages."""
+
+
+class Checker:
+    """Reads six documents, collecting all that is wrong with them; lives as long as that takes."""
+
+    def __init__(self, sources: Mapping[str, SourceFile], *, history: int | None) -> None:
+        self.sources = sources
+        self.history = history
+        self.problems: list[FileProblem] = []
+        self.warnings: list[str] = []
+        self.nodes: dict[tuple[str, Path], Node] = {}
+        self.left_out: set[str] = set()
+
+    def read(self) -> Checked | None:
+        """All of it, or None when something is wrong (`problems`)."""
+        files = {name: self.file(name) for name in FILES}
+        for name in FILES:
+            for path, spec in _conditions_in(name, self.sources[name].document.value):
+                self.condition(name, path, spec)
+        stages, validation, fields, identity, scoring, actions = (files[name] for name in FILES)
+        if isinstance(stages, StagesFile):
+            self.check_stages(stages)
+        if isinstance(validation, ValidationFile):
+            self.check_validation(validation)
+        if isinstance(fields, FieldsFile):
+            self.check_fields(fields, stages if isinstance(stages, StagesFile) else None)
+        if isinstance(scoring, ScoringFile):
+            self.check_scoring(scoring)
+        if isinstance(actions, ActionsFile):
+            self.check_actions(actions, stages if isinstance(stages, StagesFile) else None)
+        self.check_circles(stages, validation, fields, actions)
+        if (
+            self.problems
+            or not isinstance(stages, StagesFile)
+            or not isinstance(validation, ValidationFile)
+            or not isinstance(fields, FieldsFile)
+            or not isinstance(identity, IdentityFile)
+            or not isinstance(scoring, ScoringFile)
+            or not isinstance(actions, ActionsFile)
+        ):
+            return None
+        return Checked(
+            stages,
+            validation,
+            fields,
+            identity,
+            scoring,
+            actions,
+            conditions=self.nodes,
+            order=self.order(validation),
+            left_out=frozenset(self.left_out),
+        )
+
+    def problem(self, file: str, path: Path, text: str) -> None:
+        self.problems.append(self.sources[file].problem(path, text))
+
+    # The form of a file
+
+    def file(self, name: str) -> object:
+        """The model of one file, or None."""
+        source = self.sources[name]
+        self.problems += [
+            FileProblem(source.name, one.line, path_text(one.path), one.text) for one in source.document.problems
+        ]
+        value = source.document.value
+        if value is None:
+            if not source.document.problems and not any(one.file == source.name for one in self.problems):
+                self.problem(
+                    name, (), "this file is empty; begin with `version: 1`, or remove the file to use the default"
+                )
+            return None
+        if not isinstance(value, dict):
+            self.problem(name, (), f"this file is a map of keys, beginning with `version: 1`, not {shape(value)}")
+            return None
+        # A key left blank, everything below it commented out, means its default.
+        written = {key: inner for key, inner in value.items() if inner is not None or key == "version"}
+        try:
+            return MODELS[name].model_validate(written)
+        except ValidationError as error:
+            schema = mappings_schema()[name]
+            for one in error.errors(include_url=False, include_context=True):
+                path = existing_path(one["loc"], written)
+                self.problem(name, path, sentence(dict(one), path, schema))
+            return None
+
+    def condition(self, file: str, path: Path, spec: object) -> None:
+        found: list[Problem] = []
+        node = parse_condition(spec, found, path)
+        if node is not None:
+            if file in {"stages", "validation"}:
+                found += unusable_scores(node)
+            found += self.too_long(node)
+            found += _unknown_countries(node)
+            self.nodes[file, path] = node
+        for one in found:
+            told = self.sources[file].problem(one.path, one.text)
+            if one.warning:
+                self.warnings.append(str(told))
+            else:
+                self.problems.append(told)
+
+    def too_long(self, node: Node) -> Iterator[Problem]:
+        """Windows that reach further back than activity is read."""
+        if self.history is None:
+            return
+        for leaf in leaves(node):
+            spans: list[tuple[str, int | None]] = [("within", leaf.within)]
+            if leaf.subject == "activity":
+                spans += [
+                    (key, parse_duration(text[1:]))
+                    for key in ("after", "before")
+                    if (text := leaf.operators.get(key, "")).startswith("-")
+                ]
+            elif leaf.subject == "age":
+                spans.append(("age", leaf.at_least_age))
+                for key, operand in leaf.operators.items():
+                    spans += [(key, one) for one in (operand if isinstance(operand, tuple) else (operand,))]
+            for key, seconds in spans:
+                if seconds is not None and seconds > self.history:
+                    yield Problem((*leaf.path, key), self.beyond(seconds))
+
+    def beyond(self, seconds: int) -> str:
+        reach = duration_text(self.history or 0)
+        return f"this looks {duration_text(seconds)} back, but activity is read only {reach} back; shorten it, or raise `pull.history`"
+
+    # The meaning of each file
+
+    def check_stages(self, file: StagesFile) -> None:
+        names: dict[str, str] = {}
+        weights: dict[int, str] = {}
+        last = len(file.stages) - 1
+        for index, stage in enumerate(file.stages):
+            here: Path = ("stages", index)
+            if fold(stage.stage) in names:
+                self.problem(
+                    "stages",
+                    (*here, "stage"),
+                    f"there are two stages `{stage.stage}`; Mautic tells stages apart by name, rename one",
+                )
+            if stage.weight in weights:
+                self.problem(
+                    "stages",
+                    (*here, "weight"),
+                    f"`{stage.stage}` and `{weights[stage.weight]}` both weigh {stage.weight}; give each a weight of its own",
+                )
+            names[fold(stage.stage)] = weights[stage.weight] = stage.stage
+            if index < last and stage.when is None:
+                self.problem(
+                    "stages",
+                    here,
+                    f"`{stage.stage}` has no `when`, so no stage below it is ever reached; give it one, or move it to the end",
+                )
+            if index == last and stage.when is not None:
+                self.problem(
+                    "stages",
+                    (*here, "when"),
+                    "the last stage takes everybody else, so it has no `when`; remove it, or add a stage below",
+                )
+            if index == last and stage.kind != "ghost":
+                self.problem(
+                    "stages",
+                    (*here, "kind"),
+                    f"the last stage takes everybody of whom nothing is known, so its kind is `ghost`, not `{stage.kind}`",
+                )
+        self.check_weights(file)
+        for index, name in enumerate(file.takes_over):
+            if fold(name) in names:
+                self.problem(
+                    "stages",
+                    ("takes_over", index),
+                    f"`{name}` is one of the stages above, which we manage anyway; remove it here",
+                )
+
+    def check_weights(self, file: StagesFile) -> None:
+        spans = {kind: [stage.weight for stage in file.stages if stage.kind == kind] for kind in KINDS}
+        present = [kind for kind in KINDS if spans[kind]]
+        for lower, higher in pairwise(present):
+            for index, stage in enumerate(file.stages):
+                if stage.kind == higher and stage.weight <= max(spans[lower]) and spans[lower].count(stage.weight) == 0:
+                    self.problem(
+                        "stages",
+                        ("stages", index, "weight"),
+                        f"`{stage.stage}` is a {higher} and weighs {stage.weight}, less than a {lower} with {max(spans[lower])}; weights rise from ghost to lead to customer",
+                    )
+
+    def check_validation(self, file: ValidationFile) -> None:
+        seen: dict[str, str] = {}
+        for group in ("accept", "hold", "reject"):
+            for index, word in enumerate(getattr(file.policy, group)):
+                path: Path = ("policy", group, index)
+                folded = word.lower()
+                if folded in seen:
+                    self.problem(
+                        "validation",
+                        path,
+                        f"`{word}` stands under `{seen[folded]}` already; each status has one outcome",
+                    )
+                elif folded not in {*STATUSES, *SUB_STATUSES}:
+                    told = f"ZeroBounce is not known to answer `{word}`{suggestion(word, (*STATUSES, *SUB_STATUSES))}"
+                    self.warnings.append(str(self.sources["validation"].problem(path, told)))
+                seen[folded] = group
+        held = file.ask_again.held
+        for index in range(1, len(held)):
+            if held[index] <= held[index - 1]:
+                self.problem(
+                    "validation",
+                    ("ask_again", "held", index),
+                    f"the distances grow: {duration_text(held[index])} does not come after {duration_text(held[index - 1])}",
+                )
+        self.order(file)
+        if file.budget.per_run > file.budget.per_day:
+            told = f"a run may spend {file.budget.per_run} credits, but a day only {file.budget.per_day}"
+            self.warnings.append(str(self.sources["validation"].problem(("budget", "per_run"), told)))
+        for alias, answer in file.append.items():
+            if answer not in ZEROBOUNCE_FIELDS:
+                self.problem(
+                    "validation",
+                    ("append", alias),
+                    f"ZeroBounce's answer has no field `{answer}`{suggestion(answer, ZEROBOUNCE_FIELDS)}",
+                )
+            if alias in NOT_OURS_TO_WRITE:
+                self.problem("validation", ("append", alias), f"`{alias}` is not ours to fill; remove it")
+
+    def order(self, file: ValidationFile) -> tuple[tuple[OrderKey, bool], ...]:
+        """Who is asked first, as (key, largest first)."""
+        known = {key: key for key in ORDER_KEYS}
+        found = []
+        for index, text in enumerate(file.order):
+            word, _space, direction = text.strip().partition(" ")
+            if word not in known:
+                self.problem(
+                    "validation", ("order", index), f"nobody can be ordered by `{word}`{suggestion(word, ORDER_KEYS)}"
+                )
+            elif direction.strip() not in {"", "asc", "desc"}:
+                self.problem(
+                    "validation",
+                    ("order", index),
+                    f"`{text}` ends in asc (smallest first) or desc (largest first), not `{direction.strip()}`",
+                )
+            else:
+                found.append((known[word], direction.strip() != "asc"))
+        return tuple(found)
+
+    def check_fields(self, file: FieldsFile, stages: StagesFile | None) -> None:
+        seen: set[str] = set()
+        for index, new in enumerate(file.create):
+            if new.alias in seen:
+                self.problem("fields", ("create", index, "alias"), f"`{new.alias}` is created twice; remove one")
+            if new.alias in NOT_OURS_TO_WRITE:
+                self.problem(
+                    "fields", ("create", index, "alias"), f"Mautic has `{new.alias}` itself; choose another alias"
+                )
+            seen.add(new.alias)
+        for alias, template in file.write.items():
+            if alias in NOT_OURS_TO_WRITE:
+                self.problem("fields", ("write", alias), f"`{alias}` is not ours to write; choose a field of its own")
+            self.template("fields", ("write", alias), template, FIELD_PLACEHOLDERS)
+        known = {fold(stage.stage): stage.stage for stage in stages.stages} if stages else None
+        for name, segment in file.create_segments.items():
+            here: Path = ("create_segments", name)
+            self.exactly_one("fields", here, {"stage": segment.stage, "tag": segment.tag})
+            if segment.stage is None or known is None or fold(segment.stage) in known:
+                continue
+            told = f"no stage `{segment.stage}` is managed here"
+            if self.sources["fields"].packaged:
+                # Whoever writes stages of their own and keeps this default is not to blame for it.
+                self.left_out.add(name)
+                told += f", so the segment `{name}` is not made; a fields.yaml of your own can name others"
+                self.warnings.append(str(self.sources["fields"].problem((*here, "stage"), told)))
+            else:
+                self.problem("fields", (*here, "stage"), told + suggestion(segment.stage, known.values()))
+
+    def template(self, file: str, path: Path, template: str, known: tuple[str, ...]) -> None:
+        try:
+            names = placeholders(template)
+        except ValueError as error:
+            self.problem(file, path, str(error))
+            return
+        for name in names:
+            if name in known:
+                continue
+            if name in LATER_PLACEHOLDERS:
+                self.problem(file, path, f"`{{{name}}}` is known but not computed in this version; remove it for now")
+            else:
+                self.problem(file, path, f"there is no placeholder `{{{name}}}`{suggestion(name, known)}")
+
+    def exactly_one(self, file: str, path: Path, keys: Mapping[str, object]) -> None:
+        given = [key for key, value in keys.items() if value is not None]
+        if len(given) != 1:
+            wanted = " or ".join(f"`{key}`" for key in keys)
+            self.problem(file, path, f"this takes {wanted}, {'not both' if given else 'and has none of them'}")
+
+    def check_scoring(self, file: ScoringFile) -> None:
+        for group, rules in file.groups.items():
+            names: set[str] = set()
+            for index, rule in enumerate(rules):
+                here: Path = ("groups", group, index)
+                if rule.name in names:
+                    self.problem(
+                        "scoring",
+                        (*here, "name"),
+                        f"`{rule.name}` stands twice in `{group}`; points are accounted by name, rename one",
+                    )
+                names.add(rule.name)
+                if not rule.points:
+                    self.problem(
+                        "scoring", (*here, "points"), "0 points change nothing; remove the rule, or give it points"
+                    )
+                self.exactly_one("scoring", here, {"when": rule.when, "on": rule.on})
+                self.activity_name("scoring", (*here, "on"), rule.on)
+                for key in ("where", "at_most", "per", "unless"):
+                    if rule.on is None and getattr(rule, key) is not None:
+                        self.problem(
+                            "scoring", (*here, key), f"`{key}` counts activity; it goes with `on`, not with `when`"
+                        )
+                if rule.where is not None:
+                    self.where("scoring", (*here, "where"), rule.where)
+                if rule.once and (rule.at_most is not None or rule.per is not None):
+                    self.problem(
+                        "scoring", (*here, "once"), "`once` already says how often; remove `at_most` and `per`"
+                    )
+                if rule.per is not None and rule.at_most is None:
+                    self.problem("scoring", (*here, "per"), "`per` goes with `at_most`: at most how many times?")
+                if rule.per is not None and self.history is not None and rule.per > self.history:
+                    self.problem("scoring", (*here, "per"), self.beyond(rule.per))
+        if file.decay is not None and file.decay.group not in file.groups:
+            self.problem(
+                "scoring",
+                ("decay", "group"),
+                f"there is no group `{file.decay.group}`{suggestion(file.decay.group, file.groups)}",
+            )
+        for index, name in enumerate(file.push.groups):
+            if name not in file.groups:
+                self.problem(
+                    "scoring", ("push", "groups", index), f"there is no group `{name}`{suggestion(name, file.groups)}"
+                )
+
+    def where(self, file: str, path: Path, spec: object) -> None:
+        found: list[Problem] = []
+        parse_where(spec, found, path)
+        for one in found:
+            self.problem(file, one.path, one.text)
+
+    def activity_name(self, file: str, path: Path, name: str | None) -> None:
+        if name is not None and "." in name and name not in ACTIVITY_TYPES:
+            self.problem(file, path, f"there is no activity `{name}`{suggestion(name, ACTIVITY_TYPES)}")
+
+    def check_actions(self, file: ActionsFile, stages: StagesFile | None) -> None:
+        known = {fold(stage.stage): stage.stage for stage in stages.stages} if stages else None
+        names: set[str] = set()
+        for index, action in enumerate(file.on):
+            here: Path = ("on", index)
+            self.exactly_one("actions", here, {"enter": action.enter, "become": action.become, "when": action.when})
+            if action.when is not None and action.name is None:
+                self.problem("actions", here, "an action with `when` needs a `name`, under which its state is kept")
+            if action.name is not None and action.name in names:
+                self.problem("actions", (*here, "name"), f"there are two actions `{action.name}`; rename one")
+            if action.name is not None:
+                names.add(action.name)
+            if action.enter is not None:
+                self.exactly_one("actions", (*here, "enter"), {"kind": action.enter.kind, "stage": action.enter.stage})
+                stage = action.enter.stage
+                if stage is not None and known is not None and fold(stage) not in known:
+                    self.problem(
+                        "actions",
+                        (*here, "enter", "stage"),
+                        f"no stage `{stage}` is managed here{suggestion(stage, known.values())}",
+                    )
+            done = action.do
+            for key, both in (("segments", done.segments), ("campaigns", done.campaigns), ("tags", done.tags)):
+                for name in sorted(set(both.add) & set(both.remove)):
+                    self.problem(
+                        "actions", (*here, "do", key), f"`{name}` is added and removed at once; do one of them"
+                    )
+            if done.note is not None:
+                self.template("actions", (*here, "do", "note"), done.note, ACTION_PLACEHOLDERS)
+            if done.notify is not None:
+                self.template("actions", (*here, "do", "notify", "text"), done.notify.text, ACTION_PLACEHOLDERS)
+
+    # Circles: rules that read what we write
+
+    def check_circles(self, stages: object, validation: object, fields: object, actions: object) -> None:
+        tags: dict[str, str] = {}
+        scored_tags: dict[str, str] = {}
+        written: dict[str, str] = {"points": "points are ours to give"}
+        segments: dict[str, str] = {}
+        managed: dict[str, str] = {}
+        if isinstance(actions, ActionsFile):
+            for action in actions.on:
+                named = {
+                    tag: f"actions.yaml sets the tag `{tag}`" for tag in (*action.do.tags.add, *action.do.tags.remove)
+                }
+                tags |= named
+                scored_tags |= {} if action.enter is not None else named
+        if isinstance(validation, ValidationFile):
+            if validation.on_reject.tag is not None:
+                tags[validation.on_reject.tag] = (
+                    f"validation.yaml sets the tag `{validation.on_reject.tag}` (on_reject)"
+                )
+            if validation.on_typo is not None:
+                written[validation.on_typo.field] = (
+                    f"validation.yaml writes the field `{validation.on_typo.field}` (on_typo)"
+                )
+        scored = {"points": written["points"]}
+        if isinstance(fields, FieldsFile):
+            for alias, template in fields.write.items():
+                written[alias] = f"fields.yaml writes the field `{alias}`"
+                if "{score" in template or "{reason" in template:
+                    scored[alias] = written[alias]
+            for name in fields.create_segments.keys() - self.left_out:
+                segments[_slug(name)] = f"fields.yaml builds the segment `{name}` on what we write"
+        if isinstance(stages, StagesFile):
+            managed = {fold(stage.stage): "is a stage that we set" for stage in stages.stages}
+            managed |= {fold(name): "is a stage that we replace (takes_over)" for name in stages.takes_over}
+        for (file, _path), node in self.nodes.items():
+            for leaf in leaves(node):
+                if file == "stages":
+                    self.circle(file, leaf, tags, written, segments)
+                    self.circle_of_stages(leaf, managed)
+                elif file == "scoring":
+                    self.circle(file, leaf, scored_tags, scored, {})
+
+    def circle(
+        self, file: str, leaf: Leaf, tags: Mapping[str, str], fields: Mapping[str, str], segments: Mapping[str, str]
+    ) -> None:
+        told: list[str | None] = []
+        if leaf.subject == "tag":
+            told = [tags.get(name) for name in leaf.names]
+        elif leaf.subject == "field":
+            told = [fields.get(name.lower()) for name in leaf.names]
+        told += [segments.get(_slug(name)) for name in segments_of(leaf)]
+        for one in told:
+            if one is not None:
+                self.problem(file, (*leaf.path, leaf.subject), f"{one}: {CIRCLE}")
+
+    def circle_of_stages(self, leaf: Leaf, managed: Mapping[str, str]) -> None:
+        if leaf.subject == "kind":
+            self.problem("stages", (*leaf.path, "kind"), f"the kind follows from the stages: {CIRCLE}")
+        if leaf.subject == "stage":
+            for name in leaf.names:
+                if fold(name) in managed:
+                    self.problem("stages", (*leaf.path, "stage"), f"`{name}` {managed[fold(name)]}: {CIRCLE}")
+
+
+def segments_of(leaf: Leaf) -> list[str]:
+    if leaf.subject == "segment":
+        return list(leaf.names)
+    if leaf.matcher is None:
+        return []
+    named = leaf.matcher.where.get("segment", [])
+    return [named] if isinstance(named, str) else named
+
+
+def _slug(name: str) -> str:
+    """The alias that Mautic makes of a segment's name."""
+    return re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")
+
+
+def _unknown_countries(node: Node) -> Iterator[Problem]:
+    for leaf in leaves(node):
+        if leaf.subject != "field" or leaf.names[0] != "country":
+            continue
+        for operator in ("is", "is_not", "in", "not_in"):
+            operand = leaf.operators.get(operator, ())
+            for one in operand if isinstance(operand, tuple) else (operand,):
+                if isinstance(one, str) and is_country_code(one) and one.isupper() and country_key(one) == fold(one):
+                    told = f"`{one}` is no ISO 3166 code of a country; write the English name if in doubt"
+                    yield Problem((*leaf.path, operator), told)
+
+
+def _conditions_in(file: str, value: Any) -> Iterator[tuple[Path, Any]]:
+    """Every place of a file that holds a condition, whatever else is wrong with the file."""
+
+    def at(*path: str | int) -> Any:
+        found = value
+        for part in path:
+            if isinstance(part, int):
+                found = found[part] if isinstance(found, list) and part < len(found) else None
+            else:
+                found = found.get(part) if isinstance(found, dict) else None
+        return found
+
+    def items(*path: str | int) -> Iterable[int]:
+        found = at(*path)
+        return range(len(found)) if isinstance(found, list) else ()
+
+    places: list[Path] = []
+    if file == "stages":
+        places = [("stages", index, "when") for index in items("stages")]
+    elif file == "validation":
+        places = [("only_if",)]
+    elif file == "scoring":
+        groups = at("groups")
+        for group in groups if isinstance(groups, dict) else ():
+            places += [("groups", group, i, key) for i in items("groups", group) for key in ("when", "unless")]
+        places += [("hot", "when"), ("hot", "until"), ("low_value", "when")]
+    elif file == "actions":
+        places = [("on", index, "when") for index in items("on")]
+    for path in places:
+        spec = at(*path)
+        if spec is not None:
+            yield path, spec

@@ -1,0 +1,142 @@
+"""What is wrong with the rules, told to the people who wrote them: file, line, key, and what would be right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mautic_sync.domain.grammar import Path, nearest, path_text, suggestion
+from mautic_sync.errors import ConfigError
+from mautic_sync.yaml_text import Document
+
+
+@dataclass(frozen=True, slots=True)
+class FileProblem:
+    """One thing to correct: where it stands, and a sentence that says what is wrong and what would be right."""
+
+    file: str
+    line: int
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}{f', {self.key}' if self.key else ''}: {self.text}"
+
+
+class MappingsError(ConfigError):
+    """The rules cannot be used as they are written; `problems` lists everything to correct."""
+
+    def __init__(self, problems: Iterable[FileProblem]) -> None:
+        self.problems = tuple(problems)
+        count = "one problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        super().__init__("\n".join([f"The mappings have {count}:", *(f"  {problem}" for problem in self.problems)]))
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file as it was read: where it came from and the line of each of its keys."""
+
+    name: str
+    document: Document
+    packaged: bool = False
+
+    def problem(self, path: Path, text: str) -> FileProblem:
+        return FileProblem(self.name, self.document.line(path), path_text(path), text)
+
+
+# --- What pydantic found, in words ------------------------------------------------------------------------------
+
+
+def existing_path(location: tuple[str | int, ...], value: Any) -> Path:
+    """Pydantic's location without the names of types it tried, down to one key that need not be there."""
+    path: list[str | int] = []
+    for part in location:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            break
+        path.append(part)
+    return tuple(path)
+
+
+def _keys_at(path: Path, schema: dict[str, Any]) -> list[str]:
+    """The keys that the schema allows beside the last of a path."""
+    part: Any = schema
+
+    def resolved(one: Any) -> Any:
+        while isinstance(one, dict) and "$ref" in one:
+            one = schema["$defs"][one["$ref"].removeprefix("#/$defs/")]
+        if isinstance(one, dict) and "anyOf" in one:
+            return resolved(next((each for each in one["anyOf"] if each.get("type") != "null"), {}))
+        return one
+
+    for step in path[:-1]:
+        part = resolved(part)
+        if isinstance(step, int):
+            part = part.get("items", {})
+        else:
+            part = part.get("properties", {}).get(step) or part.get("additionalProperties") or {}
+    found = resolved(part)
+    return list(found.get("properties", {})) if isinstance(found, dict) else []
+
+
+_TAKES = {
+    "bool_type": "true or false",
+    "string_type": "text; put it in quotes if it looks like something else",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "list_type": "a list, like [a, b]",
+    "dict_type": "a map of keys",
+    "model_type": "a map of keys",
+    "model_attributes_type": "a map of keys",
+    "finite_number": "a finite number",
+}
+
+
+def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
+    kind, given, context = error["type"], error.get("input"), error.get("ctx", {})
+    key = path[-1] if path else ""
+    if kind == "extra_forbidden":
+        return f"there is no key `{key}` here{suggestion(key, _keys_at(path, schema))}"
+    if kind == "missing":
+        return f"`{key}` is missing" + ("; begin the file with `version: 1`" if key == "version" else "; add it")
+    if kind == "literal_error":
+        wanted = str(context.get("expected", "")).replace("'", "")
+        words = re.split(r", | or ", wanted)
+        return f"{shape(given)} is not one of: {', '.join(words)}{_meant(given, words)}"
+    if kind == "value_error":
+        return str(context.get("error", error["msg"]))
+    if kind in _TAKES:
+        return f"`{key}` takes {_TAKES[kind]}, not {shape(given)}"
+    if kind in {"greater_than_equal", "greater_than"}:
+        return f"{shape(given)} is too small; write {context.get('ge', context.get('gt'))} or more"
+    if kind in {"too_short", "string_too_short"}:
+        return f"`{key}` is empty; give it at least one entry" if kind == "too_short" else f"`{key}` is empty"
+    if kind == "string_too_long":
+        return f"this is longer than {context.get('max_length')} characters"
+    if kind == "string_pattern_mismatch":
+        if "a-z" in str(context.get("pattern")):
+            return f"{shape(given)} is no alias of a field; aliases are lower case letters, digits and _, and begin with a letter"
+        return f"{shape(given)} begins or ends with a blank, or has several lines"
+    return f"{shape(given)} does not fit: {error['msg']}"
+
+
+def _meant(given: object, words: list[str]) -> str:
+    near = nearest(given, words)
+    return f"; did you mean `{near}`?" if near else ""
+
+
+def shape(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, (dict, list)):
+        return "a map" if isinstance(value, dict) else "a list"
+    text = str(value)
+    return f"`{text[:60]}{'…' if len(text) > 60 else ''}`"

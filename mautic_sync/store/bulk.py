@@ -1,0 +1,40 @@
+"""Many rows with one statement.
+
+SQLAlchemy prepares each row for about as long as SQLite takes to store it; here the statement is compiled once and
+the rows are prepared column by column. What is stored is the same: the types of the columns convert the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Insert, Table, insert
+
+from mautic_sync.store.text import Stored
+
+FEW = 20  # rows, for which compiling anew would not pay
+
+
+def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all have the same columns."""
+    if rows:
+        execute_many(connection, table, insert(table), rows)
+
+
+def execute_many(connection: Connection, table: Table, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Execute an insert into `table` for rows that all have the same columns."""
+    dialect = connection.dialect
+    if dialect.name != "sqlite" or len(rows) < FEW:
+        connection.execute(statement, list(rows))
+        return
+    compiled: Any = statement.compile(dialect=dialect, column_keys=list(rows[0]))
+    prepared = []
+    for name in compiled.positiontup:
+        values: Any = [row[name] for row in rows]
+        kind = table.c[name].type
+        prepare = None
+        if not (isinstance(kind, Stored) and kind.keeps(values)):
+            prepare = kind.dialect_impl(dialect).bind_processor(dialect)
+        prepared.append(values if prepare is None else [prepare(value) for value in values])
+    connection.exec_driver_sql(str(compiled), list(zip(*prepared, strict=True)))

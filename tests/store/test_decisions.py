@@ -1,0 +1,218 @@
+"""Who is to be decided, and whose address is to be asked about."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import insert, select
+
+from mautic_sync.domain.contact import Contact
+from mautic_sync.domain.plan import Standing
+from mautic_sync.domain.validation import Verdict
+from mautic_sync.store import decisions, people, verdicts
+from mautic_sync.store.people import Reading
+from mautic_sync.store.schema import decision, standing, transition
+
+NOW = 1_800_000_000
+BY_SCORE = (("score", True), ("identified", True))
+
+
+@pytest.fixture
+def connection(store):
+    with store.begin() as connection:
+        yield connection
+
+
+def save(connection, *contacts):
+    saved = people.save_contacts(connection, contacts, Reading(frozenset({"email"})), now=NOW)
+    return [saved.persons[one.id] for one in contacts]
+
+
+def decide(connection, person_id, **values):
+    row = {
+        "person_id": person_id,
+        "kind": "ghost",
+        "stage": "Ghost",
+        "score": 0,
+        "rule": "r",
+        "reason": "because",
+        "trace": "[]",
+        "due_at": None,
+        "asks": True,
+        "waiting": False,
+        "decided_at": NOW,
+        "run_id": "r",
+    }
+    decisions.save_decisions(connection, [row | values])
+
+
+def known(number, email=None, **values):
+    return Contact(number, {"email": email} if email else {}, **values)
+
+
+def verdict(address, at=NOW):
+    return Verdict(address, "valid", "", at, 0, raw={"free_email": True})
+
+
+def test_persons_come_by_number_page_by_page(connection):
+    numbers = save(connection, *(known(number) for number in range(1, 6)))
+    seen, after = [], 0
+    while rows := decisions.to_decide(connection, after, 2):
+        assert len(rows) <= 2
+        seen += [row.person_id for row in rows]
+        after = seen[-1]
+    assert seen == sorted(numbers)
+
+
+def test_only_those_who_changed_are_decided_unless_everybody_is(connection):
+    first, second = save(connection, known(1), known(2))
+    people.forget_dirty(connection, [first])
+    assert [row.person_id for row in decisions.to_decide(connection, 0, 9)] == [second]
+    assert [row.person_id for row in decisions.to_decide(connection, 0, 9, everyone=True)] == [first, second]
+
+
+def test_a_person_comes_with_all_that_decides(connection):
+    (number,) = save(connection, known(1, "a@b.example"))
+    decide(connection, number, kind="lead", stage="Lead")
+    connection.execute(insert(standing).values(person_id=number, stage="Lead", written='{"zb": [1, 2]}'))
+    verdicts.put_verdict(connection, verdict("a@b.example"), None, "run")
+    row = decisions.one_person(connection, number)
+    assert (row.kind, row.stage, row.reason) == ("lead", "Lead", "because")
+    assert decisions.verdict_of(row) == verdict("a@b.example")
+    assert decisions.standing_of(row) == Standing("Lead", {"zb": [1, 2]})
+
+
+def test_a_person_of_whom_nothing_is_known_comes_too(connection):
+    (number,) = save(connection, known(1))
+    row = decisions.one_person(connection, number)
+    assert (row.kind, decisions.verdict_of(row), decisions.standing_of(row)) == (None, None, Standing())
+
+
+def test_a_decision_replaces_the_one_before(connection):
+    (number,) = save(connection, known(1))
+    decide(connection, number)
+    decide(connection, number, kind="lead", due_at=NOW + 5)
+    rows = connection.execute(select(decision.c.kind, decision.c.due_at)).all()
+    assert [tuple(row) for row in rows] == [("lead", NOW + 5)]
+
+
+def test_a_stage_set_by_hand_is_noted_beside_what_we_set(connection):
+    first, second = save(connection, known(1), known(2))
+    connection.execute(insert(standing).values(person_id=first, stage="Lead", written='{"a": 1}'))
+    manual = [{"person_id": number, "manual_stage": "VIP", "manual_since": NOW} for number in (first, second)]
+    decisions.save_manual(connection, manual)
+    rows = [decisions.standing_of(decisions.one_person(connection, number)) for number in (first, second)]
+    assert rows == [Standing("Lead", {"a": 1}, "VIP", NOW), Standing(None, {}, "VIP", NOW)]
+    decisions.clear_manual(connection, [first])
+    assert decisions.standing_of(decisions.one_person(connection, first)) == Standing("Lead", {"a": 1})
+
+
+# -- whom to ask ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def crowd(connection):
+    """Three addresses with scores 5, 9 and 9; of the last two, one was identified and one was not."""
+    numbers = save(
+        connection,
+        known(1, "five@b.example", date_identified=NOW),
+        known(2, "nine@b.example", date_identified=NOW - 9),
+        known(3, "nine-unidentified@b.example"),
+    )
+    for number, score in zip(numbers, (5, 9, 9), strict=True):
+        decide(connection, number, score=score)
+    return numbers
+
+
+def ask(connection, order=BY_SCORE, limit=10, now=NOW):
+    return [address.removesuffix("@b.example") for address in decisions.addresses_to_ask(connection, now, order, limit)]
+
+
+@pytest.mark.usefixtures("crowd")
+def test_the_most_valuable_are_asked_first_and_who_lacks_a_value_last(connection):
+    assert ask(connection) == ["nine", "nine-unidentified", "five"]
+    assert ask(connection, (("score", False), ("identified", True))) == ["five", "nine", "nine-unidentified"]
+    assert ask(connection, (("identified", False),)) == ["nine", "five", "nine-unidentified"]
+    assert ask(connection, (("identified", True),)) == ["five", "nine", "nine-unidentified"]
+
+
+@pytest.mark.parametrize("key", ["points", "last_active", "added"])
+def test_every_order_that_the_mappings_allow_can_be_asked_for(connection, key):
+    values = {"points": "points", "last_active": "last_active", "added": "date_added"}
+    few, many = ({values[key]: value} for value in (1, 2))
+    for number in save(connection, known(1, "few@b.example", **few), known(2, "many@b.example", **many)):
+        decide(connection, number)
+    assert ask(connection, ((key, True),)) == ["many", "few"]
+    assert ask(connection, ((key, False),)) == ["few", "many"]
+
+
+@pytest.mark.usefixtures("crowd")
+def test_no_more_are_asked_than_the_limit(connection):
+    assert ask(connection, limit=2) == ["nine", "nine-unidentified"]
+    assert ask(connection, limit=0) == []
+    assert decisions.count_to_ask(connection, NOW) == 3
+
+
+def test_an_address_is_asked_once_whoever_has_it_by_its_most_valuable_person(connection, crowd):
+    (number,) = save(connection, known(9, "Five@B.example"))
+    decide(connection, number, score=50)
+    assert ask(connection)[0] == "five"
+    assert decisions.count_to_ask(connection, NOW) == 3
+
+
+def test_who_needs_no_verdict_has_no_address_or_vanished_is_not_asked(connection, crowd):
+    decide(connection, crowd[0], asks=False)
+    people.vanish(connection, [2], NOW)
+    decide(connection, *save(connection, known(9)))
+    assert ask(connection) == ["nine-unidentified"]
+
+
+@pytest.mark.usefixtures("crowd")
+def test_an_address_is_asked_again_from_the_second_on_in_which_it_is_due(connection):
+    verdicts.put_verdict(connection, verdict("five@b.example"), NOW, "run")
+    verdicts.put_verdict(connection, verdict("nine@b.example"), None, "run")
+    verdicts.put_verdict(connection, verdict("nine-unidentified@b.example"), NOW + 1, "run")
+    assert ask(connection) == ["five"]
+    assert ask(connection, now=NOW + 1) == ["nine-unidentified", "five"]
+    assert (decisions.count_to_ask(connection, NOW), decisions.count_answered(connection, NOW)) == (1, 2)
+
+
+# -- verdicts and credits -------------------------------------------------------------------------------------------
+
+
+def test_verdicts_come_by_address_page_by_page_and_each_once(connection):
+    names = ["a@b.example", "ä@b.example", "b@b.example", "z@b.example", "🙂@b.example"]
+    for name in names:
+        verdicts.put_verdict(connection, verdict(name), None, "run")
+    seen, after = [], ""
+    while found := verdicts.all_verdicts(connection, after, limit=2):
+        seen += [one.address for one in found]
+        after = found[-1].address
+    assert sorted(seen) == sorted(names)
+    assert verdicts.get_verdict(connection, "ä@b.example") == verdict("ä@b.example")
+
+
+def test_a_verdict_with_words_that_nobody_expects_is_kept(connection):
+    odd = Verdict(
+        "a@b.example", "s" * 500, "🙂" * 100, NOW, 1, "\x00" * 5 + "x" * 999, {"big": 10**30, "odd": "\ud800"}
+    )
+    verdicts.put_verdict(connection, odd, None, "run")
+    found = verdicts.get_verdict(connection, "a@b.example")
+    assert (found.status, found.sub_status, found.raw["odd"]) == ("s" * 64, "🙂" * 64, "?")
+
+
+def test_credits_are_counted_from_a_second_on(connection):
+    for at, spent in ((NOW - 1, 1), (NOW, 2), (NOW + 1, 3)):
+        row = {"run_id": "r", "at": at, "address": "a@b.example", "credits": spent, "status": "valid"}
+        verdicts.put_credit(connection, row)
+    assert [verdicts.credits_since(connection, since) for since in (NOW, NOW + 2)] == [5, 0]
+
+
+def test_transitions_of_the_baseline_count_for_nobody(connection):
+    (number,) = save(connection, known(1))
+    for at, baseline in ((NOW - 9, False), (NOW, False), (NOW, True)):
+        connection.execute(
+            insert(transition).values(
+                person_id=number, to_stage="L", to_kind="lead", at=at, run_id="r", change_id=1, baseline=baseline
+            )
+        )
+    assert decisions.recent_transitions(connection, [number], NOW - 5) == {number: 1}

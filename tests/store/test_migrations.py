@@ -1,0 +1,102 @@
+"""Migrations make exactly the schema that the code reads and writes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.schema import CreateTable
+
+from mautic_sync.errors import StopError
+from mautic_sync.store import notes
+from mautic_sync.store.engine import VERSION_TABLE, migrate, open_engine
+from mautic_sync.store.schema import TABLE_OPTIONS, metadata
+
+
+@pytest.fixture
+def opened(url):
+    engine = open_engine(url)
+    yield engine
+    engine.dispose()
+
+
+def test_migrations_make_exactly_the_tables_of_the_schema(opened):
+    with opened.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrating_twice_changes_nothing(opened):
+    with opened.begin() as connection:
+        notes.put(connection, "kept", "value")
+    migrate(opened)
+    with opened.begin() as connection:
+        assert notes.get(connection, "kept") == "value"
+        assert connection.execute(text(f"SELECT COUNT(*) FROM {VERSION_TABLE}")).scalar() == 1
+
+
+def test_processes_that_start_at_the_same_time_migrate_once(url):
+    with ThreadPoolExecutor(4) as pool:
+        engines = list(pool.map(open_engine, [url] * 4))
+    assert set(inspect(engines[0]).get_table_names()) == {*metadata.tables, VERSION_TABLE}
+    for engine in engines:
+        engine.dispose()
+
+
+def test_a_store_of_a_newer_version_is_refused(url, opened):
+    with opened.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(StopError, match="written by a newer one"):
+        open_engine(url)
+
+
+def test_a_first_migration_that_was_cut_short_is_done_again(url):
+    def cut(_connection, _cursor, statement, *_rest):
+        if "CREATE TABLE person" in statement:
+            raise InterruptedError
+
+    event.listen(Engine, "before_cursor_execute", cut)
+    try:
+        with pytest.raises(InterruptedError):
+            open_engine(url)
+    finally:
+        event.remove(Engine, "before_cursor_execute", cut)
+    engine = open_engine(url)
+    assert set(inspect(engine).get_table_names()) == {*metadata.tables, VERSION_TABLE}
+    engine.dispose()
+
+
+def test_the_tables_of_another_program_are_left_alone(url):
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE contact (name VARCHAR(10))"))
+        connection.execute(text("INSERT INTO contact VALUES ('theirs')"))
+    with pytest.raises(StopError, match="tables of another program \\(contact\\)"):
+        open_engine(url)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT name FROM contact")).scalars().all() == ["theirs"]
+    assert inspect(engine).get_table_names() == ["contact"]
+    engine.dispose()
+
+
+def test_every_table_has_the_options_that_mariadb_needs():
+    for table in metadata.tables.values():
+        assert TABLE_OPTIONS.items() <= dict(table.kwargs).items()
+
+
+@pytest.mark.parametrize("backend", ["mariadb"], indirect=True)
+def test_mariadb_keeps_every_table_as_the_schema_says(opened):
+    with opened.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT table_name, engine, table_collation FROM information_schema.tables "
+                "WHERE table_schema = DATABASE() AND table_name <> :version"
+            ),
+            {"version": VERSION_TABLE},
+        ).all()
+    assert len(rows) == len(metadata.tables)
+    assert {tuple(row)[1:] for row in rows} == {("InnoDB", "utf8mb4_bin")}
+    assert "COLLATE utf8mb4_bin" in str(CreateTable(metadata.tables["verdict"]).compile(opened))

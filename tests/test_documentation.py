@@ -1,0 +1,134 @@
+"""The documentation cannot rot: what the program has is documented, and what is documented exists."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+from mautic_sync.cli import app
+from mautic_sync.settings import load_settings, setting_names
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def _reference():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_of_settings_and_commands_is_what_the_program_says():
+    reference = _reference()
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == reference.settings_page(), "make docs"
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == reference.commands_page(), "make docs"
+
+
+def test_every_setting_stands_in_the_example_with_its_default(tmp_path: Path):
+    """Each commented line of the example is a setting and, uncommented, a valid file; nothing is missing."""
+    example = (ROOT / "config" / "mautic_sync.example.toml").read_text(encoding="utf-8")
+    uncommented = re.sub(r"""^# (\w+ = ["\[\dtf])""", r"\1", example, flags=re.MULTILINE)
+    parsed = tomllib.loads(uncommented)
+    named = {
+        f"{section}.{key}" if isinstance(values, dict) else section
+        for section, values in parsed.items()
+        for key in (values if isinstance(values, dict) else [""])
+    }
+    assert named == set(setting_names())
+    (tmp_path / "all.toml").write_text(uncommented, encoding="utf-8")
+    load_settings(tmp_path / "all.toml")
+
+
+def test_every_command_option_tells_what_it_does():
+    for name, command in typer.main.get_command(app).commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.help, f"{name} {parameter.opts}"
+
+
+def test_every_command_that_the_readme_names_exists():
+    commands = set(typer.main.get_command(app).commands)
+    named = set(re.findall(r"mautic-sync ([a-z]+)", README)) - {"is", "itself"}
+    assert named <= commands
+
+
+def test_the_readme_explains_in_the_order_that_a_newcomer_needs():
+    headings = re.findall(r"^#+ (.+)$", README, flags=re.MULTILINE)
+    assert headings[:5] == [
+        "mautic-sync",
+        "Two commands",
+        "What marketers see",
+        "Change a rule",
+        "Install against a real Mautic",
+    ]
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")) + [ROOT / "README.md", ROOT / "mappings" / "README.md"])
+def test_links_lead_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+# -- the shape of the house
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def _modules(package: str) -> list[Path]:
+    return sorted((ROOT / "mautic_sync" / package).rglob("*.py"))
+
+
+def test_the_domain_is_pure():
+    """No I/O, no clock, no settings, nothing of the edges."""
+    allowed = {"mautic_sync.domain"}
+    forbidden = {"time", "os", "requests", "sqlalchemy", "pathlib", "io", "socket", "random", "structlog"}
+    for path in _modules("domain"):
+        for name in _imports(path):
+            if name.startswith("mautic_sync"):
+                assert name.startswith(tuple(allowed)) or name == "mautic_sync.errors", f"{path.name} imports {name}"
+            assert name.split(".")[0] not in forbidden, f"{path.name} imports {name}"
+        assert "datetime.now" not in path.read_text(encoding="utf-8"), path.name
+
+
+def test_only_mautic_and_zerobounce_speak_http():
+    for path in (ROOT / "mautic_sync").rglob("*.py"):
+        area = path.relative_to(ROOT / "mautic_sync").parts[0]
+        if "requests" in _imports(path):
+            assert area in {"mautic", "zerobounce"} or path.name == "demo.py", path
+
+
+def test_the_sandbox_knows_nothing_of_the_worker():
+    for path in _modules("sandbox"):
+        for name in _imports(path):
+            assert not name.startswith(
+                ("mautic_sync.mautic", "mautic_sync.zerobounce", "mautic_sync.domain", "mautic_sync.store")
+            ), f"{path.name} imports {name}"
+
+
+def test_only_the_command_line_prints():
+    for path in (ROOT / "mautic_sync").rglob("*.py"):
+        if "cli" in path.parts or "migrations" in path.parts:
+            continue
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        ]
+        assert not calls, path
