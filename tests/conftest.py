@@ -20,6 +20,7 @@ from mautic_sync.sandbox import Sandbox
 from mautic_sync.settings import Settings
 from mautic_sync.store import changes
 from mautic_sync.store.engine import open_engine
+from mautic_sync.store.schema import change
 
 DAY = 86400
 
@@ -79,6 +80,11 @@ class Worker:
                 yield run
         finally:
             engine.dispose()
+
+    def patience(self, seconds: int) -> None:
+        """As if so much time had passed since doubtful writes were sent."""
+        with self.run("look") as run, run.engine.begin() as connection:
+            connection.execute(change.update().values(sent_at=change.c.sent_at - seconds))
 
     def init(self) -> None:
         with self.run("init") as run:

@@ -213,7 +213,12 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
         )
     for move in document["transitions"]:
         out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
-    if not pushed["stages"] and not pushed["fields"] and not pushed["dnc"]:
+    if pushed["stages"] or pushed["fields"] or pushed["dnc"]:
+        out.print(
+            f"Wrote {pushed['stages']} stages, {pushed['fields']} fields and {pushed['dnc']} do-not-contacts with "
+            f"{pushed['calls']} calls."
+        )
+    else:
         out.print("Nothing had to be written.")
     out.print(f"Now: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
     for word, meaning in (

@@ -152,8 +152,11 @@ def prepare_store(run: Run) -> bool:
     """
     with run.engine.begin() as connection:
         rebuilt = rebuild_evidence(connection, run.mappings.matchers, run.catalogue)
-        # A key for ZeroBounce that comes or goes changes decisions like a rule does.
-        decided_by = f"{run.mappings.fingerprint} {'open' if run.zerobounce is None else 'gated'}"
+        # A key for ZeroBounce, or a field to write into, that comes or goes changes plans like a rule does.
+        gate = "open" if run.zerobounce is None else "gated"
+        decided_by = " ".join(
+            [run.mappings.fingerprint, gate, *sorted(run.reading.fields & run.catalogue.fields.keys())]
+        )
         if rebuilt or notes.get(connection, DECIDED_BY) != decided_by:
             people.mark_everyone_dirty(connection)
             notes.put(connection, DECIDED_BY, decided_by)

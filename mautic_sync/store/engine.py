@@ -14,9 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
     Connection,
     Engine,
@@ -36,6 +33,7 @@ from sqlalchemy.schema import DropTable
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
 from mautic_sync.store.bulk import execute_many
+from mautic_sync.store.migrations import HEAD
 from mautic_sync.store.schema import metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -174,26 +172,25 @@ _PREPARE = {
 }
 
 
-def alembic_config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    return config
-
-
 def migrate(engine: Engine) -> None:
     """Apply the migrations that are missing, once, however many processes start at the same time.
 
     Raises StopError for a store of a newer version and for a database that another program uses.
     """
-    config = alembic_config()
-    scripts = ScriptDirectory.from_config(config)
-    head = scripts.get_current_head()
     with engine.connect() as connection:
-        if _version(connection) == head:
+        if _version(connection) == HEAD:
             return
+    # Only now: nearly every command finds its store up to date, and is quicker to start without Alembic.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
     with engine.connect() as connection, _migrating(connection):
         present = _version(connection)
-        if present == head:
+        if present == HEAD:
             return
         if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
             msg = (

@@ -49,6 +49,10 @@ class Line:
     met: bool | None = None
 
 
+class MeasurementError(Exception):
+    """A worker ended with an error: what was measured before is shown."""
+
+
 class Bench:
     """The measurements of one machine at one time, line by line."""
 
@@ -75,7 +79,7 @@ class Bench:
             check=False,
         )
         if done.returncode:
-            raise SystemExit(f"the measurement `{task}` failed")
+            raise MeasurementError(f"the measurement `{task}` failed")
         told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return told
 
@@ -309,17 +313,22 @@ def main() -> None:
     options.costs = ("none", "measured") if options.cost == "both" else (options.cost,)
     with _ended_cleanly(), tempfile.TemporaryDirectory(prefix="mautic-sync-bench-") as directory:
         bench = Bench(options, Path(directory))
+        complete = True
         try:
             measure(bench)
         except subprocess.TimeoutExpired:
+            complete = False
             print(f"stopped after {options.minutes:g} minutes (--minutes)", file=sys.stderr)
+        except MeasurementError as error:
+            complete = False
+            print(error, file=sys.stderr)
     if options.json:
         print(json.dumps({"options": vars(options), "lines": [asdict(line) for line in bench.lines]}, indent=2))
     else:
         load = statistics.fmean(os.getloadavg())
         print(f"{options.contacts:,} contacts, {os.cpu_count()} cores, load {load:.1f}; best of {options.repeat}")
         show(bench.lines)
-    raise SystemExit(any(line.met is False for line in bench.lines))
+    raise SystemExit(not complete or any(line.met is False for line in bench.lines))
 
 
 if __name__ == "__main__":

@@ -180,6 +180,16 @@ def test_init_creates_only_what_the_mappings_name_and_is_safe_to_repeat(worker):
     assert len(set(weights)) == len(weights)
 
 
+def test_a_plan_made_before_init_still_ends_with_reasons_in_mautic(make_worker):
+    """The fields to write into did not exist when everybody was first decided."""
+    worker = make_worker()
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.plan()
+    worker.init()
+    worker.sync()
+    assert worker.contact(number).fields["sync_reason"] == "Lead: phone known"
+
+
 def test_a_sync_without_init_says_so_and_writes_nothing(make_worker):
     worker = make_worker(contacts=20)
     with pytest.raises(ConfigError, match="mautic-sync init"):

@@ -23,7 +23,7 @@ from sqlalchemy import Engine, MetaData, NullPool, create_engine, delete, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from mautic_sync.store.engine import open_engine
+from mautic_sync.store.engine import DRIVERS, migrate, open_engine
 from mautic_sync.store.schema import metadata
 
 BACKENDS = ("sqlite", "postgresql", "mariadb")
@@ -66,12 +66,33 @@ def store(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
     if backend == "sqlite":
         shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "store.db")
         engine = open_engine(f"sqlite:///{tmp_path}/store.db")
-    else:
-        engine = open_engine(str(request.getfixturevalue(f"{backend}_server")))
-        _delete_everything(engine)
+        yield engine
+        engine.dispose()
+        return
+    engine = request.getfixturevalue(f"{backend}_engine")
+    migrate(engine)
     yield engine
-    _delete_everything(engine)
+    with engine.begin() as connection:
+        for table in metadata.tables.values():
+            connection.execute(delete(table))
+
+
+@pytest.fixture(scope="session")
+def postgresql_engine(postgresql_server: str) -> Iterator[Engine]:
+    yield from _engine(postgresql_server)
+
+
+@pytest.fixture(scope="session")
+def mariadb_engine(mariadb_server: str) -> Iterator[Engine]:
+    yield from _engine(mariadb_server)
+
+
+def _engine(url: str) -> Iterator[Engine]:
+    _drop_everything(url)
+    engine = open_engine(url)
+    yield engine
     engine.dispose()
+    _drop_everything(url)
 
 
 @pytest.fixture
@@ -104,19 +125,13 @@ def _drop_everything(url: str) -> None:
     engine.dispose()
 
 
-def _delete_everything(engine: Engine) -> None:
-    with engine.begin() as connection:
-        for table in metadata.tables.values():
-            connection.execute(delete(table))
-
-
 # -- servers --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     if given := os.environ.get("MAUTIC_SYNC_TEST_POSTGRESQL_URL"):
-        yield given
+        yield _with_our_driver(given)
         return
     initdb, postgres = _programs("PostgreSQL", "initdb", "postgres")
     with _private_directory("postgres") as (directory, user):
@@ -134,7 +149,7 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[str]:
     if given := os.environ.get("MAUTIC_SYNC_TEST_MARIADB_URL"):
-        yield given
+        yield _with_our_driver(given)
         return
     install, mariadbd = _programs("MariaDB", "mariadb-install-db", "mariadbd")
     with _private_directory("mysql") as (directory, user):
@@ -173,6 +188,11 @@ def mariadb_server() -> Iterator[str]:
                 "GRANT ALL ON *.* TO tester@'%'",
             )
             yield f"mariadb+pymysql://tester:pass-word@127.0.0.1:{port}/mautic_sync"
+
+
+def _with_our_driver(given: str) -> str:
+    url = make_url(given)
+    return url.set(drivername=DRIVERS[url.drivername]).render_as_string(hide_password=False)
 
 
 def _programs(server: str, *names: str) -> list[str]:
@@ -224,7 +244,10 @@ def _run(command: list[str | Path], user: str | None) -> None:
 @contextmanager
 def _serving(command: list[str | Path], user: str | None, directory: Path) -> Iterator[None]:
     with (directory / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **_as_user(user))
+        # Where this session is killed, the server ends too.
+        setpriv = shutil.which("setpriv")
+        with_us = [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
+        server = subprocess.Popen([*with_us, *command], stdout=log, stderr=log, cwd="/", **_as_user(user))
         try:
             yield
         finally:

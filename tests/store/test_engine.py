@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select, text
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
 from mautic_sync.store import notes
-from mautic_sync.store.engine import in_chunks, open_engine, reading, run_lock, upsert
+from mautic_sync.store.engine import LOCK_NUMBER, in_chunks, open_engine, reading, run_lock, upsert
 from mautic_sync.store.schema import change, decision, evidence, membership, meta, standing, verdict
 from mautic_sync.store.text import dump
 
@@ -120,17 +120,13 @@ def test_a_postgresql_database_without_an_encoding_holds_all_characters(other_da
 
 
 @pytest.mark.parametrize("backend", ["postgresql", "mariadb"], indirect=True)
-def test_connections_that_the_server_closed_are_replaced(store):
-    with store.connect() as connection:
-        number = connection.execute(text(OWN_SESSION[store.dialect.name])).scalar()
-    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        other = open_engine(store.url.render_as_string(hide_password=False))
-        with other.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
-            killer.execute(text(END_SESSION[store.dialect.name].format(number)))
-        other.dispose()
-        connection.invalidate()
+def test_connections_that_the_server_closed_are_replaced(store, same_store):
     with store.begin() as connection:
-        assert connection.execute(select(func.count()).select_from(meta)).scalar() == 0
+        session = connection.execute(text(OWN_SESSION[store.dialect.name])).scalar()
+    with same_store.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
+        killer.execute(text(END_SESSION[store.dialect.name].format(session)))
+    with store.begin() as connection:
+        assert connection.execute(text(OWN_SESSION[store.dialect.name])).scalar() != session
 
 
 OWN_SESSION = {"postgresql": "SELECT pg_backend_pid()", "mariadb": "SELECT CONNECTION_ID()"}
@@ -148,9 +144,13 @@ def test_a_report_reads_one_moment_while_a_run_goes_on_writing(store):
 
 
 def test_what_fails_in_the_middle_leaves_nothing(store):
-    with pytest.raises(RuntimeError), store.begin() as connection:
-        notes.put(connection, "half", "done")
-        raise RuntimeError
+    def fail():
+        with store.begin() as connection:
+            notes.put(connection, "half", "done")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with store.begin() as connection:
         assert notes.get(connection, "half") is None
 
@@ -253,14 +253,20 @@ def test_a_lock_file_that_cannot_be_opened_stops_the_run(store, tmp_path):
 
 @pytest.mark.parametrize("backend", ["postgresql", "mariadb"], indirect=True)
 def test_a_server_that_went_away_does_not_hide_the_error_of_the_run(store, same_store):
-    with pytest.raises(RuntimeError, match="of the run"), run_lock(store):
-        with same_store.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
-            if store.dialect.name == "postgresql":
-                killer.execute(text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"))
-            else:
-                name = "CONCAT('mautic_sync ', 7164761, ' ', MD5(DATABASE()))"
-                killer.execute(text(f"KILL {killer.execute(text(f'SELECT IS_USED_LOCK({name})')).scalar()}"))
-        raise RuntimeError("of the run")
+    holders = {
+        "postgresql": "SELECT pid FROM pg_locks WHERE locktype = 'advisory'",
+        "mariadb": f"SELECT IS_USED_LOCK(CONCAT('mautic_sync ', {LOCK_NUMBER}, ' ', MD5(DATABASE())))",
+    }
+
+    def run():
+        with run_lock(store):
+            with same_store.connect().execution_options(isolation_level="AUTOCOMMIT") as killer:
+                holder = killer.execute(text(holders[store.dialect.name])).scalar()
+                killer.execute(text(END_SESSION[store.dialect.name].format(holder)))
+            raise RuntimeError("of the run")
+
+    with pytest.raises(RuntimeError, match="of the run"):
+        run()
 
 
 # -- upserts --------------------------------------------------------------------------------------------------------

@@ -100,9 +100,14 @@ def test_a_merge_that_fails_in_the_middle_leaves_both_as_they_were(store):
         save(connection, GHOST)
         save(connection, KNOWN, "a@b.example")
         before = everything(connection)
-    with pytest.raises(RuntimeError), store.begin() as connection:
-        follow(connection, KNOWN, GHOST)
-        raise RuntimeError
+
+    def fail():
+        with store.begin() as connection:
+            follow(connection, KNOWN, GHOST)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with store.begin() as connection:
         assert everything(connection) == before
 
@@ -168,7 +173,7 @@ def test_a_merge_has_a_ledger_row_with_both_as_they_were(connection, two):
 
 
 def test_one_contact_and_one_decision_stay_and_the_survivor_is_decided(connection, two):
-    ghost, known = two
+    _, known = two
     values = {"kind": "ghost", "stage": "Ghost", "score": 0, "rule": "", "reason": "", "trace": "[]", "asks": False}
     for number in two:
         decisions.save_decisions(

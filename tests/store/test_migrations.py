@@ -6,13 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.schema import CreateTable
 
 from mautic_sync.errors import StopError
 from mautic_sync.store import notes
-from mautic_sync.store.engine import VERSION_TABLE, migrate, open_engine
+from mautic_sync.store.engine import MIGRATIONS, VERSION_TABLE, migrate, open_engine
+from mautic_sync.store.migrations import HEAD
 from mautic_sync.store.schema import TABLE_OPTIONS, metadata
 
 
@@ -100,3 +103,9 @@ def test_mariadb_keeps_every_table_as_the_schema_says(opened):
     assert len(rows) == len(metadata.tables)
     assert {tuple(row)[1:] for row in rows} == {("InnoDB", "utf8mb4_bin")}
     assert "COLLATE utf8mb4_bin" in str(CreateTable(metadata.tables["verdict"]).compile(opened))
+
+
+def test_the_head_is_the_last_migration():
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD

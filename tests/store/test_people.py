@@ -147,9 +147,13 @@ def test_person_numbers_are_never_used_again(connection, keep):
 
 
 def test_person_numbers_of_a_transaction_that_failed_were_never_given(store):
-    with pytest.raises(RuntimeError), store.begin() as connection:
-        people.save_contacts(connection, [made(1)], READING, now=NOW)
-        raise RuntimeError
+    def fail():
+        with store.begin() as connection:
+            people.save_contacts(connection, [made(1)], READING, now=NOW)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with store.begin() as connection:
         assert people.save_contacts(connection, [made(2)], READING, now=NOW).persons == {2: 1}
         assert people.persons_of(connection, [1]) == {}
