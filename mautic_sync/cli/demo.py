@@ -57,7 +57,7 @@ def demo_command(
             out.print("   " + ", ".join(f"{number} {what}s" for what, number in made.items()) + " created")
         _step(out, "mautic-sync plan", "reads everything, writes nothing, spends nothing")
         with started(settings, "plan") as run:
-            plan = make_plan(run, contacts * 2, None)
+            plan = make_plan(run, contacts * 2)
         _show_plan(out, plan)
         _step(out, "mautic-sync sync", "validates addresses, decides, and writes stages into Mautic")
         with started(settings, "sync") as run:

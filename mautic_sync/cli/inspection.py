@@ -22,7 +22,7 @@ from mautic_sync.cli.common import (
     read_mappings,
     read_settings,
 )
-from mautic_sync.cli.passes import change_as_json, describe_change, parse_moment, started
+from mautic_sync.cli.passes import LARGEST_ID, change_as_json, describe_change, parse_moment, started
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError, MauticSyncError, StopError
 from mautic_sync.pipeline import pull
@@ -146,8 +146,8 @@ def explain_command(
     settings = read_settings(config)
     mappings = read_mappings(settings)
     engine = open_store(settings)
-    moment = parse_moment(as_of) if as_of is not None else int(time.time())
-    mautic_id = int(who) if who.isdigit() else None
+    moment = parse_moment(as_of, settings.time_zone) if as_of is not None else int(time.time())
+    mautic_id = int(who) if who.isascii() and who.isdigit() and int(who) <= LARGEST_ID else None
     with engine.begin() as connection:
         found = people.find_person(connection, mautic_id, None if mautic_id is not None else normalise_address(who))
         if not found:

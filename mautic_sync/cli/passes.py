@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, NoReturn
+from zoneinfo import ZoneInfo
 
 import structlog
 import typer
@@ -34,6 +35,8 @@ from mautic_sync.settings import Settings
 from mautic_sync.store import changes, people, runs
 
 PLAN_ROWS = 50
+NOTHING_SAID = Options()
+LARGEST_ID = 2**63 - 1
 
 
 def register(app: typer.Typer) -> None:
@@ -75,9 +78,13 @@ def plan_command(
 ) -> None:
     """Show what a sync would change. Writes nothing to Mautic and spends no credit."""
     settings = read_settings(config)
-    moment = parse_moment(as_of) if as_of is not None else None
-    with started(settings, "plan", wait=wait) as run:
-        document = make_plan(run, limit, moment, adopt=adopt)
+    moment = parse_moment(as_of, settings.time_zone) if as_of is not None else None
+    _plan(settings, Options(adopt=adopt, wait=wait), limit, moment, as_json=as_json)
+
+
+def _plan(settings: Settings, options: Options, limit: int, moment: int | None, *, as_json: bool) -> NoReturn:
+    with started(settings, "plan", wait=options.wait) as run:
+        document = make_plan(run, limit, moment, options)
     if as_json:
         print_json(document)
     else:
@@ -85,9 +92,9 @@ def plan_command(
     raise typer.Exit(outcome(run.counts))
 
 
-def make_plan(run: Run, limit: int, moment: int | None, *, adopt: bool = False) -> dict[str, Any]:
+def make_plan(run: Run, limit: int, moment: int | None = None, options: Options = NOTHING_SAID) -> dict[str, Any]:
     """The document of `plan --json`."""
-    plan_id = plan_only(run, Options(adopt=adopt))
+    plan_id = plan_only(run, options)
     if moment is not None:
         return {"plan_id": None, **forecast.as_of(run, moment, limit)}
     with run.engine.begin() as connection:
@@ -154,23 +161,25 @@ def describe_change(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def parse_moment(text: str) -> int:
-    """An ISO day or time, UTC unless it says otherwise → seconds since 1970."""
+def parse_moment(text: str, time_zone: str) -> int:
+    """An ISO day or time, of `time_zone` unless it says otherwise → seconds since 1970."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=ZoneInfo(time_zone))
+        return int(moment.timestamp())
+    except (ValueError, OverflowError) as error:
         msg = f"--as-of {text!r} is no day or time; write for example 2026-12-24 or 2026-12-24T18:00:00Z"
         raise ConfigError(msg) from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp())
 
 
 def sync_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
     full: Annotated[bool, typer.Option("--full", help="Read everybody again and find what vanished.")] = False,
-    contact: Annotated[int | None, typer.Option("--contact", min=1, help="Only this contact's Mautic id.")] = None,
+    contact: Annotated[
+        int | None, typer.Option("--contact", min=1, max=LARGEST_ID, help="Only this contact's Mautic id.")
+    ] = None,
     accept: Annotated[str | None, typer.Option("--accept", help="Carry out this plan past the safety stop.")] = None,
     no_push: Annotated[bool, typer.Option("--no-push", help="Read, validate and decide; write nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `plan`.")] = False,
@@ -182,12 +191,14 @@ def sync_command(
 ) -> None:
     """One pass: read what is new, validate, decide, and write what differs."""
     settings = read_settings(config)
-    if dry_run or not settings.push.enabled:
-        plan_command(config=config, as_json=as_json, adopt=adopt, wait=wait)
-        return
     options = Options(
-        full=full, push=not no_push, accept=accept, contact=contact, with_actions=with_actions, adopt=adopt
+        full=full, push=not no_push, accept=accept, contact=contact, with_actions=with_actions, adopt=adopt, wait=wait
     )
+    if dry_run or not settings.push.enabled:
+        if accept is not None:
+            msg = "--accept carries a plan out, which --dry-run and push.enabled = false forbid; drop one of them"
+            raise ConfigError(msg)
+        _plan(settings, options, PLAN_ROWS, None, as_json=as_json)
     with started(settings, "sync", wait=wait, with_actions=with_actions) as run:
         sync(run, options)
         document = summary(run)
@@ -235,6 +246,7 @@ def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait
     """Try failed writes and quarantined contacts again, in a pass of their own."""
     settings = read_settings(config)
     with started(settings, "retry", wait=wait) as run:
+        pull.meet_instance(run, adopt=False)
         pull.read_instance(run, fresh=True)
         with run.engine.begin() as connection:
             refused = changes.refused_persons(connection)

@@ -17,6 +17,7 @@ from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import who_am_i
 from mautic_sync.mautic.transport import refuse_old
 from mautic_sync.pipeline.provision import provision
+from mautic_sync.pipeline.pull import meet_instance
 from mautic_sync.pipeline.run import ACCEPTED_BEFOREHAND, Options, summary, sync
 from mautic_sync.settings import DEFAULT_CONFIG_PATH, MappingsSettings, Settings
 from mautic_sync.store import notes
@@ -42,6 +43,7 @@ def init_command(
     settings = read_settings(path if path.exists() else None)
     _copy_mappings(settings, ask=not yes and not as_json)
     with started(settings, "init") as run:
+        meet_instance(run, adopt=False)
         user = who_am_i(run.mautic)
         refuse_old(run.mautic.version)
         made = provision(run)
@@ -72,7 +74,7 @@ def init_command(
 def _offer_baseline(settings: Settings) -> None:
     """The plan of the first push, and the question whether to carry it out."""
     with started(settings, "plan") as run:
-        document = make_plan(run, PLAN_ROWS, None)
+        document = make_plan(run, PLAN_ROWS)
     show_plan(console(), document)
     if not document["changes"] or not typer.confirm("Carry this plan out now?", default=False):
         print("Nothing was written to contacts. `mautic-sync plan` shows it again, `mautic-sync sync` carries it out.")

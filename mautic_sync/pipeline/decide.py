@@ -29,6 +29,8 @@ PERSONS_PER_TRANSACTION = 1000
 BASELINE = "baseline"
 """When the first push was, and by which run."""
 LOOP_GUARD = "loop_guard"
+OTHERWISE = ":otherwise"
+"""How the rule of the last stage ends: its reason has no evidence that could grow."""
 MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
 SYNTAX_REJECT = VerdictSignal("rejected", "invalid", "failed_syntax_check")
@@ -63,8 +65,9 @@ class FirstPush:
     run_id: str = ""
 
     def knew(self, one: Considered) -> bool:
-        verdict = one.verdict
-        return verdict is not None and (one.row.verdict_run == self.run_id or verdict.at < self.at)
+        if one.verdict is None:  # rejected by its syntax: whoever was there was looked at
+            return (one.row.date_added or 0) < self.at
+        return bool(one.row.verdict_run == self.run_id or one.verdict.at < self.at)
 
 
 def decide_changed(run: Run, *, baseline: bool) -> int:
@@ -125,7 +128,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         )
         previous = Previous(row.stage, row.kind)
         decision = decide(signals, rules, previous, now, gate_open=gate_open)
-        if decision.rule == row.rule and decision.stage == row.stage:
+        if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
             # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
             decision = replace(decision, reason=row.reason)
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)

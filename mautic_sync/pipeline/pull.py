@@ -200,6 +200,14 @@ def _pull_once(run: Run, *, full: bool) -> None:
     _pull_members(run)
 
 
+def pull_changes(run: Run) -> None:
+    """What the audit log says happened since `pull`: for a run that took its time in between."""
+    with run.engine.begin() as connection:
+        cursor = runs.get_cursor(connection, "audit_log")
+    if cursor is not None:
+        _pull_audit(run, cursor, forced=False)
+
+
 def pull_contact(run: Run, mautic_id: int) -> int | None:
     """Read one contact anew, following a merge; returns its person, None when there is none (any more)."""
     try:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from mautic_sync import __version__
 from mautic_sync.domain.plan import SafetyLimit
-from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, Terminated
+from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, StopError, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
 from mautic_sync.pipeline import decide, pull, push, validate
@@ -24,8 +24,14 @@ from mautic_sync.store import changes, decisions, notes, people, runs
 from mautic_sync.store.engine import run_lock
 from mautic_sync.zerobounce import ZeroBounce
 
+GROWTH = 20
+"""By so many changes, at least, an accepted plan may have grown before it is carried out."""
 ACCEPTED_BEFOREHAND = "baseline_accepted"
 """Set by `init --yes`: the first push needs no plan."""
+
+
+PUSHED_AT = "pushed_at"
+"""When the last run passed the safety stop: what vanished since then counts in the next one."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +141,18 @@ def sync(run: Run, options: Options) -> None:
     baseline = _decide(run)
     if options.push:
         push.push_lost_dnc(run)
-        if baseline and run.only is None:
-            # Before a credit is spent: the first push of a live instance is a person's decision.
-            _stop_large_baseline(run, options)
+        if run.only is None:
+            # Before a credit is spent: a first push, or one that changes too much, is a person's decision.
+            (_stop_large_baseline if baseline else _stop_unsafe)(run, options)
     try:
         validate.validate(run)
     except MauticSyncError as error:
         # Verdicts that cannot be had hold newcomers back; everybody else goes on.
         run.counts.failed += 1
         run.tell("gate_failed", reason=str(error))
+    if options.push and any(run.counts.verdicts.values()) and run.only is None:
+        # Asking takes minutes: what people changed in Mautic meanwhile is theirs.
+        pull.pull_changes(run)
     _decide(run)
     if not options.push:
         return
@@ -153,6 +162,9 @@ def sync(run: Run, options: Options) -> None:
             with run.engine.begin() as connection:
                 notes.put_json(connection, decide.BASELINE, {"at": run.now, "run_id": run.id})
         _stop_unsafe(run, options)
+        with run.engine.begin() as connection:
+            decisions.let_vanished_go(connection, run.now)
+            notes.put(connection, PUSHED_AT, str(run.now))
     push.push(run)
     # What the push taught (merged or changed meanwhile) is decided, and written by the next run.
     _decide(run)
@@ -164,6 +176,9 @@ def _prepare(run: Run, options: Options) -> None:
     reread = pull.prepare_store(run)
     if options.contact is not None:
         run.only = pull.pull_contact(run, options.contact)
+        if run.only is None:
+            msg = f"Mautic has no contact {options.contact} (any more)"
+            raise StopError(msg)
     else:
         pull.pull(run, full=options.full or reread)
     validate.apply_policy(run)
@@ -192,8 +207,12 @@ def _stop_large_baseline(run: Run, options: Options) -> None:
     with run.engine.begin() as connection:
         planned = changes.count_planned(connection)
         accepted = notes.get(connection, ACCEPTED_BEFOREHAND) is not None
-    if options.accept is not None or accepted or planned <= run.settings.push.first_run_max:
+    if accepted or planned <= run.settings.push.first_run_max:
         return
+    if options.accept is not None:
+        expected = int(_known_plan(run, options.accept)["changes"])
+        if planned <= expected + max(GROWTH, int(run.settings.push.max_change_ratio * expected)):
+            return
     plan_id = _store_plan(run)
     msg = (
         f"the first push would change {planned} contacts, more than push.first_run_max = "
@@ -207,13 +226,17 @@ def _stop_unsafe(run: Run, options: Options) -> None:
     """The safety stop of `push.max_change_ratio`; what waits since the baseline was accepted with it."""
     with run.engine.begin() as connection:
         moves = _by_kind(run, changes.planned_moves(connection, baseline=False))
+        for move, count in _by_kind(run, decisions.planned_arrivals(connection)).items():
+            if move == ("ghost", "lead"):
+                moves[move] -= count
+        vanished = decisions.vanished_since(connection, int(notes.get(connection, PUSHED_AT) or run.now))
         totals: dict[str, int] = {}
         for stage_id, count in people.kinds_in_mautic(connection).items():
             kind = run.kinds.get(run.stage_names.get(stage_id or 0, ""))
             if kind is not None:
                 totals[kind] = totals.get(kind, 0) + count
     limit = SafetyLimit(run.settings.push.max_change_ratio)
-    told = limit.broken_by(moves, totals, run.counts.vanished)
+    told = limit.broken_by(moves, totals, vanished)
     if not told:
         return
     if options.accept is not None:

@@ -84,6 +84,7 @@ def _ask_all(run: Run, zerobounce: ZeroBounce, addresses: Iterator[str]) -> None
         try:
             while True:
                 while len(flying) < IN_FLIGHT and (address := next(addresses, None)) is not None:
+                    _note_asked(run, address)
                     flying[pool.submit(zerobounce.validate, address)] = address
                 if not flying:
                     return
@@ -95,6 +96,17 @@ def _ask_all(run: Run, zerobounce: ZeroBounce, addresses: Iterator[str]) -> None
                 with suppress(MauticSyncError):
                     _land(run, address, future)
             raise
+
+
+def _note_asked(run: Run, address: str) -> None:
+    """Before the question: should the worker die before the answer, the address is not asked again at once."""
+    again = run.now + run.mappings.validation.ask_held[0]
+    with run.engine.begin() as connection:
+        if verdicts.get_verdict(connection, address) is None:
+            unanswered = Verdict(address, "unknown", NO_ANSWER, run.now, attempts=0)
+            verdicts.put_verdict(connection, unanswered, again, run.id)
+        else:
+            verdicts.put_next_at(connection, address, again)
 
 
 def _land(run: Run, address: str, future: Future[Answer]) -> None:
@@ -110,6 +122,15 @@ def _land(run: Run, address: str, future: Future[Answer]) -> None:
         run.tell("validation_refused", reason=str(error))
         keep_answer(run, address, None, credits=0)
         return
+    except MauticSyncError:
+        # Nobody looked at the address (no credits, a wrong key, a block): it may be asked as soon as that is mended.
+        with run.engine.begin() as connection:
+            known = verdicts.get_verdict(connection, address)
+            if known is not None and known.sub_status == NO_ANSWER and not known.attempts:
+                verdicts.take_back(connection, address)
+            else:
+                verdicts.put_next_at(connection, address, run.now)
+        raise
     keep_answer(run, address, answer)
 
 

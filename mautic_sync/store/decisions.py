@@ -254,3 +254,45 @@ def _askable(only: int | None) -> list[ColumnElement[bool]]:
 
 def _unanswered(now: int) -> ColumnElement[bool]:
     return or_(verdict.c.address.is_(None), and_(verdict.c.next_at.is_not(None), verdict.c.next_at <= now))
+
+
+def planned_arrivals(connection: Connection) -> dict[tuple[str | None, str], int]:
+    """(stage now, stage planned) → how many of the planned moves follow a verdict that is newer than the present stage.
+
+    They are the gate's ordinary work: somebody waited, and was answered for.
+    """
+    rows = connection.execute(
+        select(change.c.old, change.c.new)
+        .join(contact, contact.c.person_id == change.c.person_id)
+        .join(verdict, verdict.c.address == contact.c.address)
+        .outerjoin(standing, standing.c.person_id == change.c.person_id)
+        .where(
+            change.c.state == "planned",
+            change.c.target == "contact",
+            change.c.baseline.is_(False),
+            or_(standing.c.stage_at.is_(None), verdict.c.at >= standing.c.stage_at),
+        )
+    )
+    counted: dict[tuple[str | None, str], int] = {}
+    for row in rows:
+        new = orjson.loads(row.new)
+        if "stage" in new:
+            move = (orjson.loads(row.old).get("stage"), new["stage"])
+            counted[move] = counted.get(move, 0) + 1
+    return counted
+
+
+def vanished_since(connection: Connection, at: int) -> dict[str, int]:
+    """Kind → how many contacts of it were found to be gone at `at` or later."""
+    rows = connection.execute(
+        select(decision.c.kind, func.count())
+        .join(contact, contact.c.person_id == decision.c.person_id)
+        .where(contact.c.vanished_at >= at)
+        .group_by(decision.c.kind)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def let_vanished_go(connection: Connection, at: int) -> None:
+    """Whoever is gone by now has been counted: only those found from `at` on count again."""
+    connection.execute(update(contact).where(contact.c.vanished_at >= at).values(vanished_at=at - 1))

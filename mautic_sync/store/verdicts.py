@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.store.engine import upsert
@@ -53,6 +53,11 @@ def put_verdict(connection: Connection, one: Verdict, next_at: int | None, run_i
 
 def put_next_at(connection: Connection, address: str, next_at: int | None) -> None:
     connection.execute(update(verdict).where(verdict.c.address == address).values(next_at=next_at))
+
+
+def take_back(connection: Connection, address: str) -> None:
+    """Forget a verdict that was only noted before a question which nobody looked at."""
+    connection.execute(delete(verdict).where(verdict.c.address == address))
 
 
 def all_verdicts(connection: Connection, after: str, limit: int = 1000) -> Sequence[Verdict]:
