@@ -49,7 +49,8 @@ by `sync`, `retry` and `validate` alone.
 DOCUMENTS = {
     "sync": "`--json`: `run_id, started_at, seconds, pulled {contacts, activities, calls}, kinds {ghost, lead, customer}, "
     "transitions [{from, to, count}]` (stages; settled in this run)`, validated {credits, accept, hold, reject, cached}, "
-    "pushed {stages, points, fields, dnc, calls}, merged, vanished, quarantined, failed, doubtful, pending`.",
+    "pushed {stages, points, fields, dnc, calls}, merged, vanished, quarantined, failed, doubtful, pending, "
+    "pending_eta_seconds`.",
     "retry": "`--json`: as `sync`, and `retried {writes, contacts}`.",
     "plan": "`--json`: `plan_id, as_of, changes, moves [{from, to, count}]` (kinds)`, kinds, verdicts_needed, "
     "verdicts_to_buy, listed [{contact, target, old, new, reason, state}], quarantined`.",

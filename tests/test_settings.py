@@ -39,8 +39,11 @@ def test_without_anything_the_defaults_of_the_contract_hold():
 
 def test_command_line_beats_environment_beats_secret_file_beats_toml(tmp_path, monkeypatch):
     config = write(tmp_path / "c.toml", '[mautic]\nclient_secret = "toml"\ntimeout = 5\n')
-    secret = lambda: load_settings(config, overrides).mautic.client_secret.get_secret_value()  # noqa: E731
     overrides: dict[str, object] = {}
+
+    def secret() -> str:
+        return load_settings(config, overrides).mautic.client_secret.get_secret_value()
+
     assert secret() == "toml"
     monkeypatch.setenv("MAUTIC_SYNC_MAUTIC__CLIENT_SECRET_FILE", str(write(tmp_path / "secret", "filed\n")))
     assert secret() == "filed"
@@ -64,7 +67,10 @@ def test_lists_are_json_in_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[mautic]\nbase_ulr = 'x'\n", r"line 2: there is no setting mautic\.base_ulr; did you mean mautic\.base_url\?"),
+        (
+            "[mautic]\nbase_ulr = 'x'\n",
+            r"line 2: there is no setting mautic\.base_ulr; did you mean mautic\.base_url\?",
+        ),
         ("[mautick]\nbase_url = 'x'\n", r"line 1: there is no setting mautick"),
         ("time_zone = 'Mars/Olympus'\n", r"line 1: time_zone: 'Mars/Olympus' is no time zone"),
         ("[push]\nwindow = '22-6'\n", r"line 2: push\.window: '22-6' is no window"),
@@ -106,7 +112,9 @@ def test_a_missing_or_empty_secret_file_is_told_loudly(tmp_path, monkeypatch):
 
 
 def test_a_wrong_secret_is_never_shown(tmp_path):
-    config = write(tmp_path / "c.toml", "[mautic]\nclient_secret = ['s3cr3t']\n[zerobounce]\napi_key = {a = 's3cr3t'}\n")
+    config = write(
+        tmp_path / "c.toml", "[mautic]\nclient_secret = ['s3cr3t']\n[zerobounce]\napi_key = {a = 's3cr3t'}\n"
+    )
     with pytest.raises(ConfigError) as raised:
         load_settings(config)
     assert "s3cr3t" not in str(raised.value)

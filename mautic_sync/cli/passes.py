@@ -243,7 +243,7 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
 
 
 def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait: WaitOption = 0) -> None:
-    """Try failed writes and quarantined contacts again, in a pass of their own."""
+    """Try failed writes and quarantined input again, in a pass of their own."""
     settings = read_settings(config)
     with started(settings, "retry", wait=wait) as run:
         pull.meet_instance(run, adopt=False)
@@ -255,12 +255,13 @@ def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait
         page = mautic_contacts.contacts_by_id(run.mautic, broken)
         with run.engine.begin() as connection:
             pull.keep(run, connection, page.contacts, page.malformed)
+        rows = pull.retry_rows(run)
         sync(run, Options())
-        document = {**summary(run), "retried": {"writes": len(refused), "contacts": len(broken)}}
+        document = {**summary(run), "retried": {"writes": len(refused), "contacts": len(broken), "rows": rows}}
     if as_json:
         print_json(document)
     else:
         out = console()
-        out.print(f"Tried {len(refused)} writes and {len(broken)} contacts again.")
+        out.print(f"Tried {len(refused)} writes, {len(broken)} contacts and {rows} rows again.")
         show_summary(out, run, document)
     raise typer.Exit(outcome(run.counts))

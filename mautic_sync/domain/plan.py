@@ -11,8 +11,9 @@ from mautic_sync.domain.contact import FieldValue
 
 CONTACT = "contact"
 """Target of a change that edits a contact: stage, fields and tags in one item."""
-EMAIL_DNC = "dnc:email"
-"""Target of a change that sets or takes back do-not-contact for e-mail."""
+DNC = "dnc:"
+"""Beginning of the targets of changes that set or take back do-not-contact, one for each channel."""
+EMAIL_DNC = f"{DNC}email"
 
 # Who is written first when time is short (docs/configuration.md, `push.max_seconds`).
 VALUE_OF_KIND = {"ghost": 100, "lead": 200, "customer": 300}
@@ -25,7 +26,8 @@ class Standing:
 
     stage: str | None = None
     written: Mapping[str, Any] = field(default_factory=dict)
-    """Alias → [what we asked for, what Mautic made of it]."""
+    """Alias → [what we asked for, what Mautic made of it]; `tag:…` and `dnc:…` → the verdict because of which we did it
+    and what we did."""
     manual_stage: str | None = None
     manual_since: int | None = None
 
@@ -49,6 +51,8 @@ class StagePlan:
     """Whether the stage is to be set, and if not, why it is left alone."""
 
     set_to: str | None = None
+    adopted: str | None = None
+    """The stage in Mautic is the one decided, though we did not set it: from now on it counts as ours."""
     left_alone: str = ""
     foreign: bool = False
     manual_stage: str | None = None
@@ -63,11 +67,12 @@ def plan_stage(decided: str, current: str | None, standing: Standing, rules: Sta
     """Whether we may replace `current`, the stage in Mautic now, by the one decided (mappings/stages.yaml).
 
     An empty stage is filled. A stage that no mapping names is foreign and left alone unless `takes_over` lists it. A
-    managed stage that somebody else set stays: upwards until our evidence overtakes it, downwards for
-    `respect_manual` seconds from when we first saw it.
+    managed stage that somebody else set stays: upwards until our evidence overtakes it (then it is ours), downwards
+    for `respect_manual` seconds from when we first saw it.
     """
     if current == decided:
-        return NO_CHANGE
+        ours = standing.stage == decided and standing.manual_stage is None
+        return NO_CHANGE if ours else StagePlan(adopted=decided)
     if current is None or current in rules.takes_over:
         return StagePlan(set_to=decided)
     if current not in rules.by_name:
@@ -85,6 +90,11 @@ def plan_stage(decided: str, current: str | None, standing: Standing, rules: Sta
     return StagePlan(
         left_alone=f"stage {current} was set by hand", manual_stage=current, manual_since=since, due_at=until
     )
+
+
+def channel_of(target: str) -> str | None:
+    """The channel of a do-not-contact target; None for any other target."""
+    return target[len(DNC) :] if target.startswith(DNC) else None
 
 
 def differing_fields(
@@ -117,10 +127,12 @@ def plan_contact(
     standing: Standing,
     wanted_fields: Mapping[str, str | None],
     wanted_tags: Mapping[str, bool],
+    verdict: str = "",
 ) -> Change | None:
     """One edit that brings stage, fields and tags to what they should be, or None when all is well.
 
-    `wanted_tags` maps a tag to whether the contact should carry it.
+    `wanted_tags` maps a tag to whether the contact should carry it because of `verdict`, whatever names that. A tag is
+    set or taken away once per verdict: what somebody does about it afterwards stands.
     """
     old: dict[str, Any] = {}
     new: dict[str, Any] = {}
@@ -130,9 +142,13 @@ def plan_contact(
     if changed:
         old["fields"] = {alias: fields.get(alias) for alias in changed}
         new["fields"] = changed
-    edits = [tag if carry else f"-{tag}" for tag, carry in sorted(wanted_tags.items()) if (tag in tags) != carry]
+    edits = [
+        tag if carry else f"-{tag}"
+        for tag, carry in sorted(wanted_tags.items())
+        if (tag in tags) != carry and standing.written.get(f"tag:{tag}") != [verdict, carry]
+    ]
     if edits:
-        old["tags"], new["tags"] = [], edits
+        old["tags"], new["tags"], new["verdict"] = [], edits, verdict
     if not new:
         return None
     return Change(CONTACT, old, new, decision.reason, VALUE_OF_KIND[decision.kind])

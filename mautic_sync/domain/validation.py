@@ -30,7 +30,7 @@ _PLAIN = re.compile(
 _RESERVED = frozenset(email_validator.SPECIAL_USE_DOMAIN_NAMES)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)  # asked three times of each person on the way, never of everybody at once
 def normalise_address(text: str) -> str | None:
     """The address in the one form in which it is a key: trimmed, lower case, IDNA domain; dots and plus are kept.
 

@@ -27,10 +27,14 @@ __all__ = [
     "feed_first_id_since",
     "feed_max_id",
     "feed_pages",
+    "newest_rows",
     "normalise",
     "parse_audit",
     "parse_time",
+    "readable_id",
+    "readable_time",
     "rows_by_id",
+    "rows_by_key",
     "rows_by_member",
     "rows_new_or_since",
     "rows_since",
@@ -70,6 +74,7 @@ COLUMNS_READ = {
 ABOUT_CONTACTS: tuple[Where, ...] = (("bundle", "eq", "lead"), ("object", "eq", "lead"))
 UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 LONGEST_URL = 4_096  # characters that are kept
+LONGEST_UUID = 36
 PROBE = 20  # rows looked at for one with a date, when searching for a date
 _DNC_TYPES = {1: "dnc.unsubscribed", 2: "dnc.bounced", 3: "dnc.manual"}
 
@@ -104,23 +109,28 @@ def feed_pages(
         if first:
             yield first
         return
-    last = _position(first[-1])
+    last = _last_position(first)
     end = feed_max_id(transport, table) if upto is None else upto
-    density = len(first) / max(1, last - _position(first[0]) + 1)
+    density = len(first) / max(1, last - readable_id(first[0]) + 1)
 
     def fetch(low: int, high: int) -> list[Row]:
         return feed_after(transport, table, low, limit, [("id", "lte", high), *where])
 
     head = (after, first)
-    for _low, _high, rows in in_windows(fetch, last, end, limit, concurrency, density, _position, head=head):
+    for _low, _high, rows in in_windows(fetch, last, end, limit, concurrency, density, readable_id, head=head):
         if rows:
             yield rows
 
 
 def feed_max_id(transport: Transport, table: str) -> int:
     """The highest id of a table; 0 when it is empty."""
-    rows = _rows(transport, table, [("id", "gt", 0)], [("id", "desc")], 1)
-    return _row_id(rows[0]) if rows else 0
+    rows = newest_rows(transport, table, 1)
+    return readable_id(rows[0]) if rows else 0
+
+
+def newest_rows(transport: Transport, table: str, limit: int) -> list[Row]:
+    """The rows with the highest ids, the highest first."""
+    return _rows(transport, table, [("id", "gt", 0)], [("id", "desc")], limit)
 
 
 def feed_first_id_since(transport: Transport, table: str, date_column: str, epoch: int) -> int:
@@ -166,8 +176,11 @@ def rows_since(
             return
         if not fresh:
             raise StopError(f"Mautic answers with the same rows of {table} again and again: it ignored a condition.")
-        date, row_id = rows[-1][date_column], rows[-1]["id"]
-        seen = {row["id"] for row in rows if row.get(date_column) == date}
+        last = next((row for row in reversed(rows) if readable_time(row, date_column) is not None), None)
+        if last is None:
+            raise StopError(f"Mautic answers with a full page of {table} in which no row has a readable {date_column}.")
+        date, row_id = last[date_column], last.get("id", "")
+        seen = {row.get("id", "") for row in rows if row.get(date_column) == date}
         params = [
             ("where[0][expr]", "orX"),
             ("where[0][val][0][col]", date_column),
@@ -190,7 +203,7 @@ def rows_new_or_since(
 ) -> Iterator[list[Row]]:
     """Rows above the id `after`, and older ones whose date is `since_epoch` or later, by id: one call when few.
 
-    For `email_stats`, whose rows change when the mail is opened.
+    For `email_stats`, whose rows change when the mail is opened, and for campaign events that were scheduled.
     """
     last = 0
     while True:
@@ -211,7 +224,7 @@ def rows_new_or_since(
             yield rows
         if len(rows) < limit:
             return
-        last = _row_id(rows[-1])
+        last = _onwards(rows, "id", last, table)
 
 
 def rows_by_id(transport: Transport, table: str, ids: Sequence[int], chunk: int = 200) -> dict[int, Row]:
@@ -221,7 +234,18 @@ def rows_by_id(transport: Transport, table: str, ids: Sequence[int], chunk: int 
     for start in range(0, len(wanted), chunk):
         part = wanted[start : start + chunk]
         rows = _rows(transport, table, [("id", "in", ",".join(map(str, part)))], [("id", "asc")], len(part))
-        found.update({_row_id(row): row for row in rows})
+        found.update({number: row for row in rows if (number := readable_id(row))})
+    return found
+
+
+def rows_by_key(transport: Transport, table: str, keys: Sequence[str], chunk: int = 100) -> dict[str, Row]:
+    """The rows of these ids as text, UUIDs among them; missing ones are absent, and so is what can be no id."""
+    wanted = sorted({key for key in keys if key.replace("-", "").isalnum() and key.isascii()})
+    found: dict[str, Row] = {}
+    for start in range(0, len(wanted), chunk):
+        part = wanted[start : start + chunk]
+        rows = _rows(transport, table, [("id", "in", ",".join(part))], [("id", "asc")], len(part))
+        found.update({row["id"]: row for row in rows if "id" in row})
     return found
 
 
@@ -247,7 +271,15 @@ def rows_by_member(
             yield rows
         if len(rows) < limit:
             return
-        after = _whole(rows[-1], member_column)
+        after = _onwards(rows, member_column, after, table)
+
+
+def _onwards(rows: Sequence[Row], column: str, before: int, table: str) -> int:
+    """Where the page after this full one begins; rows without a readable number are passed over."""
+    last = max((readable_id(row, column) for row in rows), default=0)
+    if last <= before:
+        raise StopError(f"Mautic answered with a full page of {table} that has no {column} above the one asked for.")
+    return last
 
 
 def _rows(
@@ -279,16 +311,16 @@ def _fetch(
 
 
 def _first_dated(transport: Transport, table: str, date_column: str, start: int) -> tuple[int, int] | None:
-    """(id, date) of the first row from the id `start` on that has a date."""
+    """(id, date) of the first row from the id `start` on that has an id and a date that can be read."""
     while True:
         rows = feed_after(transport, table, start - 1, PROBE)
         for row in rows:
-            at = _time(row, date_column)
-            if at is not None:
-                return _row_id(row), at
+            at = readable_time(row, date_column)
+            if at is not None and readable_id(row):
+                return readable_id(row), at
         if len(rows) < PROBE:
             return None
-        start = _row_id(rows[-1]) + 1
+        start = _onwards(rows, "id", start - 1, table) + 1
 
 
 # -- activity -------------------------------------------------------------------------------------------------------
@@ -330,7 +362,7 @@ def normalise(table: str, row: Row, *, contact_of_stat: Mapping[int, int | None]
     if table == "email_stat_replies":
         stat = _whole(row, "stat_id")
         contact = (contact_of_stat or {}).get(stat)
-        return [FeedActivity(table, _source_id(row), "email.replied", contact, _at(row, "date_replied"))]
+        return [FeedActivity(table, _uuid(row), "email.replied", contact, _at(row, "date_replied"))]
     if table == "form_submissions":
         return [_activity(table, row, "form.submitted", "date_submitted", "form", referer=_text(row, "referer"))]
     if table == "asset_downloads":
@@ -425,7 +457,7 @@ def _activity(
     object_id = _whole(row, column) if object_kind is not None and row.get(column) else None
     return FeedActivity(
         source=table,
-        source_id=_source_id(row),
+        source_id=str(_row_id(row)),
         type=kind,
         contact_id=_whole(row, "lead_id") if row.get("lead_id") else None,
         at=_at(row, date_column),
@@ -613,17 +645,32 @@ def _row_id(row: Row) -> int:
     return _whole(row, "id")
 
 
-def _position(row: Row) -> int:
-    """The id where paging stands; 0 for a row that has none, which is for `normalise` to complain about."""
-    digits = row.get("id", "")
-    return int(digits) if digits.isdigit() else 0
+def readable_id(row: Row, column: str = "id") -> int:
+    """The number in this column; 0 for a row that has none, which is for `normalise` to complain about."""
+    try:
+        return _whole(row, column)
+    except MalformedError:
+        return 0
 
 
-def _source_id(row: Row) -> str:
+def readable_time(row: Row, column: str) -> int | None:
+    """The time in this column in seconds since 1970, UTC; None where there is none that can be read."""
+    try:
+        return _time(row, column)
+    except MalformedError:
+        return None
+
+
+def _last_position(rows: Sequence[Row]) -> int:
+    return max((readable_id(row) for row in rows), default=0)
+
+
+def _uuid(row: Row) -> str:
     """The id as text: those of replies are UUIDs."""
-    if not row.get("id"):
-        raise MalformedError("`id` is missing in a row.")
-    return row["id"]
+    text = row.get("id", "")
+    if not text or len(text) > LONGEST_UUID:
+        raise MalformedError("`id` of a row is no id.")
+    return text
 
 
 def _whole(row: Row, column: str) -> int:

@@ -37,9 +37,13 @@ class ContactEdit:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Mautic's answer shows the change, and `contact` is what it shows."""
+    """Mautic took the change, and `contact` is what it shows.
+
+    `differing` names the values of which Mautic made something else, and keeps that: asking again would not help.
+    """
 
     contact: Contact
+    differing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +212,10 @@ def _echo_result(edit: ContactEdit, echo: Any, asked: set[int]) -> Result:
     if any(_is_empty(value) for name, value in edit.values.items() if name not in _PARTS):
         contact = _without_phantoms(contact, edit.values)
     differing = echo_matches(edit.values, contact)
-    if differing:
+    # Of the right contact in the right stage this is Mautic's last word; else it may be the answer to another question.
+    if differing and (contact.id != edit.contact_id or "stage" in differing):
         return Doubtful(f"Mautic answered 200 and shows other values: {', '.join(differing)}.")
-    return Settled(contact) if contact.id == edit.contact_id else Moved(contact.id, contact)
+    return Settled(contact, tuple(differing)) if contact.id == edit.contact_id else Moved(contact.id, contact)
 
 
 def _without_phantoms(contact: Contact, asked: Mapping[str, Any]) -> Contact:

@@ -47,12 +47,21 @@ class Counts:
     fields: int = 0
     dnc: int = 0
     push_calls: int = 0
+    landed: int = 0
+    """Changes that were answered for, whatever the answer, in `push_seconds` of writing."""
+    push_seconds: float = 0
     merged: int = 0
     vanished: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
     failed: int = 0
     doubtful: int = 0
     moves: dict[tuple[str | None, str], int] = field(default_factory=dict)
+
+    def eta(self, pending: int) -> int | None:
+        """Seconds of writing that so many changes need at this run's speed; None if there are none, or no speed."""
+        if not pending or not self.landed:
+            return None
+        return max(1, round(pending * self.push_seconds / self.landed))
 
 
 @dataclass
@@ -68,11 +77,15 @@ class Run:
     zerobounce: ZeroBounce | None
     tell: Observer = silence
     with_actions: bool = False
+    unbound: Mappings | None = None
+    """The mappings as they were read: binding them anew begins with these."""
     catalogue: Catalogue = field(default_factory=Catalogue)
     stage_ids: dict[str, int] = field(default_factory=dict)
     stage_names: dict[int, str] = field(default_factory=dict)
     unpublished_stages: frozenset[int] = frozenset()
     counts: Counts = field(default_factory=Counts)
+    catalogue_reread: set[str] = field(default_factory=set)
+    """Parts of the catalogue that were read again because a feed spoke of something that they lacked."""
     only: int | None = None
     """The one person that this run is about; None: everybody."""
     began: float = field(default_factory=time.monotonic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +14,13 @@ from mautic_sync.domain.classification import Decision, Previous, decide, needs_
 from mautic_sync.domain.contact import NO_VERDICT, Catalogue, Signals, VerdictSignal
 from mautic_sync.domain.countries import mautic_country
 from mautic_sync.domain.plan import (
+    DNC,
     EMAIL_DNC,
     VALUE_OF_DNC,
     Change,
     StagePlan,
+    Standing,
+    channel_of,
     plan_contact,
     plan_stage,
 )
@@ -151,6 +155,11 @@ def _store(
     recent = decisions.recent_transitions(connection, moving, run.now - guard.within) if moving else {}
     looping = people.current_ids(connection, [number for number in moving if recent.get(number, 0) >= guard.changes])
     rows, manual, by_hand_no_more = [], [], []
+    adopted: dict[int, str] = {}
+    open_dnc: dict[int, set[str]] = {}
+    for number, target in open_now:
+        if channel_of(target) is not None:
+            open_dnc.setdefault(number, set()).add(target)
     wanted: dict[tuple[int, str], Change | None] = {}
     for one in considered:
         number, decision = one.row.person_id, one.decision
@@ -171,6 +180,8 @@ def _store(
                 )
         elif one.row.manual_stage is not None:
             by_hand_no_more.append(number)
+        if planned.adopted is not None:
+            adopted[number] = planned.adopted
         due_at = min(filter(None, (decision.due_at, planned.due_at)), default=None)
         rows.append(
             {
@@ -193,12 +204,15 @@ def _store(
         if rejected and not run.with_actions and first_push.knew(one):
             rejected = False  # the baseline knew it already: it is nobody's transition
         wanted[number, "contact"] = _contact_change(run, one, planned, rejected=rejected)
-        wanted[number, EMAIL_DNC] = _dnc_change(
-            run, one, lost.get(number, {}), own=number in own_dnc, rejected=rejected
-        )
+        wanted |= dict.fromkeys(((number, target) for target in open_dnc.get(number, ())), None)
+        for channel, reason in lost.get(number, {}).items():
+            wanted[number, f"{DNC}{channel}"] = _put_back(one, channel, reason)
+        if wanted.get((number, EMAIL_DNC)) is None:
+            wanted[number, EMAIL_DNC] = _dnc_change(run, one, own=number in own_dnc, rejected=rejected)
     decisions.save_decisions(connection, rows)
     decisions.save_manual(connection, manual)
     decisions.clear_manual(connection, by_hand_no_more)
+    changes.adopt_stages(connection, adopted, run.now)
     changes.plan_changes(connection, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
     people.forget_dirty(connection, numbers)
 
@@ -229,10 +243,10 @@ def _contact_change(run: Run, one: Considered, stage: StagePlan, *, rejected: bo
         for alias, value in run.mappings.render_fields(one.decision, one.verdict).items()
         if alias in known and alias not in hidden
     }
-    if one.verdict is not None:
-        wanted.update(_appended(one, validation.append, known))
-        if validation.typo_field in known and one.verdict.did_you_mean:
-            wanted[str(validation.typo_field)] = one.verdict.did_you_mean
+    standing = decisions.standing_of(one.row)
+    wanted.update(_appended(one, validation.append, known))
+    if validation.typo_field is not None and validation.typo_field in known:
+        wanted.update(_suggestion(one, validation.typo_field, standing))
     tags: dict[str, bool] = {}
     tag = validation.reject_tag
     if tag is not None and (rejected or (tag in one.signals.tags and one.signals.verdict.outcome == "accepted")):
@@ -243,10 +257,25 @@ def _contact_change(run: Run, one: Considered, stage: StagePlan, *, rejected: bo
         current=one.signals.stage,
         fields=one.signals.fields,
         tags=one.signals.tags,
-        standing=decisions.standing_of(one.row),
+        standing=standing,
         wanted_fields=wanted,
         wanted_tags=tags,
+        verdict=_verdict_mark(one) if tags else "",
     )
+
+
+def _suggestion(one: Considered, alias: str, standing: Standing) -> dict[str, str | None]:
+    """The spelling that ZeroBounce suggests; ours is emptied again when there is none any more."""
+    if one.verdict is not None and one.verdict.did_you_mean:
+        return {alias: one.verdict.did_you_mean}
+    present, ours = one.signals.fields.get(alias), standing.written.get(alias)
+    return {alias: None} if present and ours is not None and ours[1] == present else {}
+
+
+def _verdict_mark(one: Considered) -> str:
+    """Names the verdict because of which we act, so that we act once: another address or answer has another name."""
+    said = one.signals.fields.get("email") if one.verdict is None else f"{one.verdict.address} {one.verdict.at}"
+    return hashlib.blake2b(str(said).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _appended(one: Considered, append: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str | None]:
@@ -261,21 +290,26 @@ def _appended(one: Considered, append: Mapping[str, str], known: Mapping[str, st
     return found
 
 
-def _dnc_change(run: Run, one: Considered, lost: Mapping[str, int], *, own: bool, rejected: bool) -> Change | None:
+def _put_back(one: Considered, channel: str, reason: int) -> Change | None:
+    """Do-not-contact that a merge in Mautic lost."""
+    if channel in one.signals.dnc:
+        return None
+    why = "do-not-contact lost by a merge in Mautic"
+    return Change(f"{DNC}{channel}", {"reason": None}, {"reason": reason}, why, VALUE_OF_LOST_DNC)
+
+
+def _dnc_change(run: Run, one: Considered, *, own: bool, rejected: bool) -> Change | None:
+    """Do-not-contact for e-mail because of a verdict, once per verdict: who takes it away or sets it again is right."""
     present = one.signals.dnc.get("email")
-    if "email" in lost and present is None:
-        return Change(
-            EMAIL_DNC,
-            {"reason": None},
-            {"reason": lost["email"]},
-            "do-not-contact lost by a merge in Mautic",
-            VALUE_OF_LOST_DNC,
-        )
     if not run.mappings.validation.reject_dnc:
         return None
     if rejected and present is None:
+        mark = _verdict_mark(one)
+        if decisions.standing_of(one.row).written.get(EMAIL_DNC) == [mark, MANUAL_DNC]:
+            return None
         said = "/".join(filter(None, (one.signals.verdict.status, one.signals.verdict.sub_status)))
-        return Change(EMAIL_DNC, {"reason": None}, {"reason": MANUAL_DNC}, f"ZeroBounce: {said}", VALUE_OF_DNC)
+        new = {"reason": MANUAL_DNC, "verdict": mark}
+        return Change(EMAIL_DNC, {"reason": None}, new, f"ZeroBounce: {said}", VALUE_OF_DNC)
     if own and present == MANUAL_DNC and one.signals.verdict.outcome == "accepted":
         return Change(
             EMAIL_DNC, {"reason": MANUAL_DNC}, {"reason": None}, "the address is deliverable now", VALUE_OF_DNC

@@ -20,6 +20,7 @@ from mautic_sync.mautic import contacts as mautic_contacts
 from mautic_sync.mautic.feeds import (
     ABOUT_CONTACTS,
     DATE_COLUMNS,
+    PROBE,
     AuditChange,
     FeedActivity,
     Row,
@@ -27,10 +28,13 @@ from mautic_sync.mautic.feeds import (
     feed_first_id_since,
     feed_max_id,
     feed_pages,
+    newest_rows,
     normalise,
     parse_audit,
-    parse_time,
+    readable_id,
+    readable_time,
     rows_by_id,
+    rows_by_key,
     rows_by_member,
     rows_new_or_since,
     rows_since,
@@ -40,9 +44,11 @@ from mautic_sync.mautic.times import format_time
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import notes, people, runs
 from mautic_sync.store.activities import (
+    Added,
     add_activities,
     adopt_waiting,
     known_sources,
+    name_again,
     rebuild_evidence,
     replace_members,
     set_aside,
@@ -51,7 +57,7 @@ from mautic_sync.store.activities import (
 )
 from mautic_sync.store.runs import Cursor
 
-FEED_PAGE_ROWS = 5_000  # a page of hits is 5 MB, and takes ten times as much while it is decoded
+FEED_PAGE_ROWS = 4_000  # a page of hits is 4 MB, and takes ten times as much while it is decoded
 AUDIT_PAGE_ROWS = 2_000
 # Rows may become visible slightly out of id order: the last minutes are read again.
 OVERLAP_SECONDS = 300
@@ -59,9 +65,14 @@ OVERLAP_SECONDS = 300
 EMAIL_AGAIN_SECONDS = 14 * 86400
 # A change of the contact's addresses on the net decides nothing and is the commonest row of a busy site.
 QUIET_ACTIONS = frozenset({"ipadded"})
-# Rows of these tables disappear when a contact is deleted or a do-not-contact is taken back: a highest id below our
-# cursor is no sign of a restored backup there.
-SHRINKING_FEEDS = frozenset({"lead_donotcontact", "lead_event_log", "campaign_lead_event_log", "email_stats"})
+# Restored backups are seen here: of all tables, only these two lose no row when something else is deleted.
+NEVER_SHRINKING = frozenset({"audit_log", "page_hits"})
+# Rows that change under their old id, by the column whose time then moves: the mail was opened, the scheduled event
+# took place. Where such a cursor stands is told by this column; new rows are told by DATE_COLUMNS as everywhere.
+MOVING_DATES = {"email_stats": "last_opened", "campaign_lead_event_log": "date_triggered"}
+# A time so far ahead of ours is a mistake of one row: no cursor follows it, for nothing after it would be read.
+FUTURE_SECONDS = 86400
+MEMBER_TABLES = ("lead_lists_leads", "campaign_leads")
 
 # What somebody did on the site, and Mautic therefore calls their last activity.
 VISITS = frozenset({"page.hit", "email.click", "form.submitted", "asset.download", "video.hit"})
@@ -98,6 +109,8 @@ DECIDED_BY = "decided_by"
 """Fingerprint of the bound rules, and the state of the gate, by which everybody was decided."""
 FULL_READING = "full_reading"
 CONTACTS = "contacts"
+AUDIT_APPLIED = "audit_applied"
+"""Ids of the rows in the overlap of the audit log that were applied: others there became visible late."""
 
 
 def meet_instance(run: Run, *, adopt: bool) -> None:
@@ -118,6 +131,7 @@ def read_instance(run: Run, *, fresh: bool) -> None:
 
     The catalogue is kept in the store and read again by a full pass, when the mappings changed, or when `fresh`.
     """
+    run.unbound = run.unbound or run.mappings
     stages = list_stages(run.mautic)
     run.stage_names = {stage.id: stage.name for stage in stages}
     run.stage_ids = {stage.name: stage.id for stage in reversed(stages) if stage.published}
@@ -125,7 +139,7 @@ def read_instance(run: Run, *, fresh: bool) -> None:
     with run.engine.begin() as connection:
         notes.put_json(connection, STAGES, run.stage_names)
         stored = notes.get_json(connection, CATALOGUE)
-        changed = notes.get(connection, RULES) != run.mappings.fingerprint
+        changed = notes.get(connection, RULES) != run.unbound.fingerprint
     # A field that `init` made meanwhile is not in a catalogue that was kept.
     lacking = stored is not None and any(alias not in stored["fields"] for alias in run.mappings.fields.write)
     if stored is None or fresh or changed or lacking:
@@ -135,13 +149,13 @@ def read_instance(run: Run, *, fresh: bool) -> None:
             written_fields=run.mappings.fields.write,
             written_tags=run.mappings.written_tags,
         )
-        bound = run.mappings.bind(run.catalogue)
+        bound = run.unbound.bind(run.catalogue)
         with run.engine.begin() as connection:
             notes.put_json(connection, CATALOGUE, asdict(run.catalogue))
-            notes.put(connection, RULES, run.mappings.fingerprint)
+            notes.put(connection, RULES, run.unbound.fingerprint)
     else:
         run.catalogue = catalogue_from_json(stored)
-        bound = run.mappings.bind(run.catalogue)
+        bound = run.unbound.bind(run.catalogue)
     run.mappings = bound
 
 
@@ -152,20 +166,22 @@ def prepare_store(run: Run) -> bool:
     """
     with run.engine.begin() as connection:
         rebuilt = rebuild_evidence(connection, run.mappings.matchers, run.catalogue)
-        # A key for ZeroBounce, or a field to write into, that comes or goes changes plans like a rule does.
-        gate = "open" if run.zerobounce is None else "gated"
-        decided_by = " ".join(
-            [run.mappings.fingerprint, gate, *sorted(run.reading.fields & run.catalogue.fields.keys())]
-        )
-        if rebuilt or notes.get(connection, DECIDED_BY) != decided_by:
-            people.mark_everyone_dirty(connection)
-            notes.put(connection, DECIDED_BY, decided_by)
+        _decide_everybody_if_changed(run, connection, rebuilt=rebuilt)
         kept = set(notes.get_json(connection, READ_FIELDS) or ())
         wanted = run.reading.fields
         if runs.get_cursor(connection, CONTACTS) is None:
             notes.put_json(connection, READ_FIELDS, sorted(wanted))
             return False
         return not wanted <= kept
+
+
+def _decide_everybody_if_changed(run: Run, connection: Connection, *, rebuilt: bool) -> None:
+    # A key for ZeroBounce, or a field to write into, that comes or goes changes plans like a rule does.
+    gate = "open" if run.zerobounce is None else "gated"
+    decided_by = " ".join([run.mappings.fingerprint, gate, *sorted(run.reading.fields & run.catalogue.fields.keys())])
+    if rebuilt or notes.get(connection, DECIDED_BY) != decided_by:
+        people.mark_everyone_dirty(connection)
+        notes.put(connection, DECIDED_BY, decided_by)
 
 
 class SetBack(Exception):
@@ -189,6 +205,7 @@ def _pull_once(run: Run, *, full: bool) -> None:
         newest = feed_max_id(run.mautic, "audit_log")
         with run.engine.begin() as connection:
             runs.put_cursor(connection, "audit_log", Cursor(newest, max(newest - 1, 0)))
+            notes.put_json(connection, AUDIT_APPLIED, [newest])
     else:
         _pull_audit(run, audit, forced=full)
     if (full and audit is not None) or unfinished:
@@ -267,23 +284,33 @@ def _pull_new(run: Run) -> None:
 
 @dataclass
 class _Pass:
-    """A full pass under way: its number, how far it came, and where it ends."""
+    """A full pass under way: its number, how far it came, and where it ends.
+
+    `fields` are those that all contacts up to `after` were read with; `set_back`: numbers may be somebody else's now.
+    """
 
     number: int
     after: int
     upto: int
+    fields: Collection[str] = ()
+    set_back: bool = False
 
 
-def _pull_everybody(run: Run, unfinished: dict[str, int] | None) -> None:
-    """Read everybody up to our cursor again; whoever is not met is gone. A pass that was cut short goes on."""
+def _pull_everybody(run: Run, unfinished: dict[str, Any] | None) -> None:
+    """Read everybody up to our cursor again; whoever is not met is gone.
+
+    A pass that was cut short goes on, and from the beginning if the mappings need a field now that it did not keep.
+    """
     with run.engine.begin() as connection:
         if unfinished:
             going = _Pass(**unfinished)
+            if not run.reading.fields <= set(going.fields):
+                going.after = 0
         else:
             cursor = runs.get_cursor(connection, CONTACTS) or Cursor()
-            going = _Pass(int(notes.get(connection, "full_passes") or 0) + 1, 0, cursor.last_id)
-            notes.put(connection, "full_passes", str(going.number))
-            notes.put_json(connection, FULL_READING, vars(going))
+            going = _next_pass(connection, cursor.last_id)
+        going.fields = sorted(run.reading.fields)
+        notes.put_json(connection, FULL_READING, vars(going))
     for page in mautic_contacts.sweep(
         run.mautic,
         going.after,
@@ -293,6 +320,8 @@ def _pull_everybody(run: Run, unfinished: dict[str, int] | None) -> None:
         _custom(run),
     ):
         with run.engine.begin() as connection:
+            if going.set_back:
+                _settle_numbers(run, connection, page.contacts)
             keep(run, connection, page.contacts, page.malformed, seen=going.number)
             going.after = page.last_id
             notes.put_json(connection, FULL_READING, vars(going))
@@ -301,6 +330,21 @@ def _pull_everybody(run: Run, unfinished: dict[str, int] | None) -> None:
     with run.engine.begin() as connection:
         notes.put_json(connection, READ_FIELDS, sorted(run.reading.fields))
         notes.drop(connection, FULL_READING)
+
+
+def _next_pass(connection: Connection, upto: int) -> _Pass:
+    number = int(notes.get(connection, "full_passes") or 0) + 1
+    notes.put(connection, "full_passes", str(number))
+    return _Pass(number, 0, upto)
+
+
+def _settle_numbers(run: Run, connection: Connection, contacts: Sequence[Contact]) -> None:
+    """Mautic was set back: numbers may have been given again since, and merges may be undone."""
+    others = people.taken_over(connection, contacts)
+    if others:
+        _vanish(run, connection, others)
+        people.release(connection, others)
+    people.take_back(connection, [one.id for one in contacts])
 
 
 def _find_vanished(run: Run, going: _Pass) -> None:
@@ -368,9 +412,13 @@ def _refetch(run: Run, mautic_ids: Collection[int], *, deleted: Collection[int] 
 
 
 def _pull_audit(run: Run, cursor: Cursor, *, forced: bool) -> None:
+    with run.engine.begin() as connection:
+        kept = notes.get_json(connection, AUDIT_APPLIED)
+    applied = set(kept or ())
+    after = cursor.resume_from
     first = True
     while True:
-        rows = feed_after(run.mautic, "audit_log", cursor.resume_from, AUDIT_PAGE_ROWS, ABOUT_CONTACTS)
+        rows = feed_after(run.mautic, "audit_log", after, AUDIT_PAGE_ROWS, ABOUT_CONTACTS)
         if first:
             _check_not_set_back(run, "audit_log", rows, cursor, forced=forced)
             first = False
@@ -382,25 +430,47 @@ def _pull_audit(run: Run, cursor: Cursor, *, forced: bool) -> None:
                 changes.append(parse_audit(row))
             except MalformedError as error:
                 broken.append((row, str(error)))
-        _apply_audit([one for one in changes if one.id > cursor.last_id], run)
-        moved = _moved(cursor, rows, "date_added")
+        # Without a note, everything up to the cursor was applied.
+        seen = applied if kept is not None else {one.id for one in changes if one.id <= cursor.last_id}
+        new = {one.id for one in changes} - seen
+        _apply_audit(run, changes, new)
+        # Whatever else such a row says, somebody changed.
+        unclear = [(row, reason) for row, reason in broken if readable_id(row) not in seen]
+        _refetch(run, _already_read(run, {readable_id(row, "object_id") for row, _ in unclear} - {0}))
+        moved = _moved(cursor, rows, "date_added", run.now)
+        applied |= {readable_id(row) for row in rows} | seen
         with run.engine.begin() as connection:
-            for row, reason in broken:
-                run.quarantine(connection, "audit_log", row.get("id", "?"), reason, str(row))
+            _quarantine_rows(run, connection, "audit_log", unclear)
             runs.put_cursor(connection, "audit_log", moved)
-        cursor = moved
-        if len(rows) < AUDIT_PAGE_ROWS:
+            kept = sorted(number for number in applied if number > moved.resume_from)
+            notes.put_json(connection, AUDIT_APPLIED, kept)
+        last = max(readable_id(row) for row in rows)
+        if len(rows) < AUDIT_PAGE_ROWS or last <= after:
             return
-        cursor = Cursor(cursor.last_id, cursor.last_id, cursor.mark)
+        cursor, after, applied = moved, last, set(kept)
 
 
-def _apply_audit(changes: Sequence[AuditChange], run: Run) -> None:
+def _apply_audit(run: Run, changes: Sequence[AuditChange], new: Collection[int]) -> None:
+    """Apply those of the rows that are `new`, in id order; the others tell what had come after them."""
     touched: set[int] = set()
     deleted: set[int] = set()
+    final = {(one.contact_id, channel): one.id for one in changes for channel in one.dnc}
+    merged = {one.contact_id for one in changes if one.action == "merge" and one.id in new}
+    told: list[tuple[int, str, int]] = []
     for one in changes:
+        if one.id not in new:
+            continue
+        # What was taken back in a later row is no news.
+        told += [
+            (one.contact_id, channel, reason)
+            for channel, (_, reason) in one.dnc.items()
+            if final[one.contact_id, channel] == one.id
+        ]
         if one.action == "merge" and one.merged_into is not None:
             with run.engine.begin() as connection:
+                _note_dnc(run, connection, told, merged)
                 _follow(run, connection, one.contact_id, one.merged_into)
+            told = []
             touched.discard(one.contact_id)
             touched.add(one.merged_into)
         elif one.action == "delete":
@@ -409,16 +479,39 @@ def _apply_audit(changes: Sequence[AuditChange], run: Run) -> None:
         elif one.action not in QUIET_ACTIONS and not run.mautic.is_own(one.user_name):
             touched.add(one.contact_id)
     with run.engine.begin() as connection:
+        _note_dnc(run, connection, told, merged)
         known = people.persons_of(connection, touched | deleted)
         current = set(people.current_ids(connection, set(known.values())).values())
-        cursor = runs.get_cursor(connection, CONTACTS) or Cursor()
-    # The number of a merged contact leads to the survivor: its deletion is no news. Contacts above our cursor are
-    # about to be read anyway.
+    # The number of a merged contact leads to the survivor: its deletion is no news.
     _refetch(
         run,
-        {number for number in touched if number <= cursor.last_id and (number in current or number not in known)},
+        _already_read(run, {number for number in touched if number in current or number not in known}),
         deleted={number for number in deleted if number in current},
     )
+
+
+def _note_dnc(run: Run, connection: Connection, told: Sequence[tuple[int, str, int]], merged: Collection[int]) -> None:
+    """Keep what was told about do-not-contact before a merge loses it: docs/mautic.md, "Merging".
+
+    Whoever came, unsubscribed and was merged between two runs was never read, and must be somebody first.
+    """
+    if not told:
+        return
+    numbers = {number for number, _, _ in told}
+    unsubscribed = {number for number, _, reason in told if reason > 0}
+    people.meet(connection, unsubscribed & set(merged), run.now)
+    persons = people.persons_of(connection, numbers)
+    current = set(people.current_ids(connection, set(persons.values())).values())
+    for number, channel, reason in told:
+        if number in persons:
+            people.note_dnc(connection, persons[number], channel, reason, lost=number not in current)
+
+
+def _already_read(run: Run, numbers: Collection[int]) -> set[int]:
+    """Contacts above our cursor are about to be read anyway."""
+    with run.engine.begin() as connection:
+        cursor = runs.get_cursor(connection, CONTACTS) or Cursor()
+    return {number for number in numbers if number <= cursor.last_id}
 
 
 def _follow(run: Run, connection: Connection, old_id: int, new_id: int) -> None:
@@ -439,32 +532,57 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> None:
     if full and feed == "lead_donotcontact" and BOUNCED in run.mappings.activity_types:
         _pull_failed(run)
     fresh = cursor is None
+    moving = MOVING_DATES.get(feed)
     if cursor is None:
         since = run.now - int(run.settings.pull.history.total_seconds())
         start = feed_first_id_since(run.mautic, feed, DATE_COLUMNS[feed], since) - 1
-        cursor = Cursor(start, start)
+        # From before the first page on: what changes under its old id while the pages are read is seen by the next run.
+        known = _newest(newest_rows(run.mautic, feed, PROBE), (DATE_COLUMNS[feed],), run.now) if moving else None
+        cursor = Cursor(start, start, None if known is None else format_time(known))
         with run.engine.begin() as connection:
             runs.put_cursor(connection, feed, cursor)
         pages = _pages(run, feed, start)
-    elif feed == "email_stats":
-        # Opened later: the row changes under its old id.
-        opened = (parse_time(cursor.mark) or run.now) if cursor.mark else run.now
-        back = EMAIL_AGAIN_SECONDS if full else OVERLAP_SECONDS
-        pages = rows_new_or_since(run.mautic, feed, cursor.resume_from, "last_opened", opened - back, FEED_PAGE_ROWS)
+    elif moving is not None:
+        back = EMAIL_AGAIN_SECONDS if full and feed == SENT else OVERLAP_SECONDS
+        pages = rows_new_or_since(
+            run.mautic, feed, cursor.resume_from, moving, _mark_of(run, cursor) - back, FEED_PAGE_ROWS
+        )
     else:
         pages = _pages(run, feed, cursor.resume_from)
-    checked = False
     with run.engine.begin() as connection:
-        again = feed == "email_stats" or (fresh and stores_any_of(connection, feed))
+        again = moving is not None or (fresh and stores_any_of(connection, feed))
     known_above = None if again else cursor.last_id
+    mark, checked = cursor.mark, False
     for rows in pages:
         if not checked:
             _check_not_set_back(run, feed, rows, cursor, forced=full)
+            if moving is not None:
+                # Of the first page alone: while later ones are read, rows of those before them may change.
+                newest = _newest(rows, (DATE_COLUMNS[feed], moving), run.now)
+                mark = max(filter(None, [mark, None if newest is None else format_time(newest)]), default=None)
             checked = True
-        cursor = _moved(cursor, rows, "last_opened" if feed == "email_stats" else DATE_COLUMNS[feed])
-        _add_page(run, feed, rows, cursor, known_above=known_above)
+        moved = _moved(cursor, rows, DATE_COLUMNS[feed], run.now, marked=moving is None)
+        _add_page(run, feed, rows, moved, known_above=known_above)
+        cursor = moved
     if not checked:
         _check_not_set_back(run, feed, [], cursor, forced=full)
+    if mark != cursor.mark and moving is not None:
+        with run.engine.begin() as connection:
+            runs.put_cursor(connection, feed, replace(cursor, mark=mark))
+
+
+def _mark_of(run: Run, cursor: Cursor | None) -> int:
+    """The time up to which changes were read; the beginning of the history where none is known."""
+    mark = None if cursor is None or cursor.mark is None else readable_time({"mark": cursor.mark}, "mark")
+    if mark is None or mark > run.now + FUTURE_SECONDS:
+        return run.now - int(run.settings.pull.history.total_seconds())
+    return mark
+
+
+def _newest(rows: Sequence[Row], columns: Sequence[str], now: int) -> int | None:
+    """The latest time that Mautic sent in these columns, leaving out what cannot be one."""
+    times = (readable_time(row, column) for row in rows for column in columns)
+    return max((at for at in times if at is not None and at <= now + FUTURE_SECONDS), default=None)
 
 
 def _pages(run: Run, feed: str, after: int) -> Iterator[list[Row]]:
@@ -473,92 +591,166 @@ def _pages(run: Run, feed: str, after: int) -> Iterator[list[Row]]:
 
 def _add_page(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor, *, known_above: int | None) -> None:
     """One page of a feed and its cursor, in one transaction; then contacts that nobody had seen yet."""
-    activities: list[FeedActivity] = []
+    activities, broken = _understood(feed, rows)
     with run.engine.begin() as connection:
-        for row in rows:
-            try:
-                # A mail that failed is read by full runs: this row does not tell when it did.
-                activities += [one for one in normalise(feed, row) if one.source != SENT or one.type != BOUNCED]
-            except MalformedError as error:
-                run.quarantine(connection, feed, row.get("id", "?"), str(error), str(row))
-        added = add_activities(connection, activities, run.matchers, run.catalogue, known_above=known_above)
-        if run.mappings.reads_idle:
-            visits = [one for one in activities if one.type in VISITS and one.contact_id is not None]
-            people.note_active(connection, {one.contact_id or 0: one.at for one in visits})
+        _quarantine_rows(run, connection, feed, broken)
+        added = _keep_activities(run, connection, activities, known_above=known_above)
         runs.put_cursor(connection, feed, cursor)
-        newest = runs.get_cursor(connection, CONTACTS) or Cursor()
-    run.counts.activities += added.new
     run.tell("activities", feed=feed, rows=len(rows), new=added.new)
-    _refetch(run, {number for number in added.unknown if number <= newest.last_id})
+    _catch_up(run, added)
+
+
+def _understood(feed: str, rows: Sequence[Row]) -> tuple[list[FeedActivity], list[tuple[Row, str]]]:
+    """The activity that these rows tell, and those that cannot be understood, with the reason."""
+    activities: list[FeedActivity] = []
+    broken: list[tuple[Row, str]] = []
+    for row in rows:
+        try:
+            # A mail that failed is read by full runs: this row does not tell when it did.
+            activities += [one for one in normalise(feed, row) if one.source != SENT or one.type != BOUNCED]
+        except MalformedError as error:
+            broken.append((row, str(error)))
+    return activities, broken
+
+
+def _quarantine_rows(run: Run, connection: Connection, feed: str, broken: Sequence[tuple[Row, str]]) -> None:
+    for row, reason in broken:
+        run.quarantine(connection, feed, row.get("id", "?"), reason, mautic_contacts.excerpt(row))
+
+
+def _keep_activities(
+    run: Run, connection: Connection, activities: Sequence[FeedActivity], *, known_above: int | None
+) -> Added:
+    added = add_activities(connection, activities, run.matchers, run.catalogue, known_above=known_above)
+    if run.mappings.reads_idle:
+        visits = [one for one in activities if one.type in VISITS and one.contact_id is not None]
+        people.note_active(connection, {one.contact_id or 0: one.at for one in visits})
+    run.counts.activities += added.new
+    return added
+
+
+def _catch_up(run: Run, added: Added) -> None:
+    """What a page spoke of and we lack: contacts that nobody had seen yet, names of forms, mails and so on."""
+    _refetch(run, _already_read(run, added.unknown))
+    lacking = sorted((added.unnamed & run.mappings.catalogues_needed) - run.catalogue_reread)
+    if not lacking or run.unbound is None:
+        return
+    run.catalogue_reread.update(lacking)
+    read = read_catalogue(
+        run.mautic,
+        lacking,
+        written_fields=run.mappings.fields.write,
+        written_tags=run.mappings.written_tags,
+    )
+    before = run.catalogue
+    parts = {part: getattr(read, part) for part in lacking}
+    if "segments" in parts:
+        parts["stage_segments"] = read.stage_segments
+    run.catalogue = replace(before, **parts)
+    run.mappings = run.unbound.bind(run.catalogue)
+    with run.engine.begin() as connection:
+        notes.put_json(connection, CATALOGUE, asdict(run.catalogue))
+        name_again(connection, run.mappings.matchers, before, run.catalogue)
+        _decide_everybody_if_changed(run, connection, rebuilt=False)
 
 
 def _pull_replies(run: Run, cursor: Cursor | None) -> None:
     """Replies have UUIDs for ids and know their contact only through the mail: read by date."""
     feed = "email_stat_replies"
-    history = run.now - int(run.settings.pull.history.total_seconds())
-    since = (parse_time(cursor.mark) or history) - OVERLAP_SECONDS if cursor and cursor.mark else history
+    unread = cursor is None or cursor.mark is None
+    since = _mark_of(run, cursor) - (0 if unread else OVERLAP_SECONDS)
     for page in rows_since(run.mautic, feed, DATE_COLUMNS[feed], since, FEED_PAGE_ROWS):
         with run.engine.begin() as connection:
-            known = known_sources(connection, feed, [row["id"] for row in page])
-        rows = [row for row in page if row["id"] not in known]
+            known = known_sources(connection, feed, [row["id"] for row in page if "id" in row])
+        rows = [row for row in page if row.get("id") not in known]
         if not rows:
             continue
-        stats = rows_by_id(
-            run.mautic, "email_stats", [int(row["stat_id"]) for row in rows if row.get("stat_id", "").isdigit()]
-        )
-        of_stat = {number: int(stat["lead_id"]) if stat.get("lead_id") else None for number, stat in stats.items()}
-        activities: list[FeedActivity] = []
+        activities, broken = _understood_replies(run, rows)
         with run.engine.begin() as connection:
-            for row in rows:
-                try:
-                    told = normalise(feed, row, contact_of_stat=of_stat)
-                    email = stats.get(int(row["stat_id"]), {}).get("email_id")
-                    activities += [replace(one, object_id=int(email) if email else None) for one in told]
-                except MalformedError as error:
-                    run.quarantine(connection, feed, row.get("id", "?"), str(error), str(row))
-            added = add_activities(connection, activities, run.matchers, run.catalogue, known_above=None)
-            runs.put_cursor(connection, feed, Cursor(0, 0, rows[-1][DATE_COLUMNS[feed]]))
-        run.counts.activities += added.new
+            _quarantine_rows(run, connection, feed, broken)
+            added = _keep_activities(run, connection, activities, known_above=None)
+            newest = _newest(rows, (DATE_COLUMNS[feed],), run.now)
+            if newest is not None:
+                runs.put_cursor(connection, feed, Cursor(0, 0, format_time(newest)))
         run.tell("activities", feed=feed, rows=len(rows), new=added.new)
+        _catch_up(run, added)
+
+
+def _understood_replies(run: Run, rows: Sequence[Row]) -> tuple[list[FeedActivity], list[tuple[Row, str]]]:
+    """As `_understood`; the mails that were replied to are read for it."""
+    stats = rows_by_id(run.mautic, SENT, [number for row in rows if (number := readable_id(row, "stat_id"))])
+    of_stat = {number: readable_id(stat, "lead_id") or None for number, stat in stats.items()}
+    activities: list[FeedActivity] = []
+    broken: list[tuple[Row, str]] = []
+    for row in rows:
+        try:
+            told = normalise("email_stat_replies", row, contact_of_stat=of_stat)
+        except MalformedError as error:
+            broken.append((row, str(error)))
+            continue
+        email = readable_id(stats.get(readable_id(row, "stat_id"), {}), "email_id")
+        activities += [replace(one, object_id=email or None) for one in told]
+    return activities, broken
 
 
 def _pull_failed(run: Run) -> None:
     """Mails of the last weeks that failed, of contacts that no bounce is known of: the rows changed unnoticed."""
     since = run.now - EMAIL_AGAIN_SECONDS
     for rows in rows_since(run.mautic, SENT, DATE_COLUMNS[SENT], since, FEED_PAGE_ROWS, (("is_failed", "eq", 1),)):
-        failed = [one for row in rows for one in normalise(SENT, row) if one.type == BOUNCED]
+        failed: list[FeedActivity] = []
+        broken: list[tuple[Row, str]] = []
+        for row in rows:
+            try:
+                failed += [one for one in normalise(SENT, row) if one.type == BOUNCED]
+            except MalformedError as error:
+                broken.append((row, str(error)))
         with run.engine.begin() as connection:
+            _quarantine_rows(run, connection, SENT, broken)
             told = who_did(connection, BOUNCED, {one.contact_id for one in failed if one.contact_id is not None})
-            new = [one for one in failed if one.contact_id not in told]
-            added = add_activities(connection, new, run.matchers, run.catalogue, known_above=None)
-        run.counts.activities += added.new
+            _keep_activities(run, connection, [one for one in failed if one.contact_id not in told], known_above=None)
 
 
-def _moved(cursor: Cursor, rows: Sequence[Row], mark_column: str) -> Cursor:
-    """The cursor after these rows: the highest id, and the first id of the last minutes before it."""
-    if not rows:
+def _moved(cursor: Cursor, rows: Sequence[Row], column: str, now: int, *, marked: bool = True) -> Cursor:
+    """The cursor after these rows: the highest id, and the first id of the last minutes before it.
+
+    Rows below the overlap are there because they changed, and rows that cannot be read count for nothing. `marked`:
+    the mark is the newest of these dates; else it is left alone.
+    """
+    dated = [
+        (number, at if at is not None and at <= now + FUTURE_SECONDS else None)
+        for row in rows
+        if (number := readable_id(row)) > cursor.resume_from
+        for at in (readable_time(row, column),)
+    ]
+    if not dated:
         return cursor
-    numbers = [int(row["id"]) for row in rows]
-    last = max(cursor.last_id, *numbers)
-    marks = [row[mark_column] for row in rows if row.get(mark_column)]
-    mark = max(filter(None, [cursor.mark, *marks]), default=None)
-    newest = parse_time(mark) if mark else None
+    last = max(cursor.last_id, *(number for number, _ in dated))
+    newest = max((at for _, at in dated if at is not None), default=None)
+    mark = cursor.mark
+    if marked:
+        known = readable_time({"mark": mark or ""}, "mark")
+        if known is not None and known <= now + FUTURE_SECONDS:
+            newest = max(known, newest or known)
+        mark = None if newest is None else format_time(newest)
     resume = last - 1
     if newest is not None:
-        # Feeds write times in one form, in which they compare as text (docs/mautic.md: "Shapes that surprise").
-        late = format_time(newest - OVERLAP_SECONDS)
-        for number, row in zip(numbers, rows, strict=True):
-            if row.get(mark_column, "") >= late:
-                resume = min(resume, number - 1)
+        late = newest - OVERLAP_SECONDS
+        resume = min([resume, *(number - 1 for number, at in dated if at is not None and at >= late)])
     return Cursor(last, max(resume, cursor.resume_from if cursor.last_id == last else 0), mark)
 
 
 def _check_not_set_back(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor, *, forced: bool) -> None:
-    """A feed that ends below our cursor was restored from a backup, or belongs to another Mautic."""
-    expected = cursor.resume_from < cursor.last_id and feed not in SHRINKING_FEEDS
-    if not expected or any(int(row["id"]) == cursor.last_id for row in rows):
+    """A feed that ends below our cursor was restored from a backup, or belongs to another Mautic.
+
+    Only `audit_log` and `page_hits` are judged: in the other feeds rows go with their contact, form or asset. They
+    are cleaned from their old end, so that at most nothing is left: an empty feed tells nothing, and a newest row
+    below the one that we had read cannot come about while Mautic runs.
+    """
+    expected = cursor.resume_from < cursor.last_id and feed in NEVER_SHRINKING
+    if not expected or any(readable_id(row) >= cursor.last_id for row in rows):
         return
-    if feed_max_id(run.mautic, feed) >= cursor.last_id:
+    highest = feed_max_id(run.mautic, feed)
+    if highest == 0 or highest >= cursor.last_id:
         return
     if forced:
         _begin_again(run)
@@ -572,31 +764,94 @@ def _check_not_set_back(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor
 
 
 def _begin_again(run: Run) -> None:
-    """Forget all cursors. What lies above the highest id of a feed did happen: it is kept under ids of its own."""
+    """Forget all cursors, and have everybody read again.
+
+    What lies above the highest id of a feed did happen: it is kept under ids of its own. Contacts above Mautic's
+    highest id are gone, and their numbers will be given to others.
+    """
     with run.engine.begin() as connection:
         feeds = [name for name in runs.all_cursors(connection) if name in DATE_COLUMNS and name != "email_stat_replies"]
     highest = {name: feed_max_id(run.mautic, name) for name in feeds}
+    last_contact, _ = mautic_contacts.max_id_and_total(run.mautic)
     with run.engine.begin() as connection:
         for name, number in highest.items():
             set_aside(connection, name, number, str(run.now))
         runs.drop_cursors(connection)
+        notes.drop(connection, AUDIT_APPLIED)
+        _vanish(run, connection, people.numbers_above(connection, last_contact))
+        people.release_above(connection, last_contact)
+        runs.put_cursor(connection, CONTACTS, Cursor(last_contact, last_contact))
+        going = replace(_next_pass(connection, last_contact), set_back=True)
+        notes.put_json(connection, FULL_READING, vars(going))
 
 
 def _pull_members(run: Run) -> None:
     """Who is in the segments and campaigns that the mappings name."""
     for kind, table, column, names in (
-        ("segment", "lead_lists_leads", "leadlist_id", run.mappings.named("segment")),
-        ("campaign", "campaign_leads", "campaign_id", run.mappings.named("campaign")),
+        ("segment", MEMBER_TABLES[0], "leadlist_id", run.mappings.named("segment")),
+        ("campaign", MEMBER_TABLES[1], "campaign_id", run.mappings.named("campaign")),
     ):
         catalogue = run.catalogue.segments if kind == "segment" else run.catalogue.campaigns
         for object_id, name in catalogue.items():
             if fold(name) not in names:
                 continue
-            members = [
-                int(row["lead_id"])
-                for rows in rows_by_member(run.mautic, table, column, object_id)
-                for row in rows
-                if row.get("manually_removed") != "1"
-            ]
+            members: list[int] = []
+            broken: list[Row] = []
+            for rows in rows_by_member(run.mautic, table, column, object_id):
+                for row in rows:
+                    if not readable_id(row, "lead_id"):
+                        broken.append(row)
+                    elif row.get("manually_removed") != "1":
+                        members.append(readable_id(row, "lead_id"))
             with run.engine.begin() as connection:
+                for row in broken:
+                    key = f"{object_id}:{row.get('lead_id', '?')}"
+                    reason = "`lead_id` of a row is no number."
+                    run.quarantine(connection, table, key, reason, mautic_contacts.excerpt(row))
                 replace_members(connection, kind, object_id, members)
+
+
+# -- trying again ---------------------------------------------------------------------------------------------------
+
+
+def retry_rows(run: Run) -> int:
+    """Read the quarantined rows of feeds and of the audit log again; returns how many were tried.
+
+    Those that can be understood now are applied and released, and so are those that Mautic does not have any more.
+    Members of segments and campaigns are released: every run reads them all.
+    """
+    with run.engine.begin() as connection:
+        held = runs.in_quarantine(connection)
+    tried = 0
+    for feed in sorted({row["source"] for row in held} & {*DATE_COLUMNS, *MEMBER_TABLES}):
+        keys = [row["key"] for row in held if row["source"] == feed]
+        tried += len(keys)
+        found = {} if feed in MEMBER_TABLES else rows_by_key(run.mautic, feed, keys)
+        rows = [found[key] for key in sorted(found, key=lambda key: (len(key), key))]
+        broken = _retry_audit(run, rows) if feed == "audit_log" else _retry_feed(run, feed, rows)
+        still = {row.get("id", "?") for row, _ in broken}
+        with run.engine.begin() as connection:
+            runs.release_from_quarantine(connection, feed, [key for key in keys if key not in still], run.now)
+    return tried
+
+
+def _retry_audit(run: Run, rows: Sequence[Row]) -> list[tuple[Row, str]]:
+    changes: list[AuditChange] = []
+    broken: list[tuple[Row, str]] = []
+    for row in rows:
+        try:
+            changes.append(parse_audit(row))
+        except MalformedError as error:
+            broken.append((row, str(error)))
+    _apply_audit(run, changes, {one.id for one in changes})
+    return broken
+
+
+def _retry_feed(run: Run, feed: str, rows: Sequence[Row]) -> list[tuple[Row, str]]:
+    if not rows:
+        return []
+    activities, broken = _understood_replies(run, rows) if feed == "email_stat_replies" else _understood(feed, rows)
+    with run.engine.begin() as connection:
+        added = _keep_activities(run, connection, activities, known_above=None)
+    _catch_up(run, added)
+    return broken

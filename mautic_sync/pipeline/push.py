@@ -7,12 +7,11 @@ Contacts without points go in small batches, the others one by one: a batch swal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,7 +19,7 @@ import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.domain.contact import Contact
-from mautic_sync.domain.plan import CONTACT, EMAIL_DNC, VALUE_OF_KIND
+from mautic_sync.domain.plan import CONTACT, VALUE_OF_KIND, channel_of
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.mautic.contacts import contacts_by_id
 from mautic_sync.mautic.writes import (
@@ -43,17 +42,21 @@ from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
 from mautic_sync.store import changes, people
 
 PLANNED_AT_ONCE = 2000
+MOST_ATTEMPTS = 5
+"""So often a change is sent whose effect never shows."""
 SHARED_ADDRESS = 422
 BAD_VALUE = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Changes that go out in one request."""
+class Outcome:
+    """What became of one change, and `sent`: what of its `new` really went out.
 
-    rows: Sequence[Any]
-    send: Callable[[], Mapping[int, Result]]
-    """Sends them; the result of each by change id."""
+    `dropped` in there are fields that Mautic refused and that are not asked for again.
+    """
+
+    result: Result
+    sent: Mapping[str, Any]
 
 
 def settle_doubts(run: Run) -> None:
@@ -67,31 +70,45 @@ def settle_doubts(run: Run) -> None:
     found = {one.id: one for one in page.contacts}
     patience = int(run.settings.mautic.settle_after.total_seconds())
     done: list[tuple[Any, Contact]] = []
-    dropped: list[Any] = []
+    not_done: list[Any] = []
     for row in rows:
         there = found.get(row.mautic_id)
         if there is not None and not _missing(run, row, there):
             done.append((row, there))
         elif int(time.time()) - (row.sent_at or 0) >= patience:
-            dropped.append(row)
+            not_done.append(row)
+    hopeless = [row for row in not_done if row.attempts >= MOST_ATTEMPTS]
+    again = [row for row in not_done if row.attempts < MOST_ATTEMPTS]
     with run.engine.begin() as connection:
-        _settle(run, connection, done)
-        changes.supersede(connection, [row.id for row in dropped], "not found in Mautic: it was not done", run.now)
-        people.mark_dirty(connection, {row.person_id for row in dropped})
-    run.tell("doubts", settled=len(done), not_done=len(dropped), waiting=len(rows) - len(done) - len(dropped))
+        _settle(run, connection, [(row, there, orjson.loads(row.new)) for row, there in done])
+        changes.try_again(connection, [row.id for row in again], "not found in Mautic: it was not done")
+        people.mark_dirty(connection, {row.person_id for row in again})
+        for row in hopeless:
+            reason = f"Mautic does not keep this value: sent {row.attempts} times and never found there"
+            _refuse(run, connection, row, None, reason)
+    run.tell("doubts", settled=len(done), not_done=len(not_done), waiting=len(rows) - len(done) - len(not_done))
 
 
 def push_lost_dnc(run: Run) -> None:
     """Do-not-contact that a merge in Mautic lost, before anything else: nobody unsubscribed stays mailable."""
-    _push(run, EMAIL_DNC, least_value=VALUE_OF_LOST_DNC, until=time.monotonic() + run.settings.push.max_seconds)
+    _push_dnc(run, least_value=VALUE_OF_LOST_DNC, until=time.monotonic() + run.settings.push.max_seconds)
 
 
 def push(run: Run) -> None:
     """Write what is planned, by value, for at most `push.max_seconds`; the rest stays planned."""
-    until = time.monotonic() + run.settings.push.max_seconds
-    _push(run, EMAIL_DNC, least_value=0, until=until)
+    began = time.monotonic()
+    until = began + run.settings.push.max_seconds
+    _push_dnc(run, least_value=0, until=until)
     least = 0 if _in_window(run) else VALUE_OF_KIND["ghost"] + 1
     _push(run, CONTACT, least_value=least, until=until)
+    run.counts.push_seconds += time.monotonic() - began
+
+
+def _push_dnc(run: Run, *, least_value: int, until: float) -> None:
+    with run.engine.begin() as connection:
+        targets = [target for target in changes.planned_targets(connection) if channel_of(target) is not None]
+    for target in targets:
+        _push(run, target, least_value=least_value, until=until)
 
 
 def _in_window(run: Run) -> bool:
@@ -108,7 +125,7 @@ def _push(run: Run, target: str, *, least_value: int, until: float) -> None:
     """Keep `mautic.concurrency` requests in flight until there is no more, or no more time."""
     batches = _batches(run, target, least_value)
     with ThreadPoolExecutor(max_workers=run.settings.mautic.concurrency, thread_name_prefix="write") as pool:
-        flying: dict[Future[Mapping[int, Result]], Batch] = {}
+        flying: dict[Future[Mapping[int, Outcome]], Sequence[Any]] = {}
         try:
             while True:
                 while len(flying) < run.settings.mautic.concurrency and time.monotonic() < until:
@@ -116,10 +133,11 @@ def _push(run: Run, target: str, *, least_value: int, until: float) -> None:
                     if batch is None:
                         break
                     with run.engine.begin() as connection:
-                        changes.mark_sent(
-                            connection, [row.id for row in batch.rows], run_id=run.id, now=int(time.time())
+                        rows = changes.mark_sent(
+                            connection, [row.id for row in batch], run_id=run.id, now=int(time.time())
                         )
-                    flying[pool.submit(batch.send)] = batch
+                    if rows:
+                        flying[pool.submit(_send, run, rows)] = rows
                 if not flying:
                     return
                 landed, _ = wait(flying, return_when=FIRST_COMPLETED)
@@ -133,7 +151,8 @@ def _push(run: Run, target: str, *, least_value: int, until: float) -> None:
             raise
 
 
-def _batches(run: Run, target: str, least_value: int) -> Iterator[Batch]:
+def _batches(run: Run, target: str, least_value: int) -> Iterator[Sequence[Any]]:
+    """Changes that may go out in one request, as they were when they were read."""
     after: tuple[int, int] | None = None
     while True:
         with run.engine.begin() as connection:
@@ -143,34 +162,30 @@ def _batches(run: Run, target: str, least_value: int) -> Iterator[Batch]:
         if not rows:
             return
         after = (-rows[-1].value, rows[-1].id)
-        if target == EMAIL_DNC:
-            for row in rows:
-                yield Batch([row], partial(_send_dnc, run, row))
-            continue
-        yield from _contact_batches(run, rows)
+        waiting: list[Any] = []
+        for row in rows:
+            # A change whose effect did not show once goes alone: it may be what fails its batch.
+            if target != CONTACT or row.points or row.attempts:
+                yield [row]
+                continue
+            waiting.append(row)
+            if len(waiting) == run.settings.mautic.batch_size:
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
 
 
-def _contact_batches(run: Run, rows: Sequence[Any]) -> Iterator[Batch]:
-    size = run.settings.mautic.batch_size
-    waiting: list[Any] = []
-    for row in rows:
-        if row.points:
-            yield Batch([row], partial(_edit_by_itself, run, row))
-            continue
-        waiting.append(row)
-        if len(waiting) == size:
-            yield Batch(waiting, partial(_edit_together, run, waiting))
-            waiting = []
-    if waiting:
-        yield Batch(waiting, partial(_edit_together, run, waiting))
+def _send(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
+    """Send these changes; the outcome of each by its id."""
+    if len(rows) > 1:
+        return _edit_together(run, rows)
+    (row,) = rows
+    return {row.id: _edit_alone(run, row) if row.target == CONTACT else _send_dnc(run, row)}
 
 
-def _edit(run: Run, row: Any) -> ContactEdit:
-    return ContactEdit(row.mautic_id, _values(run, row))
-
-
-def _values(run: Run, row: Any) -> dict[str, Any]:
-    new = orjson.loads(row.new)
+def _values(run: Run, new: Mapping[str, Any]) -> dict[str, Any]:
+    """What an edit sends."""
     values: dict[str, Any] = dict(new.get("fields", {}))
     if "stage" in new:
         values["stage"] = run.stage_ids[new["stage"]]
@@ -179,65 +194,65 @@ def _values(run: Run, row: Any) -> dict[str, Any]:
     return values
 
 
-def _edit_together(run: Run, rows: Sequence[Any]) -> Mapping[int, Result]:
-    if len(rows) == 1:
-        return _edit_by_itself(run, rows[0])
-    results = edit_batch(run.mautic, [_edit(run, row) for row in rows])
-    return {row.id: _second_try(run, row, results[row.mautic_id]) for row in rows}
+def _edit_together(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
+    wanted = {row.id: orjson.loads(row.new) for row in rows}
+    results = edit_batch(run.mautic, [ContactEdit(row.mautic_id, _values(run, wanted[row.id])) for row in rows])
+    return {row.id: _second_try(run, row, Outcome(results[row.mautic_id], wanted[row.id])) for row in rows}
 
 
-def _edit_by_itself(run: Run, row: Any) -> Mapping[int, Result]:
-    return {row.id: _edit_alone(run, row)}
-
-
-def _edit_alone(run: Run, row: Any) -> Result:
-    result = edit_one(run.mautic, _edit(run, row))
-    new = orjson.loads(row.new)
-    if isinstance(result, Refused) and result.status == SHARED_ADDRESS and "stage" in new:
-        # Every edit of a contact whose address another one has is refused; its stage can still be set.
-        return set_stage(run.mautic, run.stage_ids[new["stage"]], row.mautic_id)
-    if isinstance(result, Refused) and result.status == BAD_VALUE:
-        # A value from ZeroBounce's answer that Mautic does not know (a region, say) must not cost the stage.
-        filled = new.get("fields", {}).keys() - run.mappings.fields.write.keys()
-        rest = {name: value for name, value in _values(run, row).items() if name not in filled}
-        if filled and rest:
-            return edit_one(run.mautic, ContactEdit(row.mautic_id, rest))
-    return result
-
-
-def _second_try(run: Run, row: Any, result: Result) -> Result:
+def _second_try(run: Run, row: Any, outcome: Outcome) -> Outcome:
     """An item that failed in a batch alone: a 404 there may be a merged contact, a 422 a shared address."""
-    if not isinstance(result, Refused | Gone):
-        return result
+    if not isinstance(outcome.result, Refused | Gone):
+        return outcome
     try:
         return _edit_alone(run, row)
     except MauticSyncError as error:
         # The others of the batch are answered for; this one is looked up later.
-        return Doubtful(str(error))
+        return Outcome(Doubtful(str(error)), outcome.sent)
 
 
-def _send_dnc(run: Run, row: Any) -> Mapping[int, Result]:
-    reason = orjson.loads(row.new)["reason"]
-    if reason is None:
-        return {row.id: remove_dnc(run.mautic, row.mautic_id, "email")}
-    return {row.id: add_dnc(run.mautic, row.mautic_id, "email", reason, f"{people.DNC_COMMENT}: {row.reason}")}
+def _edit_alone(run: Run, row: Any) -> Outcome:
+    new = orjson.loads(row.new)
+    result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, new)))
+    if isinstance(result, Refused) and result.status == SHARED_ADDRESS and "stage" in new:
+        # Every edit of a contact whose address another one has is refused; its stage can still be set.
+        stage = new["stage"]
+        return Outcome(set_stage(run.mautic, run.stage_ids[stage], row.mautic_id), {"stage": stage})
+    if isinstance(result, Refused) and result.status == BAD_VALUE:
+        # A value from ZeroBounce's answer that Mautic does not know (a region, say) must not cost the stage.
+        fields = new.get("fields", {})
+        filled = fields.keys() - run.mappings.fields.write.keys()
+        rest = {**new, "fields": {name: value for name, value in fields.items() if name not in filled}}
+        if filled and _values(run, rest):
+            result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, rest)))
+            return Outcome(result, {**rest, "dropped": {name: fields[name] for name in filled}})
+    return Outcome(result, new)
+
+
+def _send_dnc(run: Run, row: Any) -> Outcome:
+    new, channel = orjson.loads(row.new), str(channel_of(row.target))
+    if new["reason"] is None:
+        return Outcome(remove_dnc(run.mautic, row.mautic_id, channel), new)
+    comment = f"{people.DNC_COMMENT}: {row.reason}"
+    return Outcome(add_dnc(run.mautic, row.mautic_id, channel, new["reason"], comment), new)
 
 
 def _missing(run: Run, row: Any, there: Contact) -> list[str]:
     """What of a change Mautic does not show."""
     new = orjson.loads(row.new)
-    if row.target == EMAIL_DNC:
-        return ["email"] if ("email" in there.dnc) != (new["reason"] is not None) else []
+    channel = channel_of(row.target)
+    if channel is not None:
+        return [channel] if (channel in there.dnc) != (new["reason"] is not None) else []
     if "stage" in new and new["stage"] not in run.stage_ids:
         return ["stage"]
-    return echo_matches(_values(run, row), there)
+    return echo_matches(_values(run, new), there)
 
 
-def _land(run: Run, batch: Batch, future: Future[Mapping[int, Result]]) -> None:
+def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) -> None:
     """Store what became of a batch: settled, refused, gone or in doubt."""
-    numbers = [row.id for row in batch.rows]
+    numbers = [row.id for row in rows]
     try:
-        results = future.result()
+        outcomes = future.result()
     except MauticSyncError as error:
         # Raised where nothing was changed: the changes stay planned, the run ends.
         with run.engine.begin() as connection:
@@ -248,65 +263,88 @@ def _land(run: Run, batch: Batch, future: Future[Mapping[int, Result]]) -> None:
             changes.doubt(connection, numbers, str(error))
         raise
     with run.engine.begin() as connection:
-        settled: list[tuple[Any, Contact]] = []
-        for row in batch.rows:
-            result = results[row.id]
-            if isinstance(result, Settled) and result.contact is not None:
-                settled.append((row, result.contact))
+        settled: list[tuple[Any, Contact, Mapping[str, Any]]] = []
+        for row in rows:
+            result, sent = outcomes[row.id].result, outcomes[row.id].sent
+            if isinstance(result, Settled):
+                settled.append((row, result.contact, sent))
+                if result.differing:
+                    run.tell("made_otherwise", contact=row.mautic_id, values=list(result.differing))
             elif isinstance(result, Moved):
-                _moved(run, connection, row, result)
+                _moved(run, connection, row, result, sent)
             elif isinstance(result, Gone):
                 people.vanish(connection, [row.mautic_id], run.now)
             elif isinstance(result, Refused):
-                changes.refuse(connection, row.id, f"{result.status} {result.reason}".strip(), run.now)
-                run.counts.failed += 1
-                run.tell("refused", contact=row.mautic_id, status=result.status, reason=result.reason)
+                _refuse(run, connection, row, result.status, result.reason)
             else:
-                reason = result.reason if isinstance(result, Doubtful) else "no echo"
-                changes.doubt(connection, [row.id], reason)
+                changes.doubt(connection, [row.id], result.reason)
                 run.counts.doubtful += 1
-                run.tell("doubtful", contact=row.mautic_id, reason=reason)
+                run.tell("doubtful", contact=row.mautic_id, reason=result.reason)
         _settle(run, connection, settled)
+    run.counts.landed += len(rows)
     run.tell("pushed", changes=len(settled))
 
 
-def _moved(run: Run, connection: Connection, row: Any, result: Moved) -> None:
-    """The number was merged meanwhile: follow it, and decide the survivor again."""
+def _refuse(run: Run, connection: Connection, row: Any, status: int | None, reason: str) -> None:
+    changes.refuse(connection, row.id, f"{status or ''} {reason}".strip(), run.now)
+    run.counts.failed += 1
+    run.tell("refused", contact=row.mautic_id, status=status, reason=reason)
+
+
+def _moved(run: Run, connection: Connection, row: Any, result: Moved, sent: Mapping[str, Any]) -> None:
+    """The number was merged meanwhile, and our change reached the survivor: follow it, and decide the survivor again."""
+    arrived = result.contact if row.target == CONTACT else None
     changes.supersede(connection, [row.id], "merged in Mautic", run.now)
     people.follow_merge(connection, row.mautic_id, result.new_id, now=run.now, run_id=run.id)
     run.counts.merged += 1
-    if result.contact is not None:
-        people.save_contacts(connection, [result.contact], run.reading, now=run.now)
+    if arrived is not None:
+        people.save_contacts(connection, [arrived], run.reading, now=run.now)
+        _adopt(run, connection, [(arrived, sent)])
     people.mark_dirty(connection, set(people.persons_of(connection, [result.new_id]).values()))
 
 
-def _settle(run: Run, connection: Connection, settled: Sequence[tuple[Any, Contact]]) -> None:
+def _adopt(run: Run, connection: Connection, shown: Sequence[tuple[Contact, Mapping[str, Any]]]) -> None:
+    """Stages that we set and whose changes a merge closed: they count as ours, whoever the contact is now."""
+    persons = people.persons_of(connection, [one.id for one, _ in shown])
+    ours = {persons[one.id]: sent["stage"] for one, sent in shown if "stage" in sent and one.id in persons}
+    changes.adopt_stages(connection, ours, run.now)
+
+
+def _settle(run: Run, connection: Connection, settled: Sequence[tuple[Any, Contact, Mapping[str, Any]]]) -> None:
     if not settled:
         return
+    # A do-not-contact call answers with the contact too, but not with all its fields.
+    edited = [(row, one, sent) for row, one, sent in settled if row.target == CONTACT]
     people.save_contacts(
         connection,
-        # A do-not-contact call answers with the contact too, but not with all its fields.
-        [one for row, one in settled if row.target == CONTACT],
+        [one for _, one, _ in edited],
         run.reading,
         now=run.now,
-        ours={one.id: _values(run, row) for row, one in settled if row.target == CONTACT},
+        ours={one.id: _values(run, sent) for _, one, sent in edited},
     )
+    still_open = changes.open_among(connection, [row.id for row, _, _ in settled])
+    _adopt(run, connection, [(one, sent) for row, one, sent in edited if row.id not in still_open])
+    _close(run, connection, [(row, one, sent) for row, one, sent in settled if row.id in still_open])
+
+
+def _close(run: Run, connection: Connection, settled: Sequence[tuple[Any, Contact, Mapping[str, Any]]]) -> None:
     moves = changes.settle(
         connection,
-        [row for row, _ in settled],
-        echoes={row.person_id: one.fields for row, one in settled},
+        [row for row, _, _ in settled],
+        echoes={row.person_id: one.fields for row, one, _ in settled},
         kinds=run.kinds,
         run_id=run.id,
         now=run.now,
+        sent={row.id: sent for row, _, sent in settled},
     )
     run.counts.stages += len(moves)
     for move in moves:
         run.counts.moves[move] = run.counts.moves.get(move, 0) + 1
-    for row, one in settled:
-        new = orjson.loads(row.new)
-        run.counts.fields += len(new.get("fields", {}))
-        if row.target == EMAIL_DNC:
+    for row, one, sent in settled:
+        run.counts.fields += len(sent.get("fields", {}))
+        channel = channel_of(row.target)
+        if channel is not None:
             run.counts.dnc += 1
             people.note_own_dnc(
-                connection, row.person_id, "email", new["reason"], ours=row.value < VALUE_OF_LOST_DNC, shown=one.dnc
+                connection, row.person_id, channel, sent["reason"], ours=row.value < VALUE_OF_LOST_DNC, shown=one.dnc
             )

@@ -343,4 +343,5 @@ def summary(run: Run) -> dict[str, Any]:
         "failed": counts.failed,
         "doubtful": counts.doubtful,
         "pending": sum(pending.values()),
+        "pending_eta_seconds": counts.eta(sum(pending.values())),
     }

@@ -16,13 +16,14 @@ from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import notes
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, upsert
-from mautic_sync.store.people import former_of, mark_dirty, persons_of
+from mautic_sync.store.people import former_of, mark_dirty, mark_everyone_dirty, persons_of
 from mautic_sync.store.schema import activity, evidence, membership, person
 from mautic_sync.store.text import dump
 
 NEXT_ACTIVITY = "next_activity"
 MATCHERS = "matchers"
 REBUILD_ROWS = 10_000
+OPENED = "email.read"
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Added:
     new: int = 0
     unknown: set[int] = field(default_factory=set)
     """Mautic ids that nobody in the store has: the contact was not seen yet, or was deleted."""
+    unnamed: set[str] = field(default_factory=set)
+    """Parts of the catalogue (`forms`, `emails`, …) that lack what a new row is about."""
 
 
 def by_type(matchers: Iterable[ActivityMatcher]) -> dict[str, list[ActivityMatcher]]:
@@ -49,7 +52,7 @@ def add_activities(
     *,
     known_above: int | None,
 ) -> Added:
-    """Keep a page of a feed: new rows are added, rows that changed hands follow.
+    """Keep a page of a feed: new rows are added, rows that changed hands follow, mails opened again move on.
 
     Rows with a numeric `source_id` above `known_above` cannot be in the store yet and are not looked up (None: look
     all up).
@@ -67,7 +70,13 @@ def add_activities(
             new[key] = row
             if row.contact_id is not None and row.contact_id not in persons:
                 added.unknown.add(row.contact_id)
-        elif row.contact_id in persons and known.person_id != persons[row.contact_id]:
+            part = _part_of(row.type)
+            if part is not None and row.object_id is not None and row.object_id not in getattr(catalogue, part):
+                added.unnamed.add(part)
+            continue
+        if row.type == OPENED and row.at > known.at:
+            _move_on(connection, known.id, row.at)
+        if row.contact_id in persons and known.person_id != persons[row.contact_id]:
             _change_hands(connection, known.id, persons[row.contact_id], row, matchers, catalogue)
     first = int(notes.get(connection, NEXT_ACTIVITY) or 1)
     stored, proofs = [], []
@@ -148,12 +157,20 @@ def _present(connection: Connection, rows: Sequence[FeedActivity]) -> dict[tuple
     for source, numbers in by_source.items():
         for chunk in in_chunks(numbers):
             stored = connection.execute(
-                select(activity.c.id, activity.c.source_id, activity.c.type, activity.c.person_id).where(
+                select(activity.c.id, activity.c.source_id, activity.c.type, activity.c.person_id, activity.c.at).where(
                     activity.c.source == source, activity.c.source_id.in_(chunk)
                 )
             )
             found.update({(source, one.source_id, one.type): one for one in stored})
     return found
+
+
+def _move_on(connection: Connection, number: int, at: int) -> None:
+    """A mail was opened again: one row of `email_stats` tells the latest time only."""
+    connection.execute(update(activity).where(activity.c.id == number).values(at=at))
+    connection.execute(update(evidence).where(evidence.c.activity_id == number).values(at=at))
+    owners = connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id == number)).scalars()
+    mark_dirty(connection, set(owners))
 
 
 def _change_hands(
@@ -199,6 +216,12 @@ _NAMED_BY = {
     "campaign.removed": "campaign",
     "campaign.event": "campaign",
 }
+
+
+def _part_of(type_: str) -> str | None:
+    """The part of the catalogue that names what activity of this type is about."""
+    kind = _NAMED_BY.get(type_)
+    return None if kind is None else f"{kind}s"
 
 
 def as_activity(stored: Mapping[str, Any], catalogue: Catalogue) -> Activity:
@@ -258,12 +281,7 @@ def adopt_waiting(
 
 def rebuild_evidence(connection: Connection, matchers: Collection[ActivityMatcher], catalogue: Catalogue) -> bool:
     """After the mappings or the names in Mautic changed: evidence for exactly these matchers. True if any changed."""
-    fingerprint = orjson.dumps(
-        [
-            sorted(matcher.key for matcher in matchers),
-            {kind: sorted(getattr(catalogue, f"{kind}s").items()) for kind in sorted(set(_NAMED_BY.values()))},
-        ]
-    ).decode()
+    fingerprint = _fingerprint(matchers, catalogue)
     if notes.get(connection, MATCHERS) == fingerprint:
         return False
     connection.execute(delete(evidence))
@@ -291,6 +309,72 @@ def rebuild_evidence(connection: Connection, matchers: Collection[ActivityMatche
         upsert(connection, evidence, proofs, update=())
     notes.put(connection, MATCHERS, fingerprint)
     return True
+
+
+def _fingerprint(matchers: Collection[ActivityMatcher], catalogue: Catalogue) -> str:
+    return orjson.dumps(
+        [
+            sorted(matcher.key for matcher in matchers),
+            {kind: sorted(getattr(catalogue, f"{kind}s").items()) for kind in sorted(set(_NAMED_BY.values()))},
+        ]
+    ).decode()
+
+
+def name_again(
+    connection: Connection, matchers: Collection[ActivityMatcher], before: Catalogue, after: Catalogue
+) -> None:
+    """The catalogue was read again: evidence for the activity about what is named otherwise now, and no other."""
+    if notes.get(connection, MATCHERS) != _fingerprint(matchers, before):
+        if rebuild_evidence(connection, matchers, after):
+            mark_everyone_dirty(connection)
+        return
+    grouped = by_type(matchers)
+    for kind in sorted(set(_NAMED_BY.values())):
+        old, new = getattr(before, f"{kind}s"), getattr(after, f"{kind}s")
+        renamed = sorted(number for number in {*old, *new} if old.get(number) != new.get(number))
+        types = [type_ for type_ in grouped if _NAMED_BY.get(type_) == kind]
+        for chunk in in_chunks(renamed) if types else ():
+            _match_again(connection, chunk, types, grouped, after)
+    notes.put(connection, MATCHERS, _fingerprint(matchers, after))
+
+
+def _match_again(
+    connection: Connection,
+    object_ids: Sequence[int],
+    types: Sequence[str],
+    grouped: Mapping[str, Sequence[ActivityMatcher]],
+    catalogue: Catalogue,
+) -> None:
+    last = 0
+    while True:
+        rows = (
+            connection.execute(
+                select(activity)
+                .where(
+                    activity.c.id > last,
+                    activity.c.object_id.in_(object_ids),
+                    activity.c.type.in_(types),
+                    activity.c.person_id.is_not(None),
+                )
+                .order_by(activity.c.id)
+                .limit(REBUILD_ROWS)
+            )
+            .mappings()
+            .all()
+        )
+        if not rows:
+            return
+        last = rows[-1]["id"]
+        survivors = _survivors(connection, {row["person_id"] for row in rows})
+        proofs: list[dict[str, Any]] = []
+        for row in rows:
+            person_id = survivors.get(row["person_id"], row["person_id"])
+            proofs += _evidence(row["id"], person_id, as_activity(dict(row), catalogue), grouped[row["type"]])
+        for numbers in in_chunks([row["id"] for row in rows]):
+            held = connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id.in_(numbers)))
+            mark_dirty(connection, set(held.scalars()))
+            connection.execute(delete(evidence).where(evidence.c.activity_id.in_(numbers)))
+        _add_evidence(connection, proofs)
 
 
 def _survivors(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:

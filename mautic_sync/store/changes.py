@@ -54,8 +54,7 @@ def plan_changes(
                     "old": _dump(one.old),
                     "new": new,
                     "reason": one.reason,
-                    # What waits since the baseline is still the baseline.
-                    "baseline": baseline or bool(present is not None and present.baseline),
+                    "baseline": baseline or _waits_since_baseline(one, present),
                     "attempts": 0,
                     "planned_at": now,
                 }
@@ -73,8 +72,27 @@ def plan_changes(
         insert_many(connection, change, rows)
 
 
+def _waits_since_baseline(one: Change, present: Any | None) -> bool:
+    """What waits since the baseline is still the baseline; another stage is news, and counts for the safety stop."""
+    if present is None or not present.baseline:
+        return False
+    return bool(one.new.get("stage") == orjson.loads(present.new).get("stage"))
+
+
 def _dump(value: Mapping[str, Any]) -> str:
     return dump(dict(value))
+
+
+_WITH_CONTACT = (
+    select(change, alias.c.mautic_id, contact.c.points, contact.c.stage_id, contact.c.dnc.label("dnc_now"))
+    .join(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
+    .join(contact, contact.c.person_id == change.c.person_id)
+)
+
+
+def planned_targets(connection: Connection) -> list[str]:
+    """The targets for which something is planned, in alphabetical order."""
+    return sorted(connection.execute(select(change.c.target).where(change.c.state == PLANNED).distinct()).scalars())
 
 
 def next_planned(
@@ -93,13 +111,7 @@ def next_planned(
     of_target = [change.c.state == PLANNED, change.c.target == target, change.c.value >= least_value]
     if only is not None:
         of_target.append(change.c.person_id == only)
-    query = (
-        select(change, alias.c.mautic_id, contact.c.points, contact.c.stage_id, contact.c.dnc.label("dnc_now"))
-        .join(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
-        .join(contact, contact.c.person_id == change.c.person_id)
-        .where(*of_target)
-        .order_by(change.c.id)
-    )
+    query = _WITH_CONTACT.where(*of_target).order_by(change.c.id)
     found: list[Any] = []
     value, last = (None, 0) if after is None else (-after[0], after[1])
     # One value after the other, each by id: so the index gives them in order, and nobody sorts a million changes.
@@ -116,22 +128,41 @@ def next_planned(
     return found
 
 
-def mark_sent(connection: Connection, numbers: Sequence[int], *, run_id: str, now: int) -> None:
-    """The intents of one batch: after this, a lost answer leaves them in doubt, never forgotten."""
+def mark_sent(connection: Connection, numbers: Sequence[int], *, run_id: str, now: int) -> list[Any]:
+    """The intents of one batch: after this, a lost answer leaves them in doubt, never forgotten.
+
+    Returns those that were still planned, in the order given and with their contacts as they are now: what a merge or
+    a deletion closed since they were read must not be sent.
+    """
+    still: dict[int, Any] = {}
     for chunk in in_chunks(numbers):
+        rows = connection.execute(_WITH_CONTACT.where(change.c.id.in_(chunk), change.c.state == PLANNED))
+        still.update((row.id, row) for row in rows)
+    for chunk in in_chunks(list(still)):
         connection.execute(
             update(change)
             .where(change.c.id.in_(chunk), change.c.state == PLANNED)
             .values(state=SENT, sent_at=now, settled_run=run_id, attempts=change.c.attempts + 1)
         )
+    return [still[number] for number in numbers if number in still]
 
 
 def back_to_planned(connection: Connection, numbers: Sequence[int], error: str) -> None:
-    """Nothing was changed by the call: the intents wait for the next run."""
+    """Nothing was changed by the call: the intents wait for the next run, and it does not count as an attempt."""
     for chunk in in_chunks(numbers):
         connection.execute(
             update(change)
             .where(change.c.id.in_(chunk), change.c.state == SENT)
+            .values(state=PLANNED, sent_at=None, settled_run=None, error=error, attempts=change.c.attempts - 1)
+        )
+
+
+def try_again(connection: Connection, numbers: Sequence[int], error: str) -> None:
+    """What was in doubt was not done: planned anew, with its attempts counted; a newer decision may replace it."""
+    for chunk in in_chunks(numbers):
+        connection.execute(
+            update(change)
+            .where(change.c.id.in_(chunk), change.c.state == DOUBTFUL)
             .values(state=PLANNED, sent_at=None, settled_run=None, error=error)
         )
 
@@ -175,19 +206,15 @@ def settle(
     kinds: Mapping[str, str],
     run_id: str,
     now: int,
+    sent: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> list[tuple[str | None, str]]:
-    """Mautic shows what we asked for: close the changes, note what stands, record transitions.
+    """Mautic took what we asked for: close the changes, note what stands, record transitions.
 
-    `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind. Returns the stage
-    moves (from, to). What was closed while it was on its way, by a merge or a deletion, stays closed.
+    `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind, `sent` a change to what
+    became of its `new` where that is less. Returns the stage moves (from, to). What was closed while it was on its way,
+    by a merge or a deletion, stays closed.
     """
-    still_open: set[int] = set()
-    for chunk in in_chunks([row.id for row in settled]):
-        still_open.update(
-            connection.execute(
-                select(change.c.id).where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
-            ).scalars()
-        )
+    still_open = open_among(connection, [row.id for row in settled])
     settled = [row for row in settled if row.id in still_open]
     if not settled:
         return []
@@ -197,29 +224,20 @@ def settle(
         .values(state=SETTLED, open_key=None, settled_at=now, settled_run=run_id, error=None),
         [{"which": row.id} for row in settled],
     )
-    people = [row.person_id for row in settled]
-    before: dict[int, Any] = {}
-    for chunk in in_chunks(people):
-        before.update(
-            (row.person_id, row) for row in connection.execute(select(standing).where(standing.c.person_id.in_(chunk)))
-        )
-    rows, moves, transitions = [], [], []
+    standings: dict[int, dict[str, Any]] = {}
+    for chunk in in_chunks(list({row.person_id for row in settled})):
+        rows = connection.execute(select(standing).where(standing.c.person_id.in_(chunk))).mappings()
+        standings.update((row["person_id"], {**row, "written": orjson.loads(row["written"])}) for row in rows)
+    moves, transitions = [], []
     for row in settled:
         old, new = orjson.loads(row.old), orjson.loads(row.new)
-        known = before.get(row.person_id)
-        written = orjson.loads(known.written) if known else {}
-        echo = echoes.get(row.person_id, {})
-        written.update({alias_: [value, echo.get(alias_)] for alias_, value in new.get("fields", {}).items()})
-        standing_row = {
-            "person_id": row.person_id,
-            "stage": known.stage if known else None,
-            "stage_at": known.stage_at if known else None,
-            "written": dump(written),
-            "manual_stage": known.manual_stage if known else None,
-            "manual_since": known.manual_since if known else None,
-        }
+        if sent is not None:
+            new = sent.get(row.id, new)
+        # One person may have several changes here: edit and do-not-contact.
+        stands = standings.setdefault(row.person_id, _nothing_stands(row.person_id))
+        stands["written"].update(_written(row.target, new, echoes.get(row.person_id, {})))
         if "stage" in new:
-            standing_row.update(stage=new["stage"], stage_at=now, manual_stage=None, manual_since=None)
+            stands.update(stage=new["stage"], stage_at=now, manual_stage=None, manual_since=None)
             moves.append((old.get("stage"), new["stage"]))
             transitions.append(
                 {
@@ -234,11 +252,55 @@ def settle(
                     "baseline": row.baseline,
                 }
             )
-        rows.append(standing_row)
-    upsert(connection, standing, rows)
+    upsert(connection, standing, [{**stands, "written": dump(stands["written"])} for stands in standings.values()])
     if transitions:
         insert_many(connection, transition, transitions)
     return moves
+
+
+def open_among(connection: Connection, numbers: Sequence[int]) -> set[int]:
+    """Which of these changes are still open."""
+    found: set[int] = set()
+    for chunk in in_chunks(numbers):
+        found.update(
+            connection.execute(
+                select(change.c.id).where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
+            ).scalars()
+        )
+    return found
+
+
+def _nothing_stands(person_id: int) -> dict[str, Any]:
+    return {
+        "person_id": person_id,
+        "stage": None,
+        "stage_at": None,
+        "written": {},
+        "manual_stage": None,
+        "manual_since": None,
+    }
+
+
+def _written(target: str, new: Mapping[str, Any], echo: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What a settled change adds to `Standing.written`."""
+    fields = {**new.get("fields", {}), **new.get("dropped", {})}
+    noted: dict[str, list[Any]] = {name: [value, echo.get(name)] for name, value in fields.items()}
+    if "verdict" in new:
+        noted.update(
+            (f"tag:{tag.removeprefix('-')}", [new["verdict"], not tag.startswith("-")]) for tag in new.get("tags", ())
+        )
+        if "reason" in new:
+            noted[target] = [new["verdict"], new["reason"]]
+    return noted
+
+
+def adopt_stages(connection: Connection, stages: Mapping[int, str], now: int) -> None:
+    """Person → the stage that Mautic shows and that counts as set by us from now on; nobody's transition."""
+    rows = [
+        {**_nothing_stands(person_id), "stage": stage, "stage_at": now, "written": "{}"}
+        for person_id, stage in stages.items()
+    ]
+    upsert(connection, standing, rows, update=("stage", "stage_at", "manual_stage", "manual_since"))
 
 
 def refuse(connection: Connection, number: int, error: str, now: int) -> None:

@@ -31,6 +31,7 @@ from mautic_sync.store.schema import (
 from mautic_sync.store.text import dump
 
 NEXT_PERSON = "next_person"
+SAME_SECONDS = 60  # between two readings of when one contact was added
 # Our own do-not-contact rows carry this at the beginning of their comment.
 DNC_COMMENT = "mautic-sync"
 
@@ -463,6 +464,75 @@ def note_own_dnc(
         return
     row = {"person_id": person_id, "channel": channel, "reason": reason, "restore": False, "ours": ours}
     upsert(connection, dnc, [row])
+
+
+def note_dnc(connection: Connection, person_id: int, channel: str, reason: int, *, lost: bool) -> None:
+    """What Mautic's audit log told about do-not-contact, 0 for contactable; `lost`: a merge has lost it since."""
+    if reason <= 0:
+        connection.execute(delete(dnc).where(dnc.c.person_id == person_id, dnc.c.channel == channel))
+        return
+    row = {"person_id": person_id, "channel": channel, "reason": reason, "restore": lost, "ours": False}
+    upsert(connection, dnc, [row], update=("reason", "restore"))
+    if lost:
+        mark_dirty(connection, [person_id])
+
+
+def meet(connection: Connection, mautic_ids: Collection[int], now: int) -> dict[int, int]:
+    """Mautic id → person, numbers that nobody has made persons of: their contacts are read later."""
+    known = persons_of(connection, mautic_ids)
+    unknown = sorted(set(mautic_ids) - known.keys())
+    return {**known, **_create_persons(connection, unknown, now)} if unknown else known
+
+
+def numbers_above(connection: Connection, highest: int) -> list[int]:
+    """Current Mautic ids above `highest`."""
+    return list(
+        connection.execute(select(alias.c.mautic_id).where(alias.c.mautic_id > highest, alias.c.current)).scalars()
+    )
+
+
+def release_above(connection: Connection, highest: int) -> None:
+    """Mautic was set back and will give these numbers to others: they lead to nobody here any more."""
+    connection.execute(delete(alias).where(alias.c.mautic_id > highest))
+    connection.execute(update(activity).where(activity.c.waiting_id > highest).values(waiting_id=None))
+
+
+def taken_over(connection: Connection, contacts: Sequence[Contact]) -> list[int]:
+    """After Mautic was set back: the numbers of these contacts that belong to somebody else now.
+
+    Mautic never changes the time at which a contact was added, but a merge hands the number on to the visitor's: so
+    another time alone says nothing where the address is the same.
+    """
+    persons = persons_of(connection, [one.id for one in contacts])
+    rows = _rows(connection, persons.values())
+    found = []
+    for one in contacts:
+        known = rows.get(persons.get(one.id, 0))
+        if known is None or known.date_added is None or one.date_added is None:
+            continue
+        address = one.fields.get("email")
+        same = address is not None and normalise_address(str(address)) == known.address
+        if not same and abs(one.date_added - known.date_added) > SAME_SECONDS:
+            found.append(one.id)
+    return found
+
+
+def release(connection: Connection, mautic_ids: Collection[int]) -> None:
+    """These numbers lead to nobody here any more: whoever has them is somebody new."""
+    for chunk in in_chunks(list(mautic_ids)):
+        connection.execute(delete(alias).where(alias.c.mautic_id.in_(chunk)))
+
+
+def take_back(connection: Connection, mautic_ids: Collection[int]) -> None:
+    """After Mautic was set back: former numbers that it shows again are current where their person has no other."""
+    persons = persons_of(connection, mautic_ids)
+    having = current_ids(connection, set(persons.values()))
+    for number, person_id in persons.items():
+        if person_id not in having:
+            having[person_id] = number
+            connection.execute(update(alias).where(alias.c.mautic_id == number).values(current=True))
+    # The merge was undone: the person stays with the number that it has, the other one is on its own again.
+    release(connection, [number for number, person_id in persons.items() if having[person_id] != number])
 
 
 def kinds_in_mautic(connection: Connection) -> dict[int | None, int]:

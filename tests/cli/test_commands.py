@@ -39,6 +39,7 @@ class Shell:
             text=True,
             timeout=60,
             stdin=subprocess.DEVNULL,
+            check=False,
         )
 
     def json(self, *arguments: str, code: int = 0) -> dict:
@@ -72,7 +73,9 @@ def test_init_is_safe_to_repeat(shell):
 
 def test_plan_has_the_documented_keys_and_shows_each_change(shell):
     plan = shell.plan
-    assert {"plan_id", "as_of", "changes", "moves", "kinds", "verdicts_needed", "verdicts_to_buy", "listed"} <= set(plan)
+    assert {"plan_id", "as_of", "changes", "moves", "kinds", "verdicts_needed", "verdicts_to_buy", "listed"} <= set(
+        plan
+    )
     assert plan["changes"] > CONTACTS / 2
     assert {"contact", "old", "new", "reason"} <= set(plan["listed"][0])
 

@@ -136,6 +136,16 @@ def test_an_echo_that_shows_something_else_is_in_doubt(http, transport, echoed):
     assert isinstance(results[8], Settled)
 
 
+def test_the_right_contact_in_the_right_stage_with_another_value_is_settled_and_told(http, transport):
+    """It is Mautic's last word: asking again would bring the same."""
+    http.patch(BATCH, json={"contacts": [echo(7, 2), echo(8, 3)], "statusCodes": [200, 200]})
+    values = {"stage": 2, "city": "<b></b>x"}
+    results = edit_batch(transport, [ContactEdit(7, values), ContactEdit(8, values)])
+    assert isinstance(results[7], Settled)
+    assert results[7].differing == ("city",)
+    assert isinstance(results[8], Doubtful)
+
+
 @pytest.mark.parametrize(
     "answer",
     [{}, [], {"contacts": [echo(7, 2)]}, {"statusCodes": [200]}, {"statusCodes": [500], "contacts": [echo(7, 2)]}],

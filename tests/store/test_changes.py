@@ -97,10 +97,16 @@ def test_the_same_plan_again_is_left_alone(connection, person):
 
 def test_what_waits_since_the_baseline_is_still_the_baseline(connection, person):
     plan(connection, {(person, CONTACT): to("Lead")}, baseline=True)
-    plan(connection, {(person, CONTACT): to("Customer")})
+    plan(connection, {(person, CONTACT): to("Lead", zb="valid")})
     assert open_ones(connection, person)[CONTACT].baseline
     assert changes.count_planned(connection, baseline=True) == 1
     assert changes.planned_moves(connection, baseline=False) == {}
+
+
+def test_another_stage_than_the_one_that_waits_since_the_baseline_is_news(connection, person):
+    plan(connection, {(person, CONTACT): to("Lead")}, baseline=True)
+    plan(connection, {(person, CONTACT): to("Customer")})
+    assert changes.planned_moves(connection, baseline=False) == {("Ghost", "Customer"): 1}
 
 
 @pytest.mark.parametrize("state", ["sent", "doubtful"])
@@ -166,6 +172,24 @@ def test_what_an_earlier_run_had_sent_is_in_doubt(connection, person):
     assert [(row.state, row.mautic_id) for row in changes.doubtful(connection)] == [("doubtful", 7)]
 
 
+def test_what_was_closed_since_it_was_read_is_not_sent(connection, person):
+    plan(connection, {(person, CONTACT): to("Lead")})
+    number = open_ones(connection, person)[CONTACT].id
+    changes.supersede(connection, [number], "merged in Mautic", NOW)
+    assert changes.mark_sent(connection, [number], run_id="run", now=NOW) == []
+    assert all_states(connection) == ["superseded"]
+
+
+def test_what_was_in_doubt_and_not_done_waits_with_its_attempts(connection, person):
+    plan(connection, {(person, CONTACT): to("Lead")}, baseline=True)
+    number = open_ones(connection, person)[CONTACT].id
+    send(connection, number)
+    changes.doubt(connection, [number], "timed out")
+    changes.try_again(connection, [number], "it was not done")
+    row = open_ones(connection, person)[CONTACT]
+    assert (row.id, row.state, row.attempts, row.sent_at, row.baseline) == (number, "planned", 1, None, True)
+
+
 # -- settling -------------------------------------------------------------------------------------------------------
 
 
@@ -187,6 +211,16 @@ def test_a_settled_change_is_closed_stands_and_is_a_transition(connection, perso
     assert (moved.change_id, moved.baseline, moved.at) == (number, False, NOW)
     assert changes.has_ever_pushed(connection)
     assert changes.last_write(connection, person)["state"] == "settled"
+
+
+def test_edit_and_do_not_contact_of_one_person_settled_together_both_stand(connection, person):
+    dnc = Change(EMAIL_DNC, {"reason": None}, {"reason": 3, "verdict": "v1"}, "rejected", 400)
+    plan(connection, {(person, CONTACT): to("Lead"), (person, EMAIL_DNC): dnc})
+    numbers = [row.id for row in open_ones(connection, person).values()]
+    send(connection, *numbers)
+    settle(connection, *numbers)
+    row = connection.execute(select(standing)).one()
+    assert (row.stage, orjson.loads(row.written)) == ("Lead", {EMAIL_DNC: ["v1", 3]})
 
 
 def test_a_second_answer_for_the_same_change_settles_nothing(connection, person):

@@ -1,0 +1,382 @@
+"""What was read is complete and right, whatever Mautic's tables go through between two runs."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from sqlalchemy import select
+
+from mautic_sync.errors import SafetyStop
+from mautic_sync.mautic import contacts as mautic_contacts
+from mautic_sync.pipeline import pull
+from mautic_sync.store import people, runs
+from mautic_sync.store.schema import activity
+
+DAY = 86400
+GHOST = "  - stage: Ghost\n    kind: ghost\n    weight: 10\n"
+
+
+def rules(tmp_path, condition: str, name: str = "rules"):
+    """Mappings whose leads are those for whom this condition holds."""
+    directory = tmp_path / name
+    directory.mkdir()
+    (directory / "stages.yaml").write_text(
+        f"version: 1\nstages:\n  - stage: Lead\n    kind: lead\n    weight: 20\n    when: {condition}\n{GHOST}"
+    )
+    return directory
+
+
+@pytest.fixture
+def worker(make_worker):
+    return make_worker()
+
+
+@pytest.fixture
+def ready(worker):
+    """With the packaged mappings and a first run behind it."""
+    worker.init()
+    worker.sync()
+    return worker
+
+
+def sql(worker, query: str, *values):
+    return worker.box.instance.tables.connection.execute(query, values).fetchall()
+
+
+def quarantine(worker) -> dict[tuple[str, str], str]:
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return {(row["source"], row["key"]): row["excerpt"] for row in runs.in_quarantine(connection)}
+
+
+def cursor_of(worker, feed: str):
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return runs.get_cursor(connection, feed)
+
+
+def resubscribe(worker, contact: int) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+        address = f"{worker.box.url}/api/contacts/{contact}/dnc/email/remove"
+        assert session.post(address, auth=("admin", "sandbox"), timeout=5).ok
+
+
+# -- the audit log
+
+
+def test_an_unsubscription_and_a_merge_between_two_runs_lose_nothing(ready):
+    known, visitor = ready.new(email="valid@example.com"), ready.visitor()
+    ready.sync()
+    ready.act("unsubscribe", contact=known)
+    ready.act("merge", visitor=visitor, known=known)
+    assert ready.contact(visitor).dnc == {}
+    ready.sync()
+    assert ready.contact(visitor).dnc == {"email": 1}
+
+
+def test_whoever_came_unsubscribed_and_was_merged_between_two_runs_is_kept_unsubscribed(ready):
+    known, visitor = ready.new(email="valid@example.com"), ready.visitor()
+    ready.act("unsubscribe", contact=known)
+    ready.act("merge", visitor=visitor, known=known)
+    ready.sync()
+    assert ready.contact(visitor).dnc == {"email": 1}
+    assert ready.stage(visitor) == "Lead"
+
+
+def test_whoever_subscribed_again_before_a_merge_stays_contactable(ready):
+    known, visitor = ready.new(email="valid@example.com"), ready.visitor()
+    ready.act("unsubscribe", contact=known)
+    ready.sync()
+    resubscribe(ready, known)
+    ready.act("merge", visitor=visitor, known=known)
+    ready.sync()
+    ready.sync()
+    assert ready.contact(visitor).dnc == {}
+
+
+def test_a_row_of_the_audit_log_that_becomes_visible_late_is_applied_once(ready):
+    first, second = (ready.new(firstname=name, phone="+49 30 1") for name in "AB")
+    ready.sync()
+    ready.sync()
+    ready.act("edit", contact=first, values={"tags": ["customer"]})
+    late = sql(ready, "SELECT * FROM audit_log ORDER BY id DESC LIMIT 1")[0]
+    sql(ready, "DELETE FROM audit_log WHERE id = ?", late[0])
+    ready.act("edit", contact=second, values={"tags": ["x"]})
+    ready.sync()
+    sql(ready, f"INSERT INTO audit_log VALUES ({','.join('?' * len(late))})", *late)
+    assert ready.sync()["pulled"]["contacts"] == 1
+    assert ready.stage(first) == "Customer"
+    assert ready.sync()["pulled"]["contacts"] == 0
+
+
+def test_an_unsubscription_that_becomes_visible_after_its_merge_was_followed_is_put_back(ready):
+    known, visitor = ready.new(email="valid@example.com"), ready.visitor()
+    ready.sync()
+    ready.act("unsubscribe", contact=known)
+    late = sql(ready, "SELECT * FROM audit_log WHERE details LIKE '%dnc_channel%' ORDER BY id DESC LIMIT 1")[0]
+    sql(ready, "DELETE FROM audit_log WHERE id = ?", late[0])
+    ready.act("merge", visitor=visitor, known=known)
+    ready.sync()
+    sql(ready, f"INSERT INTO audit_log VALUES ({','.join('?' * len(late))})", *late)
+    ready.sync()
+    assert ready.contact(visitor).dnc == {"email": 1}
+
+
+# -- a full pass
+
+
+def test_a_full_pass_that_was_cut_short_begins_again_for_a_field_that_it_did_not_keep(worker, tmp_path, monkeypatch):
+    worker.mappings_dir = rules(tmp_path, "{field: phone, not_empty: true}")
+    for number in range(6):
+        worker.new(firstname=f"A{number}", position="CEO")
+    worker.init()
+    slow = worker.but(mautic={"page_size": 1}, push={"max_change_ratio": 1})
+    slow.sync()
+    sweep = mautic_contacts.sweep
+
+    def cut_short(*args):
+        for page in sweep(*args):
+            yield page
+            if page.last_id >= 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(mautic_contacts, "sweep", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        slow.sync(full=True)
+    monkeypatch.undo()
+    slow.mappings_dir = rules(tmp_path, "{field: position, is: CEO}", "others")
+    assert slow.sync()["kinds"]["lead"] == 6
+
+
+# -- mails and scheduled events
+
+
+def test_a_mail_opened_before_the_clock_of_our_first_run_is_seen(worker, tmp_path):
+    """When nobody had opened any mail, only Mautic's own times tell where the opened ones begin."""
+    worker.mappings_dir = rules(tmp_path, "{activity: email.read, at_least: 1}")
+    worker.post("/_sandbox/clock", {"advance": -3600})
+    who, other = (worker.new(email=f"{name}@feeds.example") for name in "ab")
+    worker.act("send", contact=who)
+    worker.act("send", contact=other)
+    worker.init()
+    worker.sync()
+    worker.act("open", contact=who)
+    worker.sync()
+    assert worker.stage(who) == "Lead"
+
+
+def test_a_mail_opened_again_counts_from_then_on(worker, tmp_path):
+    worker.mappings_dir = rules(tmp_path, "{activity: email.read, within: 5d, at_least: 1}")
+    who = worker.new(email="kim@feeds.example")
+    worker.act("open", contact=who)
+    worker.init()
+    worker.sync()
+    worker.post("/_sandbox/clock", {"advance": 10 * DAY})
+    worker.skew = 10 * DAY
+    worker.sync()
+    assert worker.stage(who) == "Ghost"
+    worker.act("open", contact=who)
+    worker.sync()
+    assert worker.stage(who) == "Lead"
+
+
+def test_an_old_mail_that_is_opened_does_not_have_the_mails_since_read_again(worker, tmp_path):
+    worker.mappings_dir = rules(tmp_path, "{activity: email.read, at_least: 1}")
+    worker.post("/_sandbox/clock", {"advance": -30 * DAY})
+    everybody = [worker.new(email=f"k{number}@feeds.example") for number in range(9)]
+    for who in everybody:
+        worker.act("send", contact=who)
+    worker.init()
+    worker.sync()
+    worker.post("/_sandbox/clock", {"advance": 30 * DAY})
+    worker.act("open", contact=everybody[0])
+    worker.act("send", contact=everybody[5])
+    worker.sync()
+    cursor = cursor_of(worker, "email_stats")
+    assert (cursor.last_id, cursor.resume_from) == (10, 9)
+
+
+def test_the_time_of_one_row_in_the_far_future_hides_no_later_one(worker, tmp_path):
+    worker.mappings_dir = rules(tmp_path, "{activity: email.read, at_least: 1}")
+    first, second = (worker.new(email=f"{name}@feeds.example") for name in "ab")
+    worker.act("send", contact=second)
+    worker.act("open", contact=first)
+    sql(worker, "UPDATE email_stats SET last_opened = '2199-01-01 00:00:00' WHERE lead_id = ?", first)
+    worker.init()
+    worker.sync()
+    worker.sync()
+    worker.act("open", contact=second)
+    worker.sync()
+    assert worker.stage(second) == "Lead"
+
+
+def test_a_scheduled_campaign_event_counts_when_it_has_taken_place(worker, tmp_path):
+    worker.mappings_dir = rules(tmp_path, "{activity: campaign.event, at_least: 1}")
+    who, other = worker.new(firstname="Pat"), worker.new(firstname="Kim")
+    add = "INSERT INTO campaign_lead_event_log (id, campaign_id, event_id, lead_id, is_scheduled, date_triggered) "
+    day = "strftime('%Y-%m-%d %H:%M:%S', 'now', ?)"
+    sql(worker, add + "VALUES (1, 1, 1, ?, 1, NULL)", who)
+    sql(worker, add + f"VALUES (2, 1, 1, ?, 0, {day})", other, "-1 day")
+    worker.init()
+    worker.sync()
+    worker.sync()
+    assert (worker.stage(who), worker.stage(other)) == ("Ghost", "Lead")
+    sql(worker, f"UPDATE campaign_lead_event_log SET is_scheduled = 0, date_triggered = {day} WHERE id = 1", "0 day")
+    worker.sync()
+    assert worker.stage(who) == "Lead"
+
+
+# -- rows that cannot be understood
+
+EVERY_FEED = (
+    "{any: [{activity: page.hit, at_least: 3}, {activity: email.read, at_least: 3}, "
+    "{activity: email.bounced, at_least: 3}, {activity: email.replied, at_least: 3}]}"
+)
+BROKEN = {
+    "page_hits": "date_hit",
+    "email_stats": "last_opened",
+    "email_stat_replies": "date_replied",
+    "audit_log": "date_added",
+}
+
+
+@pytest.fixture
+def broken(worker, tmp_path):
+    """The last row of each feed is broken before the first run, and the last one of now when this is called."""
+    worker.mappings_dir = rules(tmp_path, EVERY_FEED)
+    who = worker.new(email="kim@feeds.example")
+
+    def spoil(column_of: dict[str, str] = BROKEN) -> None:
+        worker.act("visit", contact=who, url="https://shop.example/?email=secret@person.example")
+        worker.act("send", contact=who)
+        worker.act("open", contact=who)
+        worker.act("reply", contact=who)
+        worker.act("edit", contact=who, values={"lastname": f"F{len(sql(worker, 'SELECT id FROM page_hits'))}"})
+        for table, column in column_of.items():
+            last = f"(SELECT max(rowid) FROM {table})"
+            sql(worker, f"UPDATE {table} SET {column} = 'garbage' WHERE rowid = {last}")
+
+    spoil()
+    sql(worker, "UPDATE email_stats SET is_failed = 1")
+    worker.init()
+    worker.sync()
+    worker.who, worker.spoil = who, spoil
+    return worker
+
+
+def test_a_malformed_row_of_a_feed_stops_no_run_and_hides_no_other_row(broken):
+    broken.spoil()
+    assert broken.sync()["quarantined"] == 4
+    assert broken.sync()["quarantined"] == 0
+    assert broken.sync(full=True)["quarantined"] == 0
+    held = quarantine(broken)
+    assert {source for source, _ in held} == set(BROKEN)
+    assert not [text for text in held.values() if "secret@" in text]
+    for _ in range(3):
+        broken.spoil({})
+    broken.sync()
+    assert broken.stage(broken.who) == "Lead"
+
+
+def test_quarantined_rows_are_read_again_by_a_retry(broken):
+    broken.spoil()
+    broken.sync()
+    day = "strftime('%Y-%m-%d %H:%M:%S', 'now')"
+    sql(broken, f"UPDATE page_hits SET date_hit = {day} WHERE date_hit = 'garbage'")
+    sql(broken, "DELETE FROM email_stat_replies WHERE date_replied = 'garbage'")
+    sql(broken, f"UPDATE audit_log SET date_added = {day} WHERE date_added = 'garbage'")
+    before = len(quarantine(broken))
+    with broken.run("retry") as run:
+        pull.read_instance(run, fresh=False)
+        assert pull.retry_rows(run) == before
+        with run.engine.begin() as connection:
+            hits = connection.execute(select(activity.c.id).where(activity.c.type == "page.hit")).all()
+    assert len(hits) == len(sql(broken, "SELECT id FROM page_hits"))
+    assert {source for source, _ in quarantine(broken)} == {"email_stats"}
+
+
+def test_a_broken_member_of_a_segment_stops_no_run(make_worker, tmp_path):
+    worker = make_worker(contacts=60, mappings=rules(tmp_path, "{segment: nurture}"))
+    worker.init()
+    before = worker.sync()["kinds"]["lead"]
+    segment = sql(worker, "SELECT leadlist_id FROM lead_lists_leads GROUP BY 1 ORDER BY count(*) DESC")
+    for (number,) in segment:
+        sql(worker, "INSERT INTO lead_lists_leads (leadlist_id, lead_id) VALUES (?, 'abc')", number)
+    document = worker.sync()
+    assert (document["kinds"]["lead"], document["quarantined"]) == (before, 1)
+
+
+# -- a Mautic that was set back
+
+
+def test_rows_that_went_with_their_form_are_no_sign_of_a_backup(worker, tmp_path):
+    worker.mappings_dir = rules(tmp_path, "{activity: form.submitted, at_least: 5}")
+    who = worker.new(firstname="Pat")
+    for number in (1, 50):
+        add = "INSERT INTO form_submissions (id, form_id, lead_id, date_submitted) VALUES (?, 1, ?, datetime('now'))"
+        sql(worker, add, number, who)
+    worker.init()
+    worker.sync()
+    worker.sync()
+    sql(worker, "DELETE FROM form_submissions WHERE id = 50")
+    assert worker.sync()["failed"] == 0
+
+
+def test_an_audit_log_that_was_emptied_is_no_sign_of_a_backup(ready):
+    ready.new(firstname="Pat")
+    ready.sync()
+    sql(ready, "DELETE FROM audit_log")
+    assert ready.sync()["failed"] == 0
+
+
+def test_the_number_of_somebody_lost_with_a_backup_may_become_somebody_else(ready):
+    kept, buyer = ready.new(firstname="Pat"), ready.new(email="valid@example.com", tags=["customer"])
+    ready.sync()
+    ready.sync()
+    sql(ready, "DELETE FROM leads WHERE id = ?", buyer)
+    sql(ready, "DELETE FROM lead_tags_xref")
+    sql(ready, "DELETE FROM audit_log WHERE id > 4")
+    with pytest.raises(SafetyStop):
+        ready.sync()
+    assert ready.sync(full=True)["vanished"] == 1
+    other = ready.new(firstname="Otto")
+    sql(ready, "UPDATE leads SET id = ? WHERE id = ?", buyer, other)
+    sql(ready, "UPDATE audit_log SET object_id = ? WHERE object_id = ?", buyer, other)
+    ready.sync()
+    assert (ready.stage(kept), ready.stage(buyer)) == ("Ghost", "Ghost")
+
+
+def test_the_number_that_was_given_again_before_the_full_run_is_somebody_else(ready):
+    buyer = ready.new(email="valid@example.com", tags=["customer"])
+    gone = ready.visitor()
+    last = ready.new(firstname="Pat")
+    ready.sync()
+    ready.sync()
+    sql(ready, "DELETE FROM leads WHERE id IN (?, ?)", buyer, gone)
+    sql(ready, "DELETE FROM lead_tags_xref")
+    ready.post("/_sandbox/clock", {"advance": 3600})
+    other = ready.new(firstname="Otto")
+    sql(ready, "UPDATE leads SET id = ? WHERE id = ?", buyer, other)
+    sql(ready, "DELETE FROM audit_log WHERE id > 4")
+    assert ready.sync(full=True)["vanished"] == 2
+    assert (ready.stage(buyer), ready.stage(last)) == ("Ghost", "Ghost")
+    with ready.run("look") as run, run.engine.begin() as connection:
+        assert gone not in people.current_ids(connection, people.persons_of(connection, [buyer, last]).values())
+
+
+# -- names
+
+
+def test_a_form_made_since_the_catalogue_was_read_is_known_by_its_name(make_worker, tmp_path):
+    condition = "{activity: form.submitted, where: {form: Fresh}, at_least: 1, optional: true}"
+    worker = make_worker(contacts=5, mappings=rules(tmp_path, condition))
+    who = worker.new(firstname="Pat")
+    worker.init()
+    worker.sync()
+    with worker.run("look") as run:
+        run.mautic.write("POST", "forms/new", {"name": "Fresh", "formType": "standalone", "isPublished": True})
+    worker.act("form", form="Fresh", contact=who, values={"firstname": "Pat"})
+    worker.sync()
+    assert worker.stage(who) == "Lead"
+    worker.box.reset_stats()
+    worker.sync()
+    assert not [call for call in worker.box.stats()["calls"] if "/api/forms" in call]

@@ -1,0 +1,272 @@
+"""What a write becomes: redirected by a merge, made into something else, refused in part, undone by hand, or too late."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+import requests
+from sqlalchemy import select
+
+from mautic_sync.errors import SafetyStop
+from mautic_sync.pipeline import push
+from mautic_sync.store import changes
+from mautic_sync.store.schema import standing, transition
+
+DAY = 86400
+
+
+@pytest.fixture
+def worker(make_worker):
+    worker = make_worker()
+    worker.init()
+    worker.sync()  # the baseline of an empty Mautic
+    return worker
+
+
+def scripted(worker, address: str, status: str, sub_status: str = "", **more) -> str:
+    worker.post("/_sandbox/zerobounce", {"email": address, "status": status, "sub_status": sub_status, **more})
+    return address
+
+
+def rows_of(worker, table):
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return list(connection.execute(select(table)))
+
+
+def written(worker) -> dict:
+    (row,) = rows_of(worker, standing)
+    return orjson.loads(row.written)
+
+
+def refused(worker) -> list[str]:
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return [row["error"] for row in changes.listed(connection, [changes.REFUSED])]
+
+
+def sql(worker, text: str, *values) -> None:
+    worker.box.instance.tables.connection.execute(text, values)
+
+
+def before_the_push(monkeypatch, happen) -> None:
+    """`happen` once, after everything was decided and before anything is sent."""
+    real, waiting = push.push, [happen]
+
+    def late(run):
+        while waiting:
+            waiting.pop()()
+        real(run)
+
+    monkeypatch.setattr(push, "push", late)
+
+
+def call(worker, path: str, body=None) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+        assert session.post(f"{worker.box.url}/api/{path}", json=body, auth=("admin", "sandbox"), timeout=5).ok
+
+
+# -- merges during the push -----------------------------------------------------------------------------------------
+
+
+def test_a_stage_that_mautic_redirected_to_the_survivor_counts_as_ours(worker, monkeypatch):
+    visitor, known = worker.visitor(), worker.new(firstname="K")
+    worker.sync()
+    worker.act("edit", contact=known, values={"email": "valid@example.com"})
+    before_the_push(monkeypatch, lambda: worker.act("merge", visitor=visitor, known=known))
+    document = worker.sync()
+    assert (worker.stage(visitor), document["merged"]) == ("Lead", 1)
+    assert [row.stage for row in rows_of(worker, standing)] == ["Lead"]
+    worker.act("edit", contact=visitor, values={"email": "invalid@example.com"})
+    worker.sync()
+    assert worker.stage(visitor) == "Ghost"
+
+
+def test_what_a_merge_closed_while_it_waited_is_not_sent(worker, monkeypatch):
+    visitor, known = worker.visitor(), worker.new(email="valid@example.com")
+    worker.sync()
+    worker.act("edit", contact=known, values={"tags": ["customer"]})
+    worker.act("edit", contact=visitor, values={"phone": "+49 30 1"})
+    before_the_push(monkeypatch, lambda: worker.act("merge", visitor=visitor, known=known))
+    one_by_one = worker.but(mautic={"batch_size": 1, "concurrency": 1})
+    one_by_one.box.reset_stats()
+    document = one_by_one.sync()
+    assert worker.stage(visitor) == "Customer"
+    assert worker.box.stats()["calls"]["PATCH /api/contacts/{id}/edit"] == 1
+    assert document["merged"] == 1
+    assert worker.sync()["transitions"] == []
+    assert worker.stage(visitor) == "Customer"
+
+
+# -- stages that we decided and did not set -------------------------------------------------------------------------
+
+
+def test_a_stage_set_by_hand_is_ours_once_our_evidence_overtakes_it(worker):
+    number = worker.new(firstname="Pat")
+    worker.sync()
+    worker.act("set_stage", contact=number, stage="Lead")
+    worker.sync()
+    assert [row.manual_stage for row in rows_of(worker, standing)] == ["Lead"]
+    worker.act("edit", contact=number, values={"phone": "+49 30 1"})
+    worker.sync()
+    assert [(row.stage, row.manual_stage) for row in rows_of(worker, standing)] == [("Lead", None)]
+    worker.act("edit", contact=number, values={"phone": "", "overwriteWithBlank": True})
+    worker.sync()
+    assert worker.stage(number) == "Ghost"
+
+
+def test_after_the_store_was_lost_stages_that_we_would_set_are_ours_again(worker):
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    for file in worker.directory.glob("store.db*"):
+        file.unlink()
+    assert worker.sync()["transitions"] == []
+    assert rows_of(worker, transition) == []
+    worker.act("edit", contact=number, values={"phone": "", "overwriteWithBlank": True})
+    worker.sync()
+    assert worker.stage(number) == "Ghost"
+
+
+# -- do-not-contact -------------------------------------------------------------------------------------------------
+
+
+def test_do_not_contact_of_every_channel_is_put_back_after_a_merge(worker):
+    known = worker.new(email="valid@example.com")
+    for channel in ("sms", "email"):
+        call(worker, f"contacts/{known}/dnc/{channel}/add", {"reason": 1})
+    visitor = worker.visitor()
+    worker.sync()
+    worker.act("merge", visitor=visitor, known=known)
+    assert worker.contact(visitor).dnc == {}
+    assert worker.plan()["listed"][0]["target"] == "dnc:email"
+    assert worker.sync()["pushed"]["dnc"] == 2
+    assert worker.contact(visitor).dnc == {"email": 1, "sms": 1}
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_a_doubtful_do_not_contact_is_looked_up_in_its_own_channel(worker, monkeypatch):
+    known = worker.new(email="valid@example.com")
+    call(worker, f"contacts/{known}/dnc/sms/add", {"reason": 1})
+    visitor = worker.visitor()
+    worker.sync()
+    worker.act("merge", visitor=visitor, known=known)
+    with monkeypatch.context() as lost:
+        lost.setattr(push, "add_dnc", lambda *_: push.Doubtful("no answer"))
+        assert worker.sync()["doubtful"] == 1
+    call(worker, f"contacts/{visitor}/dnc/email/add", {"reason": 1})
+    worker.patience(3600)
+    worker.sync()
+    assert worker.contact(visitor).dnc == {"email": 1, "sms": 1}
+
+
+def test_what_a_person_undoes_of_a_reject_stays_undone_until_the_next_verdict(worker):
+    address = scripted(worker, "dead@gate.example", "invalid", "mailbox_not_found")
+    number = worker.new(email=address)
+    worker.sync()
+    assert (worker.contact(number).dnc, worker.contact(number).tags) == ({"email": 3}, {"email-rejected"})
+    call(worker, f"contacts/{number}/dnc/email/remove")
+    worker.act("edit", contact=number, values={"tags": ["-email-rejected"], "firstname": "Alive"})
+    assert worker.sync()["pushed"]["calls"] == 0
+    assert (worker.contact(number).dnc, worker.contact(number).tags) == ({}, frozenset())
+    other = scripted(worker, "dead2@gate.example", "invalid", "mailbox_not_found")
+    worker.act("edit", contact=number, values={"email": other})
+    worker.sync()
+    assert (worker.contact(number).dnc, worker.contact(number).tags) == ({"email": 3}, {"email-rejected"})
+
+
+# -- values ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_value_of_which_mautic_makes_something_else_is_written_once(worker):
+    address = scripted(worker, "anna@gate.example", "valid", city="<b></b>")
+    number = worker.new(email=address, firstname="Anna", lastname="A", country="Germany", state="Berlin")
+    document = worker.sync()
+    assert (worker.stage(number), document["doubtful"], document["pending"]) == ("Lead", 0, 0)
+    assert written(worker)["city"] == ["<b></b>", None]
+    told = [facts for event, facts in worker.told if event == "made_otherwise"]
+    assert told == [{"contact": number, "values": ["city"]}]
+    assert worker.sync()["pushed"]["calls"] == 0
+    worker.act("edit", contact=number, values={"lastname": "B"})
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_what_never_shows_is_refused_after_five_attempts(worker, monkeypatch):
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    monkeypatch.setattr(push, "edit_one", lambda *_: push.Doubtful("no answer"))
+    for _ in range(5):
+        document = worker.sync()
+        assert (document["doubtful"], document["failed"]) == (1, 0)
+        worker.patience(3600)
+    document = worker.sync()
+    assert (document["failed"], document["pending"], document["pushed"]["calls"]) == (1, 0, 0)
+    assert refused(worker) == ["Mautic does not keep this value: sent 5 times and never found there"]
+    assert worker.sync()["failed"] == 0
+    assert worker.stage(number) is None
+
+
+def test_of_a_shared_address_only_the_stage_counts_as_written(worker):
+    """An edit of such a contact is refused, whatever it sets; its stage alone can be set."""
+    address = scripted(worker, "anna@one-address.example", "valid")
+    first, twin = worker.new(email=address), worker.visitor()
+    sql(worker, "UPDATE leads SET email = ? WHERE id = ?", address, twin)
+    document = worker.sync()
+    assert [worker.stage(first), worker.stage(twin)] == ["Lead", "Lead"]
+    assert (document["pushed"]["stages"], document["pushed"]["fields"]) == (2, 0)
+    assert [row.written for row in rows_of(worker, standing)] == ["{}", "{}"]
+    worker.act("delete", contact=first)
+    worker.act("edit", contact=twin, values={"firstname": "Anna"})
+    worker.sync()
+    assert worker.contact(twin).fields["sync_reason"] == "Lead: e-mail accepted"
+
+
+def test_a_filled_value_that_mautic_refuses_is_neither_counted_nor_asked_again(worker):
+    address = scripted(worker, "anna@gate.example", "valid", firstname="Anna", region="Nowhere")
+    number = worker.new(email=address)
+    document = worker.sync()
+    present = worker.contact(number).fields
+    assert (worker.stage(number), document["failed"]) == ("Lead", 0)
+    assert document["pushed"]["fields"] == len(present.keys() - {"email"})
+    assert written(worker)["state"] == ["Nowhere", None]
+    worker.act("edit", contact=number, values={"lastname": "A"})
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_a_suggested_spelling_is_emptied_when_the_address_was_corrected(worker):
+    typo = scripted(worker, "joe@gmial.example", "invalid", "possible_typo", did_you_mean="joe@gmail.example")
+    number = worker.new(email=typo)
+    worker.sync()
+    assert worker.contact(number).fields["email_suggestion"] == "joe@gmail.example"
+    worker.act("edit", contact=number, values={"email": scripted(worker, "joe@gmail.example", "valid")})
+    worker.sync()
+    assert "email_suggestion" not in worker.contact(number).fields
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_a_suggestion_of_somebody_else_is_left_alone(worker):
+    number = worker.new(email=scripted(worker, "joe@gmail.example", "valid"), email_suggestion="me@other.example")
+    worker.sync()
+    assert worker.contact(number).fields["email_suggestion"] == "me@other.example"
+
+
+# -- what waits -----------------------------------------------------------------------------------------------------
+
+
+def test_what_replaces_a_waiting_baseline_change_by_another_stage_counts_for_the_safety_stop(make_worker):
+    worker = make_worker()
+    worker.init()
+    people = [worker.new(firstname=f"L{number}", phone=f"+49 30 {number}") for number in range(30)]
+    worker.but(push={"max_seconds": 0.000001}).sync()
+    for number in people:
+        worker.act("edit", contact=number, values={"tags": ["customer"]})
+    with pytest.raises(SafetyStop, match="30 would become customer"):
+        worker.sync()
+
+
+def test_what_is_left_pending_comes_with_the_time_it_will_take(make_worker):
+    worker = make_worker(push={"max_seconds": 0.02}, mautic={"batch_size": 1, "concurrency": 1})
+    for number in range(40):
+        worker.new(firstname=f"L{number}", phone=f"+49 30 {number}")
+    worker.init()
+    document = worker.sync()
+    assert 0 < document["pending"] < 40
+    assert document["pending_eta_seconds"] >= 1
+    assert worker.but(push={"max_seconds": 600}).sync()["pending_eta_seconds"] is None
