@@ -17,6 +17,10 @@ class StopError(MauticSyncError):
     """The run cannot go on (unreachable, wrong credentials, missing rights): fix it and run again."""
 
 
+class UnreadableError(StopError):
+    """A page came back where JSON was due: the API is off, this is no Mautic, or one contact makes Mautic fail."""
+
+
 class ConfigError(MauticSyncError):
     """Settings, mappings or arguments are wrong: nothing was read or written."""
 

@@ -5,7 +5,7 @@ A row that cannot be understood does not spoil its page: it is handed over besid
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -14,7 +14,7 @@ from typing import Any, Self
 import orjson
 
 from mautic_sync.domain.contact import Contact, FieldValue
-from mautic_sync.errors import MalformedError, RefusedError, StopError
+from mautic_sync.errors import MalformedError, MauticSyncError, RefusedError, StopError, UnreadableError
 from mautic_sync.mautic.redaction import redact
 from mautic_sync.mautic.times import iso_time, parse_time
 from mautic_sync.mautic.transport import Transport
@@ -104,23 +104,89 @@ def sweep(
         plain = _count_with(transport, custom, after, end) > MOST_CUSTOM * density * (end - after)
 
     if plain:
-
-        def fetch_plain(low: int, high: int) -> list[Any]:
-            return _plain(transport, [("id", "gt", low), ("id", "lte", high)], page_size)
-
-        for low, high, rows in in_windows(fetch_plain, after, end, page_size, concurrency, density, _row_id):
-            yield replace(_page(rows, low), last_id=high)
+        yield from _sweep_plain(transport, after, end, page_size, concurrency, density)
         return
 
-    def fetch_selected(low: int, high: int) -> list[Any]:
-        return _selected(transport, [("id", "gt", low), ("id", "lte", high)], page_size)
+    def fetch(low: int, high: int) -> list[Any]:
+        ids = range(low + 1, high + 1)
+        return _isolate(lambda some: _selected(transport, _window(some), page_size), ids, page_size)
 
+    done = after
     with _PlainRows(transport, custom, after, end, page_size) as full_rows:
-        for low, high, rows in in_windows(fetch_selected, after, end, page_size, concurrency, density, _row_id):
+        for low, high, rows in in_windows(fetch, after, end, page_size, concurrency, density, _row_id):
             page = _page(rows, low, complete=bool(custom))
             if custom:
-                page = _merged(page, full_rows.upto(high))
+                try:
+                    page = _merged(page, full_rows.upto(high))
+                except (UnreadableError, RefusedError) as error:
+                    if not _may_be_one_contact(error):
+                        raise
+                    break  # somebody among those with custom values: the windows of the plain list find whom
             yield replace(page, last_id=high)
+            done = high
+    if done < end:
+        yield from _sweep_plain(transport, done, end, page_size, concurrency, density)
+
+
+def _sweep_plain(
+    transport: Transport, after: int, end: int, page_size: int, concurrency: int, density: float
+) -> Iterator[Page]:
+    def fetch(low: int, high: int) -> list[Any]:
+        ids = range(low + 1, high + 1)
+        return _isolate(lambda some: _plain(transport, _window(some), page_size), ids, page_size)
+
+    for low, high, rows in in_windows(fetch, after, end, page_size, concurrency, density, _row_id):
+        yield replace(_page(rows, low), last_id=high)
+
+
+def _window(ids: Sequence[int]) -> list[Where]:
+    """Everybody from the first to the last of these ids."""
+    return [("id", "gt", ids[0] - 1), ("id", "lte", ids[-1])]
+
+
+def _listed(ids: Sequence[int]) -> list[Where]:
+    return [("id", "in", ",".join(map(str, ids)))]
+
+
+def _isolate(fetch: Callable[[Sequence[int]], list[Any]], ids: Sequence[int], limit: int) -> list[Any]:
+    """The rows of these ids; one contact that makes Mautic fail is found by halving and stands as `Malformed` there.
+
+    Where both halves fail it is not one contact, and the error goes on: two calls are wasted at most. At most `limit`
+    rows, the lowest ids first.
+    """
+    try:
+        return fetch(ids)
+    except (UnreadableError, RefusedError) as error:
+        if not _may_be_one_contact(error):
+            raise
+        return _halved(fetch, ids, limit, error)
+
+
+def _halved(
+    fetch: Callable[[Sequence[int]], list[Any]], ids: Sequence[int], limit: int, error: MauticSyncError
+) -> list[Any]:
+    if len(ids) == 1:
+        return [Malformed(ids[0], f"Mautic fails on this contact. {error}", "")]
+    middle = len(ids) // 2
+    found: list[list[Any] | MauticSyncError] = []
+    for half in (ids[:middle], ids[middle:]):
+        try:
+            found.append(fetch(half))
+        except (UnreadableError, RefusedError) as failed:
+            if not _may_be_one_contact(failed):
+                raise
+            found.append(failed)
+    left, right = found
+    if isinstance(left, MauticSyncError) and isinstance(right, MauticSyncError):
+        raise left
+    rows = _halved(fetch, ids[:middle], limit, left) if isinstance(left, MauticSyncError) else left
+    if len(rows) >= limit:
+        return rows  # a full page: what lies between its end and the middle is asked for next
+    return rows + (_halved(fetch, ids[middle:], limit, right) if isinstance(right, MauticSyncError) else right)
+
+
+def _may_be_one_contact(error: MauticSyncError) -> bool:
+    return isinstance(error, UnreadableError) or (isinstance(error, RefusedError) and error.status >= 500)
 
 
 def contacts_by_id(transport: Transport, ids: Iterable[int], chunk: int = 200) -> Page:
@@ -130,7 +196,7 @@ def contacts_by_id(transport: Transport, ids: Iterable[int], chunk: int = 200) -
     malformed: list[Malformed] = []
     for start in range(0, len(wanted), chunk):
         part = wanted[start : start + chunk]
-        rows = _plain(transport, [("id", "in", ",".join(map(str, part)))], len(part))
+        rows = _isolate(lambda some: _plain(transport, _listed(some), len(some)), part, len(part) + 1)
         page = _page(rows, 0)
         contacts += page.contacts
         malformed += page.malformed
@@ -235,6 +301,9 @@ def _page(rows: list[Any], after: int, *, complete: bool = True) -> Page:
     for row in rows:
         row_id = _row_id(row)
         last = max(last, row_id)
+        if isinstance(row, Malformed):
+            malformed.append(row)
+            continue
         try:
             contacts.append(parse_contact(row, complete=complete))
         except MalformedError as error:
@@ -351,6 +420,8 @@ def excerpt(raw: Any) -> str:
 
 def _row_id(row: Any) -> int:
     """The id of a row however broken the rest of it is; 0 where there is none."""
+    if isinstance(row, Malformed):
+        return row.id or 0
     try:
         number = _whole(row.get("id"), "id") if isinstance(row, Mapping) else None
     except MalformedError:

@@ -22,7 +22,15 @@ from requests.auth import AuthBase
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 from urllib3.exceptions import NewConnectionError
 
-from mautic_sync.errors import ConfigError, DoubtfulError, MauticSyncError, RefusedError, RetryError, StopError
+from mautic_sync.errors import (
+    ConfigError,
+    DoubtfulError,
+    MauticSyncError,
+    RefusedError,
+    RetryError,
+    StopError,
+    UnreadableError,
+)
 from mautic_sync.mautic.auth import DEFAULT_LIFETIME, Basic, ClientCredentials, Credentials, Token
 from mautic_sync.mautic.decoding import NotJsonError, decode
 from mautic_sync.mautic.redaction import redact, shorten
@@ -390,8 +398,8 @@ class Transport:
             "Set mautic.base_url to the address at which Mautic answers itself."
         )
 
-    def _html(self, doing: str) -> StopError:
-        return StopError(
+    def _html(self, doing: str) -> UnreadableError:
+        return UnreadableError(
             f"While {doing}, a page came back instead of JSON. Is the API enabled (Settings → Configuration → API "
             f"Settings), and is there a Mautic at {self.base_url} (mautic.base_url)?"
         )
