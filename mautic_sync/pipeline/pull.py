@@ -57,7 +57,7 @@ from mautic_sync.store.activities import (
 )
 from mautic_sync.store.runs import Cursor
 
-FEED_PAGE_ROWS = 4_000  # a page of hits is 4 MB, and takes ten times as much while it is decoded
+FEED_PAGE_ROWS = 2_500  # a page of hits is 2.5 MB, and takes ten times as much while it is decoded
 AUDIT_PAGE_ROWS = 2_000
 # Rows may become visible slightly out of id order: the last minutes are read again.
 OVERLAP_SECONDS = 300
