@@ -321,10 +321,6 @@ def supersede(connection: Connection, numbers: Collection[int], error: str, now:
         )
 
 
-def has_ever_pushed(connection: Connection) -> bool:
-    return connection.execute(select(change.c.id).where(change.c.state == SETTLED).limit(1)).first() is not None
-
-
 def count_planned(connection: Connection, *, baseline: bool | None = None) -> int:
     query = select(func.count()).select_from(change).where(change.c.state == PLANNED)
     if baseline is not None:
