@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mautic_sync.domain.contact import NOTHING
 
 # The words that rules use for activity, in the order of docs/mautic.md, "What is read from where".
 ACTIVITY_TYPES: tuple[str, ...] = (
@@ -45,10 +47,9 @@ ACTIVITY_ATTRIBUTES: tuple[str, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(NamedTuple):
     """One activity. `at` is in seconds since 1970, UTC; `attributes` has keys of `ACTIVITY_ATTRIBUTES`."""
 
     type: str
     at: int
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, str] = NOTHING

@@ -9,8 +9,8 @@ whoever has a kind keeps it and newcomers wait as they are; only a fresh reject 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from mautic_sync.domain.conditions import Condition, Trace
 from mautic_sync.domain.contact import KINDS, Kind, Signals, VerdictSignal
@@ -85,8 +85,7 @@ class StageRules:
         return self.first_reading_verdict < len(self.stages)
 
 
-@dataclass(frozen=True, slots=True)
-class Previous:
+class Previous(NamedTuple):
     """What we decided last time, or nothing."""
 
     stage: str | None = None
@@ -96,8 +95,7 @@ class Previous:
 NOTHING_BEFORE = Previous()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Kind and stage of one person with the grounds.
 
     `rule` is the stable id of what decided (`Lead:any[0]`), `reason` a line for marketers that stays the same while
@@ -131,13 +129,13 @@ def decide(
         return _decision(signals, rules, before, now, place)
     verdict = signals.verdict
     if gate_open and (verdict.outcome in {"missing", "accepted"}):
-        assumed = replace(signals, verdict=GATE_OPEN)
+        assumed = signals._replace(verdict=GATE_OPEN)
         opened = _place(assumed, rules, before, now)
         if opened == place:
             return _decision(signals, rules, before, now, place)
         notes: Notes = ({"note": "the gate is open: without a ZeroBounce key the address counts as accepted"},)
         return _decision(assumed, rules, before, now, opened, notes)
-    accepted_signals = replace(signals, verdict=ASSUMED_ACCEPTED)
+    accepted_signals = signals._replace(verdict=ASSUMED_ACCEPTED)
     accepted = _place(accepted_signals, rules, before, now)
     if place == accepted:
         return _decision(signals, rules, before, now, place)
@@ -178,8 +176,8 @@ def needs_verdict(signals: Signals, rules: StageRules, previous: Previous | None
     before = previous or NOTHING_BEFORE
     if _place(signals, rules, before, now) < rules.first_reading_verdict or not _has_address(signals):
         return False
-    accepted = _place(replace(signals, verdict=ASSUMED_ACCEPTED), rules, before, now)
-    return accepted != _place(replace(signals, verdict=ASSUMED_REJECTED), rules, before, now)
+    accepted = _place(signals._replace(verdict=ASSUMED_ACCEPTED), rules, before, now)
+    return accepted != _place(signals._replace(verdict=ASSUMED_REJECTED), rules, before, now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["ghost", "lead", "customer"]
 KINDS: tuple[Kind, ...] = ("ghost", "lead", "customer")
 FieldValue = str | int | float | bool | None
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 DNC_REASONS = {1: "unsubscribed", 2: "bounced", 3: "manual"}
 
@@ -39,8 +41,7 @@ class Contact:
 Outcome = Literal["accepted", "held", "rejected", "missing"]
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictSignal:
+class VerdictSignal(NamedTuple):
     """What we hold about an address, as rules read it: the policy's outcome and ZeroBounce's own words.
 
     `expires_at` is the second from which the verdict is no longer fresh; None when it stays so.
@@ -57,8 +58,7 @@ class VerdictSignal:
 NO_VERDICT = VerdictSignal("missing")
 
 
-@dataclass(frozen=True, slots=True)
-class Signals:
+class Signals(NamedTuple):
     """Everything that rules may read about one person at one moment.
 
     `evidence` maps the key of an activity matcher to the ascending times of the matching activity. `segments` and
@@ -69,8 +69,8 @@ class Signals:
     tags: frozenset[str] = frozenset()
     segments: frozenset[str] = frozenset()
     campaigns: frozenset[str] = frozenset()
-    dnc: Mapping[str, int] = field(default_factory=dict)
-    evidence: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dnc: Mapping[str, int] = NOTHING
+    evidence: Mapping[str, tuple[int, ...]] = NOTHING
     verdict: VerdictSignal = NO_VERDICT
     first_seen: int | None = None
     last_active: int | None = None

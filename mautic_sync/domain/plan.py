@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from mautic_sync.domain.classification import Decision, StageRules
-from mautic_sync.domain.contact import FieldValue
+from mautic_sync.domain.contact import NOTHING, FieldValue
 
 CONTACT = "contact"
 """Target of a change that edits a contact: stage, fields and tags in one item."""
@@ -20,12 +20,11 @@ VALUE_OF_KIND = {"ghost": 100, "lead": 200, "customer": 300}
 VALUE_OF_DNC = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What we last settled in Mautic for a person, and a stage that somebody else set since."""
 
     stage: str | None = None
-    written: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = NOTHING
     """Alias → [what we asked for, what Mautic made of it]; `tag:…` and `dnc:…` → the verdict because of which we did it
     and what we did."""
     manual_stage: str | None = None
@@ -35,8 +34,7 @@ class Standing:
 NOTHING_STANDS = Standing()
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One planned write: what is there, what shall be there, and why."""
 
     target: str
@@ -46,8 +44,7 @@ class Change:
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class StagePlan:
+class StagePlan(NamedTuple):
     """Whether the stage is to be set, and if not, why it is left alone."""
 
     set_to: str | None = None

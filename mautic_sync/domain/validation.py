@@ -7,13 +7,13 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import email_validator
 from email_validator import EmailNotValidError, validate_email
 
 from mautic_sync.domain.conditions import Condition
-from mautic_sync.domain.contact import NO_VERDICT, Outcome, VerdictSignal
+from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Outcome, VerdictSignal
 
 LONGEST_ADDRESS = 254  # characters, RFC 5321
 LONGEST_LOCAL = 64  # characters before the @, RFC 5321
@@ -67,8 +67,7 @@ def _normalise(text: str) -> str | None:
     return text if len(text) <= LONGEST_ADDRESS else None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What ZeroBounce said about an address. `at` is in seconds since 1970, `attempts` counts times held in a row."""
 
     address: str
@@ -77,7 +76,7 @@ class Verdict:
     at: int
     attempts: int = 1
     did_you_mean: str = ""
-    raw: Mapping[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, Any] = NOTHING
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from mautic_sync.domain.contact import NOTHING
 from mautic_sync.errors import MalformedError, RefusedError, StopError
 from mautic_sync.mautic.contacts import Where, list_of, where_params
 from mautic_sync.mautic.php import PhpValue, unserialize
@@ -326,8 +327,7 @@ def _first_dated(transport: Transport, table: str, date_column: str, start: int)
 # -- activity -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FeedActivity:
+class FeedActivity(NamedTuple):
     """One thing a contact did, as one row tells it. (`source`, `source_id`, `type`) names it for good.
 
     `contact_id` is None when the contact was deleted. `object_kind` says what `object_id` is the id of: page, email,
@@ -344,7 +344,7 @@ class FeedActivity:
     object_id: int | None = None
     object_kind: str | None = None
     referer: str | None = None
-    utm: Mapping[str, str] = field(default_factory=dict)
+    utm: Mapping[str, str] = NOTHING
     tracking_id: str | None = None
     channel: str | None = None
     """Of a do-not-contact row: `email`, `sms`, …"""

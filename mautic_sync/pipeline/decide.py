@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection
@@ -50,8 +50,7 @@ class Deciding:
     gate_open: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Considered:
+class Considered(NamedTuple):
     """One person with the decision, and what was read to make it."""
 
     row: Any
@@ -134,7 +133,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         decision = decide(signals, rules, previous, now, gate_open=gate_open)
         if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
             # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
-            decision = replace(decision, reason=row.reason)
+            decision = decision._replace(reason=row.reason)
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
         if asks and validation.only_if is not None:
             asks = validation.only_if.holds(signals, now)

@@ -689,7 +689,7 @@ def _understood_replies(run: Run, rows: Sequence[Row]) -> tuple[list[FeedActivit
             broken.append((row, str(error)))
             continue
         email = readable_id(stats.get(readable_id(row, "stat_id"), {}), "email_id")
-        activities += [replace(one, object_id=email or None) for one in told]
+        activities += [one._replace(object_id=email or None) for one in told]
     return activities, broken
 
 

@@ -174,7 +174,7 @@ def test_all_any_and_not_mean_what_they_say(specs, signals):
 def test_with_a_decisive_verdict_and_no_sticky_stage_the_first_that_holds_wins(situation):
     signals, rules, previous = situation
     rules = replace(rules, stages=tuple(replace(stage, sticky=False) for stage in rules.stages))
-    signals = replace(signals, verdict=ASSUMED_ACCEPTED)
+    signals = signals._replace(verdict=ASSUMED_ACCEPTED)
     first = next(one for one in rules.stages if one.condition is None or one.condition.holds(signals, NOW))
     assert decide(signals, rules, previous, NOW).stage == first.name
 
@@ -185,7 +185,7 @@ def test_a_verdict_is_needed_exactly_where_it_makes_a_difference(situation):
     signals, rules, previous = situation
     assume(signals.fields["email"] == "ada@example.com")
     accepted, rejected = (
-        decide(replace(signals, verdict=verdict), rules, previous, NOW)
+        decide(signals._replace(verdict=verdict), rules, previous, NOW)
         for verdict in (ASSUMED_ACCEPTED, ASSUMED_REJECTED)
     )
     differ = (accepted.kind, accepted.stage) != (rejected.kind, rejected.stage)
@@ -216,9 +216,9 @@ UNDECIDED = st.sampled_from(
 @THOROUGH
 @given(stage_rules(), people(), UNDECIDED, st.sampled_from(KINDS), st.booleans())
 def test_nobody_loses_a_kind_before_a_verdict_arrives(rules, signals, verdict, kind, gate_open):
-    signals = replace(signals, verdict=verdict, fields={**signals.fields, "email": "ada@example.com"})
+    signals = signals._replace(verdict=verdict, fields={**signals.fields, "email": "ada@example.com"})
     previous = Previous(next((stage.name for stage in rules.stages if stage.kind == kind), "Renamed"), kind)
-    accepted = decide(replace(signals, verdict=ASSUMED_ACCEPTED), rules, previous, NOW)
+    accepted = decide(signals._replace(verdict=ASSUMED_ACCEPTED), rules, previous, NOW)
     decision = decide(signals, rules, previous, NOW, gate_open=gate_open)
     if RANK[accepted.kind] >= RANK[kind] and any(stage.kind == kind for stage in rules.stages):
         assert RANK[decision.kind] >= RANK[kind]
@@ -227,7 +227,7 @@ def test_nobody_loses_a_kind_before_a_verdict_arrives(rules, signals, verdict, k
 
 def decide_plainly(signals, rules, previous):
     """The kind that the present verdict gives, as if it were decisive."""
-    return decide(replace(signals, fields={**signals.fields, "email": None}), rules, previous, NOW).kind
+    return decide(signals._replace(fields={**signals.fields, "email": None}), rules, previous, NOW).kind
 
 
 @THOROUGH
@@ -252,6 +252,6 @@ def test_more_of_the_same_activity_does_not_change_the_reason(spec, signals, lat
     condition = compile_condition(spec)
     (matcher,) = condition.matchers
     times = signals.evidence[matcher.key]
-    more = replace(signals, evidence={matcher.key: (*times, max((*times, NOW)) + later)})
+    more = signals._replace(evidence={matcher.key: (*times, max((*times, NOW)) + later)})
     assume(condition.holds(signals, NOW) and condition.holds(more, NOW))
     assert condition.reason_text(signals, NOW) == condition.reason_text(more, NOW)
