@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -42,12 +41,14 @@ __all__ = [
     "MappingsError",
     "NewField",
     "SegmentOf",
+    "Templates",
     "load_mappings",
     "mappings_schema",
     "packaged_mappings_dir",
 ]
 
 LONGEST_WRITTEN = 191  # characters; a longer text is refused by Mautic (mautic.md: "Writing")
+MOST_RENDERED = 4_096  # sets of values that are remembered
 _NAMES = {
     "field": "contact field", "segment": "segment", "campaign": "campaign", "form": "form", "asset": "asset",
     "email": "e-mail", "page": "landing page",
@@ -179,16 +180,6 @@ class Mappings:
         if self.validation.only_if is not None:
             yield self.validation.only_if
 
-    def render_fields(self, decision: Decision, verdict: Verdict | None) -> dict[str, str | None]:
-        """What `fields.yaml` wants in each field; None: empty.
-
-        Mautic keeps no text with angle brackets, nothing above 191 characters and no bare zero (mautic.md:
-        "Writing"), so none is written.
-        """
-        told = ("", "", None) if verdict is None else (verdict.status, verdict.sub_status, verdict.at)
-        said = (decision.reason, decision.stage, decision.kind, decision.score, *told)
-        return dict(_rendered(tuple(self.fields.write.items()), *said))
-
     def _compiled(self, condition: Condition | None, catalogue: Catalogue) -> Condition | None:
         if condition is None or condition.node is None:
             return condition
@@ -254,28 +245,39 @@ def _and(told: str, more: str) -> str:
     return f"{told}{' ' if told.endswith('?') else '. '}{more}"
 
 
-@lru_cache(maxsize=1_024)
-def _rendered(
-    templates: tuple[tuple[str, str], ...],
-    reason: str,
-    stage: str,
-    kind: str,
-    score: int,
-    status: str,
-    sub_status: str,
-    at: int | None,
-) -> dict[str, str | None]:
-    """Remembered, because the same is said of thousands."""
-    values = {
-        "reason": reason,
-        "stage": stage,
-        "kind": kind,
-        "score": str(score),
-        "verdict.status": status,
-        "verdict.sub_status": sub_status,
-        "verdict.at": "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-    }
-    return {alias: _writable(fill(template, values)) for alias, template in templates}
+class Templates:
+    """What `fields.yaml` writes: template by alias.
+
+    Mautic keeps no text with angle brackets, nothing above 191 characters and no bare zero (mautic.md: "Writing"), so
+    none is written.
+    """
+
+    def __init__(self, templates: Mapping[str, str]) -> None:
+        self._templates = templates
+        self._rendered: dict[tuple[object, ...], dict[str, str | None]] = {}
+
+    def render(self, decision: Decision, verdict: Verdict | None) -> Mapping[str, str | None]:
+        """The value wanted in each field; None: empty. Remembered, because the same is said of thousands."""
+        told = ("", "", None) if verdict is None else (verdict.status, verdict.sub_status, verdict.at)
+        key = (decision.reason, decision.stage, decision.score, told)
+        found = self._rendered.get(key)
+        if found is None:
+            if len(self._rendered) >= MOST_RENDERED:
+                self._rendered.clear()
+            found = self._rendered[key] = self._render(decision, *told)
+        return found
+
+    def _render(self, decision: Decision, status: str, sub_status: str, at: int | None) -> dict[str, str | None]:
+        values = {
+            "reason": decision.reason,
+            "stage": decision.stage,
+            "kind": decision.kind,
+            "score": str(decision.score),
+            "verdict.status": status,
+            "verdict.sub_status": sub_status,
+            "verdict.at": "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        return {alias: _writable(fill(template, values)) for alias, template in self._templates.items()}
 
 
 def _writable(text: str) -> str | None:

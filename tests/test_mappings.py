@@ -19,6 +19,7 @@ from mautic_sync.mappings import (
     MappingsError,
     NewField,
     SegmentOf,
+    Templates,
     load_mappings,
     mappings_schema,
     packaged_mappings_dir,
@@ -375,7 +376,9 @@ def test_fields_are_checked(problems, text, told):
 
 def rendered(rules, template, decision=None, verdict=None):
     mappings = rules(fields=f"version: 1\nwrite: {{why: {json.dumps(template)}}}\n")
-    return mappings.render_fields(decision or Decision("lead", "Lead", reason="Lead: phone known"), verdict)["why"]
+    return Templates(mappings.fields.write).render(
+        decision or Decision("lead", "Lead", reason="Lead: phone known"), verdict
+    )["why"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def started(settings: Settings, command: str, *, wait: float = 0, with_actions: 
     """A run of this command, its id on every log line."""
     mappings = read_mappings(settings)
     engine = open_store(settings)
+    # What is loaded by now stays to the end: garbage collections need not look at it again and again.
+    gc.freeze()
     try:
         with opened_run(
             settings,

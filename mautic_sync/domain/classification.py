@@ -130,13 +130,13 @@ def decide(
     verdict = signals.verdict
     if gate_open and (verdict.outcome in {"missing", "accepted"}):
         assumed = signals._replace(verdict=GATE_OPEN)
-        opened = _place(assumed, rules, before, now)
+        opened = _place(assumed, rules, before, now, rules.first_reading_verdict)
         if opened == place:
             return _decision(signals, rules, before, now, place)
         notes: Notes = ({"note": "the gate is open: without a ZeroBounce key the address counts as accepted"},)
         return _decision(assumed, rules, before, now, opened, notes)
     accepted_signals = signals._replace(verdict=ASSUMED_ACCEPTED)
-    accepted = _place(accepted_signals, rules, before, now)
+    accepted = _place(accepted_signals, rules, before, now, rules.first_reading_verdict)
     if place == accepted:
         return _decision(signals, rules, before, now, place)
     missing = f"verdict {'expired' if verdict.outcome not in {'held', 'missing'} else verdict.outcome}"
@@ -176,8 +176,10 @@ def needs_verdict(signals: Signals, rules: StageRules, previous: Previous | None
     before = previous or NOTHING_BEFORE
     if _place(signals, rules, before, now) < rules.first_reading_verdict or not _has_address(signals):
         return False
-    accepted = _place(signals._replace(verdict=ASSUMED_ACCEPTED), rules, before, now)
-    return accepted != _place(signals._replace(verdict=ASSUMED_REJECTED), rules, before, now)
+    # Without the verdict nothing above could hold: there is nothing to look at again.
+    start = rules.first_reading_verdict
+    accepted = _place(signals._replace(verdict=ASSUMED_ACCEPTED), rules, before, now, start)
+    return accepted != _place(signals._replace(verdict=ASSUMED_REJECTED), rules, before, now, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,13 +202,17 @@ def explain(signals: Signals, rules: StageRules, now: int) -> tuple[StageTrace, 
     )
 
 
-def _place(signals: Signals, rules: StageRules, before: Previous, now: int) -> int:
-    """The first stage that holds, or the sticky one that the person has, whichever is higher."""
+def _place(signals: Signals, rules: StageRules, before: Previous, now: int, start: int = 0) -> int:
+    """The first stage that holds, or the sticky one that the person has, whichever is higher.
+
+    Stages above `start` are known not to be it.
+    """
     sticky = _sticky(rules, before)
-    for index, stage in enumerate(rules.stages):
+    stages = rules.stages
+    for index in range(start, len(stages)):
         if index == sticky:
             return index
-        condition = stage.condition
+        condition = stages[index].condition
         if condition is None or condition.holds(signals, now):
             return index
     raise AssertionError("the last stage takes everybody")  # StageRules refuses to be made otherwise
@@ -264,9 +270,10 @@ def _decision(
         rule, reason = f"{stage.name}:otherwise", f"{stage.name}: {_otherwise(signals, rules, waiting=waiting)}"
         trace: Notes = ({"stage": stage.name, "text": "no other rule holds", "holds": True}, *notes)
     elif condition.holds(signals, now):
-        rule = f"{stage.name}:{condition.path(signals, now) or 'when'}"
-        reason = f"{stage.name}: {condition.reason_text(signals, now)}"
-        trace = ({"stage": stage.name, **condition.deciding(signals, now).as_dict()}, *notes)
+        path, part = condition.told_by(signals, now)
+        rule = f"{stage.name}:{path or 'when'}"
+        reason = f"{stage.name}: {part.reason_text(signals, now)}"
+        trace = ({"stage": stage.name, **part.deciding(signals, now).as_dict()}, *notes)
     else:
         rule, reason = f"{stage.name}:sticky", f"{stage.name}: was {before.stage or stage.name} before, and that stays"
         trace = ({"stage": stage.name, "text": "sticky: had it before", "holds": True}, *notes)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mautic_sync.domain.contact import DNC_REASONS, Catalogue, FieldValue, Signals
@@ -60,8 +60,7 @@ Tell = Callable[[Signals, int], str]
 Due = Callable[[Signals, int], int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """Why a condition holds or not: a sentence, the answer, and the same for its parts."""
 
     text: str
@@ -86,7 +85,8 @@ class Condition:
     `holds(signals, now)` is the quick answer. `trace` tells it with all parts, `deciding` only with those that made
     it so. `due_at` is the earliest future second at which time alone could change any part (None: never).
     `evidence_text` says in a few words what made it hold, `reason_text` the same without what changes from day to
-    day. `path` names the part that decides (`any[0]`), empty for the whole.
+    day. `path` names the part that decides (`any[0]`), empty for the whole; `chosen` is for `any` alone: that part
+    with its path, found once for all that is told of it.
     """
 
     holds: Test
@@ -96,11 +96,16 @@ class Condition:
     evidence_text: Tell
     reason_text: Tell
     path: Tell
+    chosen: Callable[[Signals, int], tuple[str, Condition]] | None = None
     timed: bool = False
     reads_verdict: bool = False
     matchers: tuple[ActivityMatcher, ...] = ()
     requirements: tuple[Requirement, ...] = ()
     node: Node | None = None
+
+    def told_by(self, signals: Signals, now: int) -> tuple[str, Condition]:
+        """The path to the part that decides, and the part, which tells reason and trace; only where it holds."""
+        return self.chosen(signals, now) if self.chosen is not None else (self.path(signals, now), self)
 
     @classmethod
     def build(cls, node: Node, *, catalogue: Catalogue | None = None, time_zone: str = "UTC") -> Condition:
@@ -280,10 +285,10 @@ def _build_any(parts: list[Condition]) -> Condition:
 
         return text
 
-    def path(signals: Signals, now: int) -> str:
+    def chosen(signals: Signals, now: int) -> tuple[str, Condition]:
         index = first(signals, now)
-        below = parts[index].path(signals, now)
-        return f"any[{index}]" + (f".{below}" if below else "")
+        below, part = parts[index].told_by(signals, now)
+        return f"any[{index}]" + (f".{below}" if below else ""), part
 
     return Condition(
         holds=holds,
@@ -292,7 +297,8 @@ def _build_any(parts: list[Condition]) -> Condition:
         due_at=due or _never,
         evidence_text=told(lambda part: part.evidence_text),
         reason_text=told(lambda part: part.reason_text),
-        path=path,
+        path=lambda s, n: chosen(s, n)[0],
+        chosen=chosen,
         timed=due is not None,
     )
 

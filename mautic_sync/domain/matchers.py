@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.countries import fold
+
+MOST_REMEMBERED = 4_096  # sets of attributes
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,42 @@ class ActivityMatcher:
             if not any(test(value) for test in tests):
                 return False
         return True
+
+
+class Matchers:
+    """Matchers by the type of activity they count; what matched is remembered, for the same pages come again and again."""
+
+    def __init__(self, matchers: Iterable[ActivityMatcher]) -> None:
+        grouped: dict[str, list[ActivityMatcher]] = {}
+        for matcher in matchers:
+            grouped.setdefault(matcher.type, []).append(matcher)
+        self._by_type = {type_: tuple(found) for type_, found in grouped.items()}
+        self._looks_at = {
+            type_: tuple(sorted({name for matcher in found for name in matcher.where}))
+            for type_, found in self._by_type.items()
+        }
+        self._known: dict[tuple[str | None, ...], tuple[ActivityMatcher, ...]] = {}
+
+    @property
+    def types(self) -> frozenset[str]:
+        return frozenset(self._by_type)
+
+    def __contains__(self, type_: object) -> bool:
+        return type_ in self._by_type
+
+    def matching(self, activity: Activity) -> tuple[ActivityMatcher, ...]:
+        """Those that count this activity."""
+        found = self._by_type.get(activity.type, ())
+        if not found:
+            return found
+        attributes = activity.attributes
+        key = (activity.type, *[attributes.get(name) for name in self._looks_at[activity.type]])
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            known = self._known[key] = tuple(matcher for matcher in found if matcher.matches(activity))
+        return known
 
 
 def listed(value: str | list[str]) -> list[str]:

@@ -86,12 +86,14 @@ def sweep(
     page_size: int,
     concurrency: int,
     custom_fields: Collection[str],
+    meanwhile: Callable[[], bool] | None = None,
 ) -> Iterator[Page]:
     """Everybody with `after < id <= upto` (None: the highest id of now), page by page in id order.
 
     Reads the ten times cheaper list of selected columns, and the plain rows of those only who have a value in one of
     `custom_fields`; each contact then has its built-in fields and these. Where that would not pay, the plain list. At
-    most `concurrency` requests are in flight and as many pages in memory. docs/mautic.md: "Speed".
+    most `concurrency` requests are in flight and as many pages in memory; `meanwhile` as for `in_windows`.
+    docs/mautic.md: "Speed".
     """
     highest, total = max_id_and_total(transport)
     end = highest if upto is None else min(upto, highest)
@@ -104,7 +106,7 @@ def sweep(
         plain = _count_with(transport, custom, after, end) > MOST_CUSTOM * density * (end - after)
 
     if plain:
-        yield from _sweep_plain(transport, after, end, page_size, concurrency, density)
+        yield from _sweep_plain(transport, after, end, page_size, concurrency, density, meanwhile)
         return
 
     def fetch(low: int, high: int) -> list[Any]:
@@ -113,7 +115,8 @@ def sweep(
 
     done = after
     with _PlainRows(transport, custom, after, end, page_size) as full_rows:
-        for low, high, rows in in_windows(fetch, after, end, page_size, concurrency, density, _row_id):
+        pages = in_windows(fetch, after, end, page_size, concurrency, density, _row_id, meanwhile=meanwhile)
+        for low, high, rows in pages:
             page = _page(rows, low, complete=bool(custom))
             if custom:
                 try:
@@ -125,17 +128,24 @@ def sweep(
             yield replace(page, last_id=high)
             done = high
     if done < end:
-        yield from _sweep_plain(transport, done, end, page_size, concurrency, density)
+        yield from _sweep_plain(transport, done, end, page_size, concurrency, density, meanwhile)
 
 
 def _sweep_plain(
-    transport: Transport, after: int, end: int, page_size: int, concurrency: int, density: float
+    transport: Transport,
+    after: int,
+    end: int,
+    page_size: int,
+    concurrency: int,
+    density: float,
+    meanwhile: Callable[[], bool] | None,
 ) -> Iterator[Page]:
     def fetch(low: int, high: int) -> list[Any]:
         ids = range(low + 1, high + 1)
         return _isolate(lambda some: _plain(transport, _window(some), page_size), ids, page_size)
 
-    for low, high, rows in in_windows(fetch, after, end, page_size, concurrency, density, _row_id):
+    pages = in_windows(fetch, after, end, page_size, concurrency, density, _row_id, meanwhile=meanwhile)
+    for low, high, rows in pages:
         yield replace(_page(rows, low), last_id=high)
 
 

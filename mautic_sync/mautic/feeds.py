@@ -390,7 +390,9 @@ def normalise(table: str, row: Row, *, contact_of_stat: Mapping[int, int | None]
 def _page_hit(row: Row) -> list[FeedActivity]:
     url = _text(row, "url")
     utm = _utm(url)
-    utm = {**_utm_of_query(row.get("query"), besides=utm), **utm}
+    query = row.get("query")
+    if query and "utm_" in query:
+        utm = {**_utm_of_query(query, besides=utm), **utm}
     if "redirect_id" in row:
         # A link in a text message or a notification is no page hit and no click in a mail.
         if "email_id" not in row:
@@ -453,22 +455,25 @@ def _activity(
     utm: Mapping[str, str] | None = None,
     channel: str | None = None,
 ) -> FeedActivity:
-    column = object_column or f"{object_kind}_id"
-    object_id = _whole(row, column) if object_kind is not None and row.get(column) else None
+    object_id = None
+    if object_kind is not None:
+        column = object_column or f"{object_kind}_id"
+        object_id = _whole(row, column) if row.get(column) else None
+    # By place, as `FeedActivity` lists them: naming them takes longer than making it.
     return FeedActivity(
-        source=table,
-        source_id=str(_row_id(row)),
-        type=kind,
-        contact_id=_whole(row, "lead_id") if row.get("lead_id") else None,
-        at=_at(row, date_column),
-        url=url,
-        title=title,
-        object_id=object_id,
-        object_kind=object_kind if object_id is not None else None,
-        referer=referer,
-        utm=utm or {},
-        tracking_id=_text(row, "tracking_id"),
-        channel=channel,
+        table,
+        str(_whole(row, "id")),
+        kind,
+        _whole(row, "lead_id") if row.get("lead_id") else None,
+        _at(row, date_column),
+        url,
+        title,
+        object_id,
+        object_kind if object_id is not None else None,
+        referer,
+        utm or NOTHING,
+        _text(row, "tracking_id"),
+        channel,
     )
 
 
@@ -700,5 +705,9 @@ def _at(row: Row, column: str) -> int:
 
 
 def _text(row: Row, column: str) -> str | None:
-    value = row.get(column, "").replace("\x00", "").strip()
-    return value[:LONGEST_URL] or None
+    value = row.get(column)
+    if value is None:
+        return None
+    if "\x00" in value:
+        value = value.replace("\x00", "")
+    return value.strip()[:LONGEST_URL] or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # for times that Mautic sends without a zone, which are UTC
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,6 +21,11 @@ def parse_time(text: object) -> int | None:
         text = text.get("date")
     if not isinstance(text, str):
         raise ValueError("is no time")  # noqa: TRY004 - one error for every unreadable time
+    return _parsed(text)
+
+
+@lru_cache(maxsize=8_192)  # a page of rows, each of which is asked for its time several times
+def _parsed(text: str) -> int | None:
     text = text.strip()
     if not text or text.startswith("0000-00-00"):
         return None

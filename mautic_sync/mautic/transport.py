@@ -116,6 +116,8 @@ class Transport:
         self._sleep = sleep
         self._clock = clock
         self._counting = threading.Lock()
+        # However many readings go on side by side, Mautic has no more to do at once than it was promised.
+        self._slots = threading.BoundedSemaphore(max(concurrency, 1))
         self._verify: bool | str = (ca_bundle or True) if verify_tls else False
         self._secrets = [secret for secret in (client_secret, password) if secret]
         self._session = _session(concurrency, user_agent)
@@ -261,17 +263,18 @@ class Transport:
         with self._counting:
             self.calls += 1
         headers = {"Content-Type": "application/json"} if isinstance(data, bytes) else None
-        response = self._session.request(
-            method,
-            url,
-            params=list(params) if params is not None else None,
-            data=data,
-            headers=headers,
-            auth=_Header(header),
-            timeout=self._timeout,
-            allow_redirects=False,
-            verify=self._verify,
-        )
+        with self._slots:
+            response = self._session.request(
+                method,
+                url,
+                params=list(params) if params is not None else None,
+                data=data,
+                headers=headers,
+                auth=_Header(header),
+                timeout=self._timeout,
+                allow_redirects=False,
+                verify=self._verify,
+            )
         version = response.headers.get("Mautic-Version")
         if version and self.version != version:
             self.version = version

@@ -1,9 +1,9 @@
 """Reads a long list by windows of ids, several requests at once, and hands the rows over in id order.
 
-While a page is worked on, the requests for the next ones are already under way, so memory holds one page more than
-requests may be in flight. The width of a window follows how densely the ids were
-populated lately; one that is fuller than a page is continued by id. A server whose answers take twice as long as they
-did is asked for fewer at once.
+While a page is worked on, the requests for the next ones are already under way, and one more waits for the first of
+them to end, so memory holds two pages more than requests may be in flight. The width of a window follows how densely
+the ids were populated lately; one that is fuller than a page is continued by id. A server whose answers take twice as
+long as they did is asked for fewer at once.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ def in_windows(
     clock: Callable[[], float] = time.monotonic,
     *,
     head: tuple[int, list[Row]] | None = None,
+    meanwhile: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[int, int, list[Row]]]:
     """`(low, high, rows)` for everything with `after < id <= end`, in order: `rows` are all there is in `low < id <= high`.
 
     `fetch(low, high)` returns at most `limit` rows of that window, the lowest ids first; `density` is rows per id.
     `head` is (low, rows) of the page that ends at `after`, where that was read before: it is handed over first.
+    `meanwhile` does a piece of other work while the next page is not there yet, and tells whether there is more of it.
     """
     width = _width(limit, density)
     low = after
@@ -56,7 +58,7 @@ def in_windows(
 
     def ask() -> None:
         nonlocal low
-        while low < end and len(in_flight) < pace.allowed:
+        while low < end and len(in_flight) < pace.queued:
             high = min(end, low + width)
             in_flight.append((low, high, pool.submit(timed, low, high)))
             low = high
@@ -69,6 +71,9 @@ def in_windows(
         while low < end or in_flight:
             ask()
             start, high, future = in_flight.popleft()
+            while meanwhile is not None and not future.done():
+                if not meanwhile():
+                    meanwhile = None
             rows, seconds = future.result()
             if len(rows) * 2 >= limit:
                 pace.note(seconds, len(rows))
@@ -97,6 +102,11 @@ class _Pace:
         self._most = most
         self._best: float | None = None
         self._slow = 0
+
+    @property
+    def queued(self) -> int:
+        """How many pages may be on their way or wait to be worked on; with as many workers as may be in flight."""
+        return self._most + 1 if self.allowed == self._most else self.allowed
 
     def note(self, seconds: float, rows: int) -> None:
         pace = seconds / rows

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine
 
-from mautic_sync.domain.conditions import ActivityMatcher
 from mautic_sync.domain.contact import Catalogue
+from mautic_sync.domain.matchers import ActivityMatcher, Matchers
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.settings import Settings
 from mautic_sync.store import runs
-from mautic_sync.store.activities import by_type
 from mautic_sync.store.people import Reading
 from mautic_sync.zerobounce import ZeroBounce
 
@@ -95,8 +94,8 @@ class Run:
         return Reading(ALWAYS_KEPT | self.mappings.fields_read(self.catalogue), idle_matters=self.mappings.reads_idle)
 
     @property
-    def matchers(self) -> Mapping[str, list[ActivityMatcher]]:
-        return by_type(self.mappings.matchers)
+    def matchers(self) -> Matchers:
+        return _matchers(self.mappings.matchers)
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -108,3 +107,8 @@ class Run:
         if runs.put_in_quarantine(connection, source, key, reason, excerpt, now=self.now, run_id=self.id):
             self.counts.quarantined += 1
             self.tell("quarantined", source=source, key=key, reason=reason)
+
+
+@lru_cache(maxsize=2)
+def _matchers(matchers: tuple[ActivityMatcher, ...]) -> Matchers:
+    return Matchers(matchers)

@@ -14,18 +14,18 @@ from mautic_sync.domain.classification import Decision, Previous, decide, needs_
 from mautic_sync.domain.contact import NO_VERDICT, Catalogue, Signals, VerdictSignal
 from mautic_sync.domain.countries import mautic_country
 from mautic_sync.domain.plan import (
+    CONTACT,
     DNC,
     EMAIL_DNC,
     VALUE_OF_DNC,
     Change,
     StagePlan,
     Standing,
-    channel_of,
     plan_contact,
     plan_stage,
 )
 from mautic_sync.domain.validation import Verdict
-from mautic_sync.mappings import Mappings
+from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import changes, decisions, notes, people, runs
 
@@ -37,6 +37,7 @@ OTHERWISE = ":otherwise"
 """How the rule of the last stage ends: its reason has no evidence that could grow."""
 MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
+NOBODYS: frozenset[str] = frozenset()
 SYNTAX_REJECT = VerdictSignal("rejected", "invalid", "failed_syntax_check")
 
 
@@ -56,6 +57,7 @@ class Considered(NamedTuple):
     row: Any
     signals: Signals
     verdict: Verdict | None
+    standing: Standing
     decision: Decision
     asks: bool
 
@@ -79,6 +81,7 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
         people.mark_due(connection, run.now)
         _let_go_of_loops(run, connection)
         first_push = FirstPush(**(notes.get_json(connection, BASELINE) or {}))
+        calm = decisions.last_transition(connection) <= run.now - run.mappings.stages.loop_guard.within
     after = total = 0
     while True:
         with run.engine.begin() as connection:
@@ -87,7 +90,7 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
                 return total
             after = rows[-1].person_id
             considered = consider(deciding_by(run), connection, rows, run.now)
-            _store(run, connection, considered, baseline=baseline, first_push=first_push)
+            _store(run, connection, considered, baseline=baseline, first_push=first_push, calm=calm)
         total += len(rows)
         run.tell("decided", persons=total)
 
@@ -118,7 +121,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         belongs = members.get(row.person_id, {})
         signals = Signals(
             fields=fields,
-            tags=frozenset(orjson.loads(row.tags)) if row.tags != "[]" else frozenset(),
+            tags=frozenset(orjson.loads(row.tags)) if row.tags != "[]" else NOBODYS,
             segments=belongs.get("segment", frozenset()),
             campaigns=belongs.get("campaign", frozenset()),
             dnc=orjson.loads(row.dnc) if row.dnc != "{}" else {},
@@ -137,32 +140,43 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
         if asks and validation.only_if is not None:
             asks = validation.only_if.holds(signals, now)
-        found.append(Considered(row, signals, verdict, decision, asks))
+        found.append(Considered(row, signals, verdict, decisions.standing_of(row), decision, asks))
     return found
 
 
 def _store(
-    run: Run, connection: Connection, considered: Sequence[Considered], *, baseline: bool, first_push: FirstPush
+    run: Run,
+    connection: Connection,
+    considered: Sequence[Considered],
+    *,
+    baseline: bool,
+    first_push: FirstPush,
+    calm: bool,
 ) -> None:
+    """`calm`: we changed no stage lately, so that nobody can have been changed too often."""
     numbers = [one.row.person_id for one in considered]
     open_now = decisions.open_changes(connection, numbers)
     lost = people.lost_dnc_of(connection, numbers)
     own_dnc = decisions.own_dnc(connection, numbers)
-    stage_plans = {one.row.person_id: _stage_plan(run, one) for one in considered}
-    moving = [number for number, planned in stage_plans.items() if planned.set_to is not None]
+    stage_plans = [
+        plan_stage(one.decision.stage, one.signals.stage, one.standing, run.mappings.stages, run.now)
+        for one in considered
+    ]
     guard = run.mappings.stages.loop_guard
-    recent = decisions.recent_transitions(connection, moving, run.now - guard.within) if moving else {}
-    looping = people.current_ids(connection, [number for number in moving if recent.get(number, 0) >= guard.changes])
+    recent: dict[int, int] = {}
+    if not calm:
+        moving = [one.row.person_id for one, plan in zip(considered, stage_plans, strict=True) if plan.set_to]
+        recent = decisions.recent_transitions(connection, moving, run.now - guard.within)
+    looping = people.current_ids(connection, [number for number, count in recent.items() if count >= guard.changes])
     rows, manual, by_hand_no_more = [], [], []
     adopted: dict[int, str] = {}
-    open_dnc: dict[int, set[str]] = {}
-    for number, target in open_now:
-        if channel_of(target) is not None:
-            open_dnc.setdefault(number, set()).add(target)
-    wanted: dict[tuple[int, str], Change | None] = {}
-    for one in considered:
-        number, decision = one.row.person_id, one.decision
-        planned = stage_plans[number]
+    wanted: dict[tuple[int, str], Change] = {}
+    writing = _Writing.of(run)
+    silent = baseline and not run.with_actions
+    for one, stage_plan in zip(considered, stage_plans, strict=True):
+        planned = stage_plan
+        row, decision = one.row, one.decision
+        number = row.person_id
         if number in looping:
             run.quarantine(
                 connection,
@@ -173,46 +187,63 @@ def _store(
             )
             planned = StagePlan(left_alone="held by the loop guard", foreign=True, due_at=run.now + guard.within)
         if planned.manual_stage is not None:
-            if (planned.manual_stage, planned.manual_since) != (one.row.manual_stage, one.row.manual_since):
+            if (planned.manual_stage, planned.manual_since) != (row.manual_stage, row.manual_since):
                 manual.append(
                     {"person_id": number, "manual_stage": planned.manual_stage, "manual_since": planned.manual_since}
                 )
-        elif one.row.manual_stage is not None:
+        elif row.manual_stage is not None:
             by_hand_no_more.append(number)
         if planned.adopted is not None:
             adopted[number] = planned.adopted
-        due_at = min(filter(None, (decision.due_at, planned.due_at)), default=None)
-        rows.append(
-            {
-                "person_id": number,
-                "kind": decision.kind,
-                "stage": decision.stage,
-                "score": decision.score,
-                "rule": decision.rule,
-                "reason": decision.reason,
-                "trace": orjson.dumps(decision.trace).decode(),
-                "due_at": due_at,
-                "asks": one.asks,
-                "waiting": decision.waiting,
-                "decided_at": run.now,
-                "run_id": run.id,
-            }
-        )
-        silent = baseline and not run.with_actions
+        due_at = decision.due_at
+        if planned.due_at is not None and (due_at is None or planned.due_at < due_at):
+            due_at = planned.due_at
+        trace = orjson.dumps(decision.trace).decode()
+        if (
+            row.trace != trace
+            or row.reason != decision.reason
+            or row.rule != decision.rule
+            or row.due_at != due_at
+            or row.asks != one.asks
+            or (row.kind, row.stage, row.score) != (decision.kind, decision.stage, decision.score)
+            or row.waiting != decision.waiting
+        ):
+            rows.append(
+                {
+                    "person_id": number,
+                    "kind": decision.kind,
+                    "stage": decision.stage,
+                    "score": decision.score,
+                    "rule": decision.rule,
+                    "reason": decision.reason,
+                    "trace": trace,
+                    "due_at": due_at,
+                    "asks": one.asks,
+                    "waiting": decision.waiting,
+                    "decided_at": run.now,
+                    "run_id": run.id,
+                }
+            )
         rejected = one.signals.verdict.outcome == "rejected" and not silent
         if rejected and not run.with_actions and first_push.knew(one):
             rejected = False  # the baseline knew it already: it is nobody's transition
-        wanted[number, "contact"] = _contact_change(run, one, planned, rejected=rejected)
-        wanted |= dict.fromkeys(((number, target) for target in open_dnc.get(number, ())), None)
-        for channel, reason in lost.get(number, {}).items():
-            wanted[number, f"{DNC}{channel}"] = _put_back(one, channel, reason)
-        if wanted.get((number, EMAIL_DNC)) is None:
-            wanted[number, EMAIL_DNC] = _dnc_change(run, one, own=number in own_dnc, rejected=rejected)
+        edit = writing.contact_change(one, planned, rejected=rejected)
+        if edit is not None:
+            wanted[number, CONTACT] = edit
+        if number in lost:
+            for channel, reason in lost[number].items():
+                put_back = _put_back(one, channel, reason)
+                if put_back is not None:
+                    wanted[number, put_back.target] = put_back
+        if writing.dnc and (rejected or number in own_dnc) and (number, EMAIL_DNC) not in wanted:
+            refused = _dnc_change(one, own=number in own_dnc, rejected=rejected)
+            if refused is not None:
+                wanted[number, EMAIL_DNC] = refused
     decisions.save_decisions(connection, rows)
     decisions.save_manual(connection, manual)
     decisions.clear_manual(connection, by_hand_no_more)
     changes.adopt_stages(connection, adopted, run.now)
-    changes.plan_changes(connection, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
+    changes.plan_changes(connection, numbers, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
     people.forget_dirty(connection, numbers)
 
 
@@ -226,48 +257,67 @@ def _let_go_of_loops(run: Run, connection: Connection) -> None:
     runs.release_from_quarantine(connection, LOOP_GUARD, quiet, run.now)
 
 
-def _stage_plan(run: Run, one: Considered) -> StagePlan:
-    standing = decisions.standing_of(one.row)
-    return plan_stage(one.decision.stage, one.signals.stage, standing, run.mappings.stages, run.now)
+@dataclass(frozen=True)
+class _Writing:
+    """What the mappings write besides the stage, looked up once for all."""
+
+    run: Run
+    templates: Templates
+    without_reasons: Templates
+    append: Mapping[str, str]
+    typo_field: str | None
+    reject_tag: str | None
+    dnc: bool
+
+    @classmethod
+    def of(cls, run: Run) -> _Writing:
+        validation, known = run.mappings.validation, run.catalogue.fields
+        templates = {alias: template for alias, template in run.mappings.fields.write.items() if alias in known}
+        reasons = run.mappings.shown_reasons()
+        return cls(
+            run,
+            templates=Templates(templates),
+            # The reason of a decision that is not shown would mislead.
+            without_reasons=Templates({alias: text for alias, text in templates.items() if alias not in reasons}),
+            append={alias: source for alias, source in validation.append.items() if alias in known},
+            typo_field=validation.typo_field if validation.typo_field in known else None,
+            reject_tag=validation.reject_tag,
+            dnc=validation.reject_dnc,
+        )
+
+    def contact_change(self, one: Considered, stage: StagePlan, *, rejected: bool) -> Change | None:
+        if stage.set_to is None and one.row.stage_id in self.run.unpublished_stages:
+            return None  # Mautic refuses every edit of a contact in an unpublished stage that does not set another
+        signals, verdict = one.signals, one.verdict
+        templates = self.without_reasons if stage.left_alone else self.templates
+        wanted = templates.render(one.decision, verdict)
+        more = _appended(one, self.append) if verdict is not None else {}
+        if self.typo_field is not None:
+            more.update(_suggestion(one, self.typo_field))
+        if more:
+            wanted = {**wanted, **more}
+        tags: dict[str, bool] = {}
+        tag = self.reject_tag
+        if tag is not None and (rejected or (tag in signals.tags and signals.verdict.outcome == "accepted")):
+            tags[tag] = rejected
+        return plan_contact(
+            one.decision,
+            stage,
+            current=signals.stage,
+            fields=signals.fields,
+            tags=signals.tags,
+            standing=one.standing,
+            wanted_fields=wanted,
+            wanted_tags=tags,
+            verdict=_verdict_mark(one) if tags else "",
+        )
 
 
-def _contact_change(run: Run, one: Considered, stage: StagePlan, *, rejected: bool) -> Change | None:
-    if stage.set_to is None and one.row.stage_id in run.unpublished_stages:
-        return None  # Mautic refuses every edit of a contact in an unpublished stage that does not set another
-    validation, known = run.mappings.validation, run.catalogue.fields
-    # The reason of a decision that is not shown would mislead.
-    hidden = run.mappings.shown_reasons() if stage.left_alone else frozenset()
-    wanted = {
-        alias: value
-        for alias, value in run.mappings.render_fields(one.decision, one.verdict).items()
-        if alias in known and alias not in hidden
-    }
-    standing = decisions.standing_of(one.row)
-    wanted.update(_appended(one, validation.append, known))
-    if validation.typo_field is not None and validation.typo_field in known:
-        wanted.update(_suggestion(one, validation.typo_field, standing))
-    tags: dict[str, bool] = {}
-    tag = validation.reject_tag
-    if tag is not None and (rejected or (tag in one.signals.tags and one.signals.verdict.outcome == "accepted")):
-        tags[tag] = rejected
-    return plan_contact(
-        one.decision,
-        stage,
-        current=one.signals.stage,
-        fields=one.signals.fields,
-        tags=one.signals.tags,
-        standing=standing,
-        wanted_fields=wanted,
-        wanted_tags=tags,
-        verdict=_verdict_mark(one) if tags else "",
-    )
-
-
-def _suggestion(one: Considered, alias: str, standing: Standing) -> dict[str, str | None]:
+def _suggestion(one: Considered, alias: str) -> dict[str, str | None]:
     """The spelling that ZeroBounce suggests; ours is emptied again when there is none any more."""
     if one.verdict is not None and one.verdict.did_you_mean:
         return {alias: one.verdict.did_you_mean}
-    present, ours = one.signals.fields.get(alias), standing.written.get(alias)
+    present, ours = one.signals.fields.get(alias), one.standing.written.get(alias)
     return {alias: None} if present and ours is not None and ours[1] == present else {}
 
 
@@ -277,14 +327,14 @@ def _verdict_mark(one: Considered) -> str:
     return hashlib.blake2b(str(said).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _appended(one: Considered, append: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str | None]:
+def _appended(one: Considered, append: Mapping[str, str]) -> dict[str, str | None]:
     """Blanks that ZeroBounce's answer can fill; what has a value is never overwritten."""
     if one.verdict is None or one.signals.verdict.outcome != "accepted":
         return {}
     found: dict[str, str | None] = {}
     for alias, source in append.items():
         value = one.verdict.raw.get(source)
-        if alias in known and one.signals.fields.get(alias) in {None, ""} and isinstance(value, str) and value.strip():
+        if one.signals.fields.get(alias) in {None, ""} and isinstance(value, str) and value.strip():
             found[alias] = mautic_country(value.strip()) if alias == "country" else value.strip()
     return found
 
@@ -297,14 +347,12 @@ def _put_back(one: Considered, channel: str, reason: int) -> Change | None:
     return Change(f"{DNC}{channel}", {"reason": None}, {"reason": reason}, why, VALUE_OF_LOST_DNC)
 
 
-def _dnc_change(run: Run, one: Considered, *, own: bool, rejected: bool) -> Change | None:
+def _dnc_change(one: Considered, *, own: bool, rejected: bool) -> Change | None:
     """Do-not-contact for e-mail because of a verdict, once per verdict: who takes it away or sets it again is right."""
     present = one.signals.dnc.get("email")
-    if not run.mappings.validation.reject_dnc:
-        return None
     if rejected and present is None:
         mark = _verdict_mark(one)
-        if decisions.standing_of(one.row).written.get(EMAIL_DNC) == [mark, MANUAL_DNC]:
+        if one.standing.written.get(EMAIL_DNC) == [mark, MANUAL_DNC]:
             return None
         said = "/".join(filter(None, (one.signals.verdict.status, one.signals.verdict.sub_status)))
         new = {"reason": MANUAL_DNC, "verdict": mark}

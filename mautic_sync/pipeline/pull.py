@@ -7,7 +7,7 @@ docs/mautic.md: "Reading what changed".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -184,6 +184,9 @@ def _decide_everybody_if_changed(run: Run, connection: Connection, *, rebuilt: b
         notes.put(connection, DECIDED_BY, decided_by)
 
 
+DONE = object()
+
+
 class SetBack(Exception):
     """All cursors were dropped because Mautic was set back: everything is read again."""
 
@@ -210,10 +213,11 @@ def _pull_once(run: Run, *, full: bool) -> None:
         _pull_audit(run, audit, forced=full)
     if (full and audit is not None) or unfinished:
         _pull_everybody(run, unfinished)
-    _pull_new(run)
-    types = run.mappings.activity_types | (VISITS if run.mappings.reads_idle else frozenset())
-    for feed in sorted({FEED_OF_TYPE[name] for name in types if name in FEED_OF_TYPE}):
-        _pull_feed(run, feed, full=full)
+    feeds = _pull_feeds(run, full=full)
+    # A page of contacts takes Mautic seconds, one of activity takes us as long as Mautic: side by side, nobody waits.
+    _pull_new(run, meanwhile=lambda: next(feeds, DONE) is not DONE)
+    for _page in feeds:
+        pass
     _pull_members(run)
 
 
@@ -265,7 +269,7 @@ def _custom(run: Run) -> frozenset[str]:
     return run.reading.fields - frozenset(mautic_contacts.SELECTABLE)
 
 
-def _pull_new(run: Run) -> None:
+def _pull_new(run: Run, meanwhile: Callable[[], bool]) -> None:
     with run.engine.begin() as connection:
         cursor = runs.get_cursor(connection, CONTACTS) or Cursor()
     for page in mautic_contacts.sweep(
@@ -275,6 +279,7 @@ def _pull_new(run: Run) -> None:
         run.settings.mautic.page_size,
         run.settings.mautic.concurrency,
         _custom(run),
+        meanwhile,
     ):
         with run.engine.begin() as connection:
             keep(run, connection, page.contacts, page.malformed)
@@ -523,11 +528,18 @@ def _follow(run: Run, connection: Connection, old_id: int, new_id: int) -> None:
 # -- feeds ----------------------------------------------------------------------------------------------------------
 
 
-def _pull_feed(run: Run, feed: str, *, full: bool) -> None:
+def _pull_feeds(run: Run, *, full: bool) -> Iterator[None]:
+    """All activity that the mappings need, a page at a time."""
+    types = run.mappings.activity_types | (VISITS if run.mappings.reads_idle else frozenset())
+    for feed in sorted({FEED_OF_TYPE[name] for name in types if name in FEED_OF_TYPE}):
+        yield from _pull_feed(run, feed, full=full)
+
+
+def _pull_feed(run: Run, feed: str, *, full: bool) -> Iterator[None]:
     with run.engine.begin() as connection:
         cursor = runs.get_cursor(connection, feed)
     if feed == "email_stat_replies":
-        _pull_replies(run, cursor)
+        yield from _pull_replies(run, cursor)
         return
     if full and feed == "lead_donotcontact" and BOUNCED in run.mappings.activity_types:
         _pull_failed(run)
@@ -564,6 +576,7 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> None:
         moved = _moved(cursor, rows, DATE_COLUMNS[feed], run.now, marked=moving is None)
         _add_page(run, feed, rows, moved, known_above=known_above)
         cursor = moved
+        yield
     if not checked:
         _check_not_set_back(run, feed, [], cursor, forced=full)
     if mark != cursor.mark and moving is not None:
@@ -654,7 +667,7 @@ def _catch_up(run: Run, added: Added) -> None:
         _decide_everybody_if_changed(run, connection, rebuilt=False)
 
 
-def _pull_replies(run: Run, cursor: Cursor | None) -> None:
+def _pull_replies(run: Run, cursor: Cursor | None) -> Iterator[None]:
     """Replies have UUIDs for ids and know their contact only through the mail: read by date."""
     feed = "email_stat_replies"
     unread = cursor is None or cursor.mark is None
@@ -674,6 +687,7 @@ def _pull_replies(run: Run, cursor: Cursor | None) -> None:
                 runs.put_cursor(connection, feed, Cursor(0, 0, format_time(newest)))
         run.tell("activities", feed=feed, rows=len(rows), new=added.new)
         _catch_up(run, added)
+        yield
 
 
 def _understood_replies(run: Run, rows: Sequence[Row]) -> tuple[list[FeedActivity], list[tuple[Row, str]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,11 @@ import orjson
 from sqlalchemy import BigInteger, Connection, bindparam, case, cast, delete, literal, select, update
 
 from mautic_sync.domain.activity import Activity
-from mautic_sync.domain.conditions import ActivityMatcher
 from mautic_sync.domain.contact import Catalogue
+from mautic_sync.domain.matchers import ActivityMatcher, Matchers
 from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import notes
-from mautic_sync.store.bulk import insert_many
+from mautic_sync.store.bulk import insert_rows
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of, mark_dirty, mark_everyone_dirty, persons_of
 from mautic_sync.store.schema import activity, evidence, membership, person
@@ -37,17 +37,10 @@ class Added:
     """Parts of the catalogue (`forms`, `emails`, …) that lack what a new row is about."""
 
 
-def by_type(matchers: Iterable[ActivityMatcher]) -> dict[str, list[ActivityMatcher]]:
-    grouped: dict[str, list[ActivityMatcher]] = {}
-    for matcher in matchers:
-        grouped.setdefault(matcher.type, []).append(matcher)
-    return grouped
-
-
 def add_activities(
     connection: Connection,
     rows: Sequence[FeedActivity],
-    matchers: Mapping[str, Sequence[ActivityMatcher]],
+    matchers: Matchers,
     catalogue: Catalogue,
     *,
     known_above: int | None,
@@ -65,43 +58,36 @@ def add_activities(
     new: dict[tuple[str, str, str], FeedActivity] = {}
     for row in rows:
         key = (row.source, row.source_id, row.type)
-        known = present.get(key)
+        known = present.get(key) if present else None
         if known is None:
             new[key] = row
             if row.contact_id is not None and row.contact_id not in persons:
                 added.unknown.add(row.contact_id)
-            part = _part_of(row.type)
-            if part is not None and row.object_id is not None and row.object_id not in getattr(catalogue, part):
-                added.unnamed.add(part)
+            if row.object_id is not None:
+                part = _PART_OF.get(row.type)
+                if part is not None and row.object_id not in getattr(catalogue, part):
+                    added.unnamed.add(part)
             continue
         if row.type == OPENED and row.at > known.at:
             _move_on(connection, known.id, row.at)
         if row.contact_id in persons and known.person_id != persons[row.contact_id]:
             _change_hands(connection, known.id, persons[row.contact_id], row, matchers, catalogue)
     first = int(notes.get(connection, NEXT_ACTIVITY) or 1)
-    stored, proofs = [], []
+    stored: list[tuple[Any, ...]] = []
+    proofs: list[dict[str, Any]] = []
     for number, row in enumerate(new.values(), start=first):
-        person_id = None if row.contact_id is None else persons.get(row.contact_id)
+        contact_id, type_ = row.contact_id, row.type
+        person_id = None if contact_id is None else persons.get(contact_id)
         attributes = _kept(row)
-        stored.append(
-            {
-                "id": number,
-                "source": row.source,
-                "source_id": row.source_id,
-                "type": row.type,
-                "person_id": person_id,
-                "waiting_id": row.contact_id if person_id is None else None,
-                "at": row.at,
-                "object_id": row.object_id,
-                "attributes": dump(attributes),
-            }
-        )
-        if person_id is not None and row.type in matchers:
-            one = _named(row.type, row.at, row.object_id, attributes, catalogue)
-            proofs += _evidence(number, person_id, one, matchers[row.type])
+        kept = dump(attributes)
+        waiting = contact_id if person_id is None else None
+        stored.append((number, row.source, row.source_id, type_, person_id, waiting, row.at, row.object_id, kept))
+        if person_id is not None and type_ in matchers:
+            one = _named(type_, row.at, row.object_id, attributes, catalogue)
+            proofs += _evidence(number, person_id, one, matchers)
     if stored:
         notes.put(connection, NEXT_ACTIVITY, str(first + len(stored)))
-        insert_many(connection, activity, stored)
+        insert_rows(connection, activity, _STORED, stored)
         added.new = len(stored)
     _add_evidence(connection, proofs)
     return added
@@ -178,7 +164,7 @@ def _change_hands(
     number: int,
     person_id: int,
     row: FeedActivity,
-    matchers: Mapping[str, Sequence[ActivityMatcher]],
+    matchers: Matchers,
     catalogue: Catalogue,
 ) -> None:
     """Mautic moved a row to another contact: docs/mautic.md, "Reading what changed"."""
@@ -189,15 +175,18 @@ def _change_hands(
     if not before:
         # It was nobody's until now.
         stored = {"type": row.type, "at": row.at, "object_id": row.object_id, "attributes": dump(_kept(row))}
-        _add_evidence(
-            connection,
-            _evidence(number, person_id, as_activity(stored, catalogue), matchers.get(row.type, ())),
-        )
+        _add_evidence(connection, _evidence(number, person_id, as_activity(stored, catalogue), matchers))
 
 
 def _kept(row: FeedActivity) -> dict[str, str]:
-    kept = {"url": row.url, "title": row.title, "referer": row.referer, **row.utm}
-    return {name: value for name, value in kept.items() if value}
+    kept = {name: value for name, value in row.utm.items() if value} if row.utm else {}
+    if row.url:
+        kept["url"] = row.url
+    if row.title:
+        kept["title"] = row.title
+    if row.referer:
+        kept["referer"] = row.referer
+    return kept
 
 
 # Which catalogue names the object of an activity.
@@ -218,10 +207,9 @@ _NAMED_BY = {
 }
 
 
-def _part_of(type_: str) -> str | None:
-    """The part of the catalogue that names what activity of this type is about."""
-    kind = _NAMED_BY.get(type_)
-    return None if kind is None else f"{kind}s"
+# The part of the catalogue that names what activity of a type is about.
+_PART_OF = {type_: f"{kind}s" for type_, kind in _NAMED_BY.items()}
+_STORED = ("id", "source", "source_id", "type", "person_id", "waiting_id", "at", "object_id", "attributes")
 
 
 def as_activity(stored: Mapping[str, Any], catalogue: Catalogue) -> Activity:
@@ -233,7 +221,7 @@ def _named(type_: str, at: int, object_id: int | None, attributes: dict[str, str
     kind = _NAMED_BY.get(type_)
     title = attributes.pop("title", None)
     if kind is not None and object_id is not None:
-        names: Mapping[int, str] = getattr(catalogue, f"{kind}s")
+        names: Mapping[int, str] = getattr(catalogue, _PART_OF[type_])
         if object_id in names:
             attributes[kind] = names[object_id]
     if kind == "page" and "page" not in attributes and title:
@@ -241,11 +229,10 @@ def _named(type_: str, at: int, object_id: int | None, attributes: dict[str, str
     return Activity(type_, at, attributes)
 
 
-def _evidence(number: int, person_id: int, one: Activity, matchers: Sequence[ActivityMatcher]) -> list[dict[str, Any]]:
+def _evidence(number: int, person_id: int, one: Activity, matchers: Matchers) -> list[dict[str, Any]]:
     return [
         {"matcher": matcher.key, "activity_id": number, "person_id": person_id, "at": one.at}
-        for matcher in matchers
-        if matcher.matches(one)
+        for matcher in matchers.matching(one)
     ]
 
 
@@ -257,7 +244,7 @@ def _add_evidence(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
 def adopt_waiting(
     connection: Connection,
     persons: Mapping[int, int],
-    matchers: Mapping[str, Sequence[ActivityMatcher]],
+    matchers: Matchers,
     catalogue: Catalogue,
 ) -> None:
     """Activity that waited under a Mautic id goes to the person that this id now has."""
@@ -273,9 +260,7 @@ def adopt_waiting(
         )
         proofs: list[dict[str, Any]] = []
         for row in rows:
-            proofs += _evidence(
-                row["id"], persons[row["waiting_id"]], as_activity(dict(row), catalogue), matchers.get(row["type"], ())
-            )
+            proofs += _evidence(row["id"], persons[row["waiting_id"]], as_activity(dict(row), catalogue), matchers)
         _add_evidence(connection, proofs)
 
 
@@ -285,13 +270,13 @@ def rebuild_evidence(connection: Connection, matchers: Collection[ActivityMatche
     if notes.get(connection, MATCHERS) == fingerprint:
         return False
     connection.execute(delete(evidence))
-    grouped = by_type(matchers)
+    counting = Matchers(matchers)
     last = 0
-    while grouped:
+    while matchers:
         rows = (
             connection.execute(
                 select(activity)
-                .where(activity.c.id > last, activity.c.type.in_(list(grouped)), activity.c.person_id.is_not(None))
+                .where(activity.c.id > last, activity.c.type.in_(counting.types), activity.c.person_id.is_not(None))
                 .order_by(activity.c.id)
                 .limit(REBUILD_ROWS)
             )
@@ -305,7 +290,7 @@ def rebuild_evidence(connection: Connection, matchers: Collection[ActivityMatche
         survivors = _survivors(connection, {row["person_id"] for row in rows})
         for row in rows:
             person_id = survivors.get(row["person_id"], row["person_id"])
-            proofs += _evidence(row["id"], person_id, as_activity(dict(row), catalogue), grouped[row["type"]])
+            proofs += _evidence(row["id"], person_id, as_activity(dict(row), catalogue), counting)
         upsert(connection, evidence, proofs, update=())
     notes.put(connection, MATCHERS, fingerprint)
     return True
@@ -328,13 +313,13 @@ def name_again(
         if rebuild_evidence(connection, matchers, after):
             mark_everyone_dirty(connection)
         return
-    grouped = by_type(matchers)
+    counting = Matchers(matchers)
     for kind in sorted(set(_NAMED_BY.values())):
         old, new = getattr(before, f"{kind}s"), getattr(after, f"{kind}s")
         renamed = sorted(number for number in {*old, *new} if old.get(number) != new.get(number))
-        types = [type_ for type_ in grouped if _NAMED_BY.get(type_) == kind]
+        types = [type_ for type_ in counting.types if _NAMED_BY.get(type_) == kind]
         for chunk in in_chunks(renamed) if types else ():
-            _match_again(connection, chunk, types, grouped, after)
+            _match_again(connection, chunk, types, counting, after)
     notes.put(connection, MATCHERS, _fingerprint(matchers, after))
 
 
@@ -342,7 +327,7 @@ def _match_again(
     connection: Connection,
     object_ids: Sequence[int],
     types: Sequence[str],
-    grouped: Mapping[str, Sequence[ActivityMatcher]],
+    counting: Matchers,
     catalogue: Catalogue,
 ) -> None:
     last = 0
@@ -369,7 +354,7 @@ def _match_again(
         proofs: list[dict[str, Any]] = []
         for row in rows:
             person_id = survivors.get(row["person_id"], row["person_id"])
-            proofs += _evidence(row["id"], person_id, as_activity(dict(row), catalogue), grouped[row["type"]])
+            proofs += _evidence(row["id"], person_id, as_activity(dict(row), catalogue), counting)
         for numbers in in_chunks([row["id"] for row in rows]):
             held = connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id.in_(numbers)))
             mark_dirty(connection, set(held.scalars()))

@@ -22,6 +22,21 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
         execute_many(connection, table, insert(table), rows)
 
 
+def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows that have these columns, in this order."""
+    if not rows:
+        return
+    dialect = connection.dialect
+    if dialect.name != "sqlite" or len(rows) < FEW:
+        connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        return
+    compiled: Any = insert(table).compile(dialect=dialect, column_keys=list(names))
+    order = [names.index(name) for name in compiled.positiontup]
+    columns = list(zip(*rows, strict=True))
+    prepared = [_prepared(table.c[names[place]].type, dialect, columns[place]) for place in order]
+    connection.exec_driver_sql(str(compiled), list(zip(*prepared, strict=True)))
+
+
 def execute_many(connection: Connection, table: Table, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
     """Execute an insert into `table` for rows that all have the same columns."""
     dialect = connection.dialect
@@ -29,12 +44,13 @@ def execute_many(connection: Connection, table: Table, statement: Insert, rows: 
         connection.execute(statement, list(rows))
         return
     compiled: Any = statement.compile(dialect=dialect, column_keys=list(rows[0]))
-    prepared = []
-    for name in compiled.positiontup:
-        values: Any = [row[name] for row in rows]
-        kind = table.c[name].type
-        prepare = None
-        if not (isinstance(kind, Stored) and kind.keeps(values)):
-            prepare = kind.dialect_impl(dialect).bind_processor(dialect)
-        prepared.append(values if prepare is None else [prepare(value) for value in values])
+    prepared = [_prepared(table.c[name].type, dialect, [row[name] for row in rows]) for name in compiled.positiontup]
     connection.exec_driver_sql(str(compiled), list(zip(*prepared, strict=True)))
+
+
+def _prepared(kind: Any, dialect: Any, values: Sequence[Any]) -> Sequence[Any]:
+    """The values of one column as the driver takes them."""
+    if isinstance(kind, Stored) and kind.keeps(values):
+        return values
+    prepare = kind.dialect_impl(dialect).bind_processor(dialect)
+    return values if prepare is None else [prepare(value) for value in values]

@@ -25,42 +25,48 @@ def open_key(person_id: int, target: str) -> str:
 
 def plan_changes(
     connection: Connection,
-    wanted: Mapping[tuple[int, str], Change | None],
+    person_ids: Collection[int],
+    wanted: Mapping[tuple[int, str], Change],
     open_now: Mapping[tuple[int, str], Any],
     *,
     run_id: str,
     now: int,
     baseline: bool,
 ) -> None:
-    """Replace what was planned by what is wanted now. What is sent or in doubt is settled first and stays."""
-    stale: list[int] = []
+    """Replace what was planned for these persons by what is wanted now: (person, target) → the change.
+
+    What is sent or in doubt is settled first and stays.
+    """
+    decided = set(person_ids)
+    stale = [
+        present.id
+        for key, present in open_now.items()
+        if present.state == PLANNED and key not in wanted and key[0] in decided
+    ]
     rows: list[dict[str, Any]] = []
     for (person_id, target), one in wanted.items():
         present = open_now.get((person_id, target))
-        if present is not None and present.state != PLANNED:
-            continue
-        if one is not None:
-            new = _dump(one.new)
-            if present is not None and present.new == new:
-                continue
-            rows.append(
-                {
-                    "run_id": run_id,
-                    "person_id": person_id,
-                    "target": target,
-                    "open_key": open_key(person_id, target),
-                    "state": PLANNED,
-                    "value": one.value,
-                    "old": _dump(one.old),
-                    "new": new,
-                    "reason": one.reason,
-                    "baseline": baseline or _waits_since_baseline(one, present),
-                    "attempts": 0,
-                    "planned_at": now,
-                }
-            )
+        new = dump(one.new)
         if present is not None:
+            if present.state != PLANNED or present.new == new:
+                continue
             stale.append(present.id)
+        rows.append(
+            {
+                "run_id": run_id,
+                "person_id": person_id,
+                "target": target,
+                "open_key": open_key(person_id, target),
+                "state": PLANNED,
+                "value": one.value,
+                "old": dump(one.old),
+                "new": new,
+                "reason": one.reason,
+                "baseline": baseline or _waits_since_baseline(one, present),
+                "attempts": 0,
+                "planned_at": now,
+            }
+        )
     if stale:
         connection.execute(
             update(change)
@@ -77,10 +83,6 @@ def _waits_since_baseline(one: Change, present: Any | None) -> bool:
     if present is None or not present.baseline:
         return False
     return bool(one.new.get("stage") == orjson.loads(present.new).get("stage"))
-
-
-def _dump(value: Mapping[str, Any]) -> str:
-    return dump(dict(value))
 
 
 _WITH_CONTACT = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, CursorResult, and_, func, or_, select, update
 
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
 from mautic_sync.domain.validation import Verdict
@@ -40,8 +40,13 @@ _CONTACT = (
 _DECISION = (
     decision.c.kind,
     decision.c.stage,
+    decision.c.score,
     decision.c.rule,
     decision.c.reason,
+    decision.c.trace,
+    decision.c.due_at,
+    decision.c.asks,
+    decision.c.waiting,
 )
 _STANDING = (
     standing.c.stage.label("our_stage"),
@@ -79,12 +84,17 @@ def to_decide(connection: Connection, after: int, limit: int, *, everyone: bool 
     query = EVERYTHING.where(contact.c.person_id > after).order_by(contact.c.person_id).limit(limit)
     if not everyone:
         query = query.where(contact.c.dirty == 1)
-    return [_as_person(row) for row in connection.execute(query)]
+    return _persons(connection.execute(query))
 
 
 def one_person(connection: Connection, person_id: int) -> Any | None:
-    row = connection.execute(EVERYTHING.where(contact.c.person_id == person_id)).first()
-    return None if row is None else _as_person(row)
+    return next(iter(_persons(connection.execute(EVERYTHING.where(contact.c.person_id == person_id)))), None)
+
+
+def _persons(result: CursorResult[Any]) -> list[Any]:
+    """Straight from the driver: these columns are numbers and text, the same from all of them, and 0 is False."""
+    with result:
+        return list(map(_as_person, result.cursor.fetchall()))
 
 
 def verdict_of(row: Any) -> Verdict | None:
@@ -179,6 +189,11 @@ def recent_transitions(connection: Connection, person_ids: Collection[int], sinc
         for number, count in rows:
             found[survivors[number]] = found.get(survivors[number], 0) + count
     return found
+
+
+def last_transition(connection: Connection) -> int:
+    """When the newest transition was that is not of the baseline; 0 for none."""
+    return int(connection.execute(select(func.max(transition.c.at)).where(~transition.c.baseline)).scalar() or 0)
 
 
 def save_decisions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

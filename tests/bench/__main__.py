@@ -149,8 +149,13 @@ class Bench:
             )
         return store, seconds, peak
 
-    def decide(self, world: World, store: Path, *, gate: bool, what: str) -> dict[str, Any]:
-        """Decide everybody in a copy of the store; with the gate open the store itself is decided the last time."""
+    def decide(
+        self, world: World, store: Path, *, what: str, gate: bool = False, again: bool = False
+    ) -> dict[str, Any]:
+        """Decide everybody in a copy of the store; with the gate open the store itself is decided the last time.
+
+        The first time, what is to be written is planned for each: the aim is for the decisions alone.
+        """
         told = []
         repeats = self.options.repeat if world.cost == "none" else 1
         for number in range(repeats):
@@ -158,7 +163,7 @@ class Bench:
             copy = store if last else self.store(f"copy-{store.name}")
             if not last:
                 shutil.copy(store, copy)
-            told.append(self.work("decide", url=world.url, store=str(copy), gate=gate))
+            told.append(self.work("decide", url=world.url, store=str(copy), gate=gate, again=again))
         best = min(told, key=_seconds)
         rate = best["persons"] / best["seconds"]
         self.add(
@@ -170,8 +175,8 @@ class Bench:
                 best["calls"],
                 best["cpu"],
                 max(one["peak_mb"] for one in told),
-                f"≥ {LEAST_PERSONS_A_SECOND:,}/s",
-                rate >= LEAST_PERSONS_A_SECOND,
+                f"≥ {LEAST_PERSONS_A_SECOND:,}/s" if again else "",
+                rate >= LEAST_PERSONS_A_SECOND if again else None,
             )
         )
         return best
@@ -239,14 +244,15 @@ def measure(bench: Bench) -> None:
             store, seconds, peak = bench.pull(free, "free")
             if tenth is not None:
                 bench.pull(tenth, f"{small}-contacts", growth_of=peak)
-            bench.decide(free, store, gate=True, what="decide everybody, verdicts missing")
-            best = bench.decide(free, store, gate=False, what="decide everybody, no ZeroBounce key")
+            bench.decide(free, store, gate=True, what="decide and plan for everybody, verdicts missing")
+            best = bench.decide(free, store, what="decide and plan for everybody, no ZeroBounce key")
             bench.push(free, store)
+            bench.decide(free, store, again=True, what="decide everybody anew")
             bench.runs(free, store, seconds + best["seconds"], writing=True)
         if "measured" in made:
             slow = made["measured"]
             store, seconds, _ = bench.pull(slow, "slow")
-            best = bench.decide(slow, store, gate=False, what="decide everybody, no ZeroBounce key")
+            best = bench.decide(slow, store, what="decide and plan for everybody, no ZeroBounce key")
             bench.runs(slow, store, seconds + best["seconds"], writing=False)
 
 

@@ -126,13 +126,22 @@ def bare(job: Job) -> dict[str, Any]:
 
 
 def decide(job: Job) -> dict[str, Any]:
-    """Everybody who is new, from store to stored decision and planned changes."""
+    """Everybody who is new, from store to stored decision and planned changes.
+
+    `again`: everybody, as after a change of the rules that gives each decision another trace and changes nothing else.
+    """
     from mautic_sync.pipeline.decide import decide_changed
     from mautic_sync.pipeline.pull import read_instance
+    from mautic_sync.store import people
+    from mautic_sync.store.schema import decision
 
     told: dict[str, Any] = {}
     with opened(job, told) as run:
         read_instance(run, fresh=False)
+        if job.get("again"):
+            with run.engine.begin() as connection:
+                connection.execute(decision.update().values(trace="[]"))
+                people.mark_everyone_dirty(connection)
         with measured(told):
             told["persons"] = decide_changed(run, baseline=True)
     return told

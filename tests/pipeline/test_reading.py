@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import requests
 from sqlalchemy import select
 
 from mautic_sync.errors import SafetyStop
 from mautic_sync.mautic import contacts as mautic_contacts
+from mautic_sync.mautic.transport import Transport
 from mautic_sync.pipeline import pull
 from mautic_sync.store import people, runs
-from mautic_sync.store.schema import activity
+from mautic_sync.store.schema import activity, decision, evidence
 
 DAY = 86400
 GHOST = "  - stage: Ghost\n    kind: ghost\n    weight: 10\n"
@@ -145,6 +148,45 @@ def test_a_full_pass_that_was_cut_short_begins_again_for_a_field_that_it_did_not
     monkeypatch.undo()
     slow.mappings_dir = rules(tmp_path, "{field: position, is: CEO}", "others")
     assert slow.sync()["kinds"]["lead"] == 6
+
+
+# -- contacts and activity side by side
+
+
+def test_activity_that_is_read_before_its_contact_is_kept_all_the_same(make_worker, monkeypatch):
+    """The same Mautic read twice: once while pages of contacts are awaited, once after them."""
+    monkeypatch.setattr(pull, "FEED_PAGE_ROWS", 20)
+    sweep, read = mautic_contacts.sweep, Transport.read
+
+    def slow(transport, path, params=()):
+        if path == "contacts":
+            time.sleep(0.05)
+        return read(transport, path, params)
+
+    def alone(*args):
+        *others, _meanwhile = args
+        yield from sweep(*others)
+
+    first = make_worker(contacts=100, seed=3, mautic={"page_size": 10})
+    first.init()
+    found = []
+    for name, replacement in (("sweep", sweep), ("alone", alone)):
+        worker = first.but(mautic={"page_size": 10}, store={"url": f"sqlite:///{first.directory / name}.db"})
+        monkeypatch.setattr(Transport, "read", slow)
+        monkeypatch.setattr(mautic_contacts, "sweep", replacement)
+        worker.plan()
+        monkeypatch.setattr(Transport, "read", read)
+        events = [event for event, _ in worker.told if event in {"contacts", "activities"}]
+        assert ("activities" in events[: events.index("contacts", 2)]) is (name == "sweep")
+        with worker.run("look") as run, run.engine.begin() as connection:
+            rows = connection.execute(
+                select(activity.c.source, activity.c.source_id, activity.c.type, activity.c.person_id, activity.c.at)
+            )
+            proofs = connection.execute(select(evidence.c.matcher, evidence.c.person_id, evidence.c.at))
+            decided = connection.execute(select(decision.c.person_id, decision.c.stage, decision.c.reason))
+            found.append([sorted(map(tuple, one)) for one in (rows, proofs, decided)])
+    assert all(found[0])
+    assert found[0] == found[1]
 
 
 # -- mails and scheduled events

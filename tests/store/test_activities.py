@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from sqlalchemy import func, select
 
 from mautic_sync.domain.contact import Catalogue, Contact
-from mautic_sync.domain.matchers import ActivityMatcher
+from mautic_sync.domain.matchers import ActivityMatcher, Matchers
 from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import activities, decisions, notes, people
 from mautic_sync.store.engine import open_engine
@@ -25,7 +25,7 @@ PRICING = ActivityMatcher.of("page.hit", {"page": "pricing"})
 SHOP = ActivityMatcher.of("page.hit", {"url": "*/shop/*"})
 TRIAL = ActivityMatcher.of("form.submitted", {"form": ["trial", "demo"]})
 ALL = (ANY_HIT, PRICING, SHOP, TRIAL)
-MATCHERS = activities.by_type(ALL)
+MATCHERS = Matchers(ALL)
 
 
 def hit(number, contact_id, **values):

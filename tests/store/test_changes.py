@@ -39,8 +39,9 @@ def to(stage, value=100, target=CONTACT, **fields):
 
 def plan(connection, wanted, *, now=NOW, baseline=False):
     numbers = sorted({person_id for person_id, _ in wanted})
+    wanted = {key: one for key, one in wanted.items() if one is not None}
     open_now = decisions.open_changes(connection, numbers)
-    changes.plan_changes(connection, wanted, open_now, run_id="run", now=now, baseline=baseline)
+    changes.plan_changes(connection, numbers, wanted, open_now, run_id="run", now=now, baseline=baseline)
 
 
 def all_states(connection):
@@ -72,7 +73,9 @@ def test_the_database_itself_refuses_a_second_open_change(store):
         number = save(connection, 7)
         plan(connection, {(number, CONTACT): to("Lead")})
     with pytest.raises(IntegrityError), store.begin() as connection:
-        changes.plan_changes(connection, {(number, CONTACT): to("Customer")}, {}, run_id="run", now=NOW, baseline=False)
+        changes.plan_changes(
+            connection, [number], {(number, CONTACT): to("Customer")}, {}, run_id="run", now=NOW, baseline=False
+        )
 
 
 def test_a_newer_decision_replaces_what_is_planned(connection, person):

@@ -7,7 +7,7 @@ from sqlalchemy import insert, select
 
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.contact import Catalogue, Contact
-from mautic_sync.domain.matchers import ActivityMatcher
+from mautic_sync.domain.matchers import ActivityMatcher, Matchers
 from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import activities, changes, decisions, people
 from mautic_sync.store.people import Reading
@@ -29,7 +29,7 @@ from mautic_sync.store.schema import (
 NOW = 1_800_000_000
 READING = Reading(frozenset({"email", "firstname"}))
 HIT = ActivityMatcher.of("page.hit", {})
-MATCHERS = activities.by_type([HIT])
+MATCHERS = Matchers([HIT])
 GHOST, KNOWN = 1, 2
 
 
