@@ -172,7 +172,7 @@ def open_changes(connection: Connection, person_ids: Sequence[int]) -> dict[tupl
         return {}
     rows = connection.execute(
         select(change).where(change.c.person_id.between(person_ids[0], person_ids[-1]), change.c.open_key.is_not(None))
-    )
+    ).all()
     return {(row.person_id, row.target): row for row in rows}
 
 
