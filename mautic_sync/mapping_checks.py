@@ -27,7 +27,6 @@ from mautic_sync.domain.grammar import (
     parse_where,
     path_text,
     suggestion,
-    unusable_scores,
 )
 from mautic_sync.domain.validation import ORDER_KEYS, OrderKey
 from mautic_sync.mapping_files import (
@@ -155,8 +154,6 @@ class Checker:
         found: list[Problem] = []
         node = parse_condition(spec, found, path)
         if node is not None:
-            if file in {"stages", "validation"}:
-                found += unusable_scores(node)
             found += self.too_long(node)
             found += _unknown_countries(node)
             self.nodes[file, path] = node

@@ -1,0 +1,499 @@
+"""The score: points for who somebody is and what they did, by group and in all, and until when they surely stay so.
+
+`score` is a pure function of signals, rules and a day. What somebody did is counted by whole days, so that neither
+the order in which activity arrives nor the hour of an evaluation matters. `account` tells the same rule by rule.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from mautic_sync.domain.conditions import Condition, day_span
+from mautic_sync.domain.contact import Signals
+from mautic_sync.domain.grammar import TOTAL
+from mautic_sync.domain.matchers import ActivityMatcher
+
+QUARTER = 900  # seconds; no zone has begun a day between two quarters of an hour since 1972
+EPOCH_DAY = date(1970, 1, 1).toordinal()
+LAST_DAY = date.max.toordinal()
+DECIMALS = 9  # places of a group's points that count: what lies behind them is noise of floating point
+NOISE = 0.5e-9  # half of the last place
+FADED = 0.5  # points; below it a contribution counts as gone
+LONGEST_TABLE = 4_000  # days of age for which factors are computed beforehand
+
+
+# --- Days
+
+
+def day_of(at: int, zone: ZoneInfo) -> int:
+    """Number of the day of a second since 1970 in the zone; 1 is the first of January of the year 1."""
+    return _day_of(at // QUARTER, zone)
+
+
+@lru_cache(maxsize=65_536)
+def _day_of(quarter: int, zone: ZoneInfo) -> int:
+    try:
+        return datetime.fromtimestamp(quarter * QUARTER, zone).toordinal()
+    except (OverflowError, ValueError, OSError):
+        return EPOCH_DAY + quarter * QUARTER // 86_400
+
+
+@lru_cache(maxsize=16_384)
+def day_start(day: int, zone: ZoneInfo) -> int:
+    """First second of a day in the zone, since 1970."""
+    if not 1 <= day <= LAST_DAY:
+        return (day - EPOCH_DAY) * 86_400
+    return day_span(date.fromordinal(day), zone)[0]
+
+
+# --- Rules
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How points for activity fade with their age in days: by half each `half_life`, or in `steps`.
+
+    `steps` are (age, share): from that age on this share is kept, ages rising, shares falling.
+    """
+
+    half_life: int | None = None
+    steps: tuple[tuple[int, float], ...] = ()
+
+    def share(self, age: int) -> float:
+        """The share of the points that is left at an age of whole days."""
+        if self.half_life is not None:
+            return math.pow(2.0, -age / self.half_life)
+        at = bisect_right(self.steps, age, key=lambda step: step[0])
+        return self.steps[at - 1][1] if at else 1.0
+
+    def next_step(self, age: int) -> int | None:
+        """The next age, above this one, at which a step takes points away."""
+        return next((after for after, _keep in self.steps if after > age), None)
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """Points while `condition` holds, or for each activity that `matcher` finds.
+
+    It counts at most `at_most` times in any `per` days (for ever without `per`). With `unless`, what happened on a
+    day counts once `waits` further days are over and nothing that `unless` finds happened on any of them.
+    """
+
+    name: str
+    group: str
+    points: int
+    condition: Condition | None = None
+    matcher: ActivityMatcher | None = None
+    at_most: int | None = None
+    per: int | None = None
+    unless: ActivityMatcher | None = None
+    waits: int = 0
+
+    @property
+    def lag(self) -> int:
+        """Days after which an activity can count."""
+        return 0 if self.unless is None else self.waits + 1
+
+
+@dataclass(frozen=True)
+class HotRule:
+    """When somebody becomes hot, and what ends it; without `until`, that `when` no longer holds."""
+
+    when: Condition
+    until: Condition | None = None
+
+
+@dataclass(frozen=True)
+class ScoreRules:
+    """`mappings/scoring.yaml`, ready to be counted.
+
+    `grid` is in days: between its lines nothing is evaluated. `decay` is by group. `start`, `push_to` and
+    `push_groups` say what becomes of scores in Mautic.
+    """
+
+    rules: tuple[ScoreRule, ...] = ()
+    groups: tuple[str, ...] = ()
+    decay: Mapping[str, Decay] = field(default_factory=dict)
+    grid: int = 1
+    time_zone: str = "UTC"
+    hot: HotRule | None = None
+    low_value: Condition | None = None
+    start: Literal["auto", "history", "now"] = "auto"
+    push_to: Literal["points", "none"] = "points"
+    push_groups: tuple[str, ...] = ()
+    matchers: tuple[ActivityMatcher, ...] = field(init=False, repr=False, compare=False)
+    """All activity whose days must be tallied for these rules."""
+    conditions: tuple[Condition, ...] = field(init=False, repr=False, compare=False)
+    """Every condition of the rules and of the flags."""
+    _compiled: _Compiled = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = [one for rule in self.rules for one in (rule.matcher, rule.unless) if one is not None]
+        asked = [rule.condition for rule in self.rules]
+        asked += [self.hot.when, self.hot.until] if self.hot is not None else []
+        object.__setattr__(self, "matchers", tuple({one.key: one for one in found}.values()))
+        object.__setattr__(self, "conditions", tuple(one for one in (*asked, self.low_value) if one is not None))
+        object.__setattr__(self, "_compiled", _compile(self))
+
+
+class _Activity(NamedTuple):
+    """A rule about activity as `score` reads it; `place` is its place among all rules, `group` that of its group."""
+
+    place: int
+    key: str
+    group: int
+    points: int
+    lag: int
+    at_most: int | None
+    per: int | None
+    unless: str | None
+    shares: tuple[float, ...] | None
+
+
+class _Compiled(NamedTuple):
+    zone: ZoneInfo
+    attributes: tuple[tuple[int, int, Condition], ...]
+    timed: tuple[Condition, ...]
+    by_key: Mapping[str, tuple[_Activity, ...]]
+    decays: tuple[Decay | None, ...]
+
+
+def _compile(rules: ScoreRules) -> _Compiled:
+    place_of = {group: place for place, group in enumerate(rules.groups)}
+    tables = {group: _table(decay) for group, decay in rules.decay.items()}
+    by_key: dict[str, tuple[_Activity, ...]] = {}
+    attributes = []
+    for place, rule in enumerate(rules.rules):
+        group = place_of[rule.group]
+        if rule.condition is not None:
+            attributes.append((group, rule.points, rule.condition))
+        elif rule.matcher is not None:
+            key, unless = rule.matcher.key, rule.unless.key if rule.unless is not None else None
+            shares = tables.get(rule.group)
+            one = _Activity(place, key, group, rule.points, rule.lag, rule.at_most, rule.per, unless, shares)
+            by_key[key] = (*by_key.get(key, ()), one)
+    return _Compiled(
+        zone=ZoneInfo(rules.time_zone),
+        attributes=tuple(attributes),
+        timed=tuple(condition for _group, _points, condition in attributes if condition.timed),
+        by_key=by_key,
+        decays=tuple(rules.decay.get(group) for group in rules.groups),
+    )
+
+
+@lru_cache(maxsize=64)
+def _table(decay: Decay) -> tuple[float, ...]:
+    return tuple(decay.share(age) for age in range(LONGEST_TABLE))
+
+
+# --- The score
+
+
+class Score(NamedTuple):
+    """Points of one person, in all and by group, on a day.
+
+    `due_at` is the first second at which time alone could change any of them; None: never.
+    """
+
+    total: int
+    groups: Mapping[str, int]
+    day: int
+    due_at: int | None = None
+
+    @property
+    def by_name(self) -> dict[str, int]:
+        """What conditions read: the groups, and `total`."""
+        return {**self.groups, TOTAL: self.total}
+
+
+def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) -> Score:
+    """Count one person's points on the day of `now` (seconds since 1970).
+
+    `not_before` is the day of the previous evaluation: time never goes back. What happened after the day of
+    evaluation waits for its day.
+
+    1. Attributes: the points of every rule whose condition holds at the first second of the day.
+    2. Activity: the days that count (`_counted`), each times its points, times what decay leaves of them.
+    3. A group is the sum, rounded to nine decimals and cut off towards zero; the total is the sum of the groups.
+    """
+    zone, attributes, timed, by_key, decays = rules._compiled  # noqa: SLF001  # two halves of one thing
+    day = _evaluation_day(rules, zone, now, not_before)
+    start = day_start(day, zone)
+    plain = [0] * len(decays)
+    for group, points, condition in attributes:
+        if condition.holds(signals, start):
+            plain[group] += points
+    soonest: int | None = None
+    for condition in timed:
+        at = condition.due_at(signals, start)
+        if at is not None and (soonest is None or at < soonest):
+            soonest = at
+    # The first day on which something could change.
+    changes = None if soonest is None else _first_day_from(soonest, zone)
+    tallies = signals.tallies
+    if not tallies:
+        return _scored(rules, plain, day, changes, zone)
+    fading = [0.0] * len(decays)
+    gross = [0.0] * len(decays)
+    found: list[_Activity] = []
+    for key in tallies:
+        if key in by_key:
+            found += by_key[key]
+    # However the tallies are ordered, points are added in the order of the rules: sums of floats depend on it.
+    found.sort()
+    for _place, key, group, points, lag, at_most, per, unless, shares in found:
+        tally = tallies[key]
+        last = day - lag
+        if unless is None and tally and tally[-2] <= last and (at_most is None or sum(tally[1::2]) <= at_most):
+            counted = tally
+        else:
+            cancelled = tallies.get(unless, ()) if unless is not None else ()
+            counted, waiting = _counted(tally, last, at_most, per, cancelled, lag)
+            if waiting is not None and (changes is None or waiting + lag < changes):
+                changes = waiting + lag
+        if shares is None:
+            plain[group] += points * sum(counted[1::2])
+            continue
+        left = 0.0
+        try:
+            if len(counted) == 2:
+                left = counted[1] * shares[day - counted[0]]
+            else:
+                for at in range(0, len(counted), 2):
+                    left += counted[at + 1] * shares[day - counted[at]]
+        except IndexError:
+            left = _left(counted, day, decays[group])
+        left *= points
+        fading[group] += left
+        gross[group] += left if left > 0 else -left
+        decay = decays[group]
+        if decay is not None and decay.steps:
+            stepped = _next_step(counted, day, decay)
+            if stepped is not None and (changes is None or stepped < changes):
+                changes = stepped
+    for group, decay in enumerate(decays):
+        left = fading[group]
+        if decay is None or not left:
+            continue
+        value = int(round(plain[group] + left, DECIMALS))
+        if decay.half_life is not None:
+            days = _days_to_change(value, plain[group], left, gross[group], decay.half_life)
+            if days is not None and (changes is None or day + days < changes):
+                changes = day + days
+        plain[group] = value
+    return _scored(rules, plain, day, changes, zone)
+
+
+def _evaluation_day(rules: ScoreRules, zone: ZoneInfo, now: int, not_before: int) -> int:
+    day = max(day_of(now, zone), not_before)
+    return day - day % rules.grid
+
+
+def _first_day_from(at: int, zone: ZoneInfo) -> int:
+    """The first day that begins at this second or later."""
+    day = day_of(at, zone)
+    return day if day_start(day, zone) >= at else day + 1
+
+
+def _scored(rules: ScoreRules, points: Sequence[int], day: int, changes: int | None, zone: ZoneInfo) -> Score:
+    due_at = None if changes is None else _line_start(changes, rules, zone)
+    return Score(sum(points), dict(zip(rules.groups, points, strict=True)), day, due_at)
+
+
+def _line_start(day: int, rules: ScoreRules, zone: ZoneInfo) -> int:
+    """First second of the first evaluation that is not before a day."""
+    return day_start(day + -day % rules.grid, zone)
+
+
+def _counted(
+    tally: Sequence[int], last: int, at_most: int | None, per: int | None, cancelled: Sequence[int], lag: int
+) -> tuple[Sequence[int], int | None]:
+    """The days up to `last` that count, and the next one after it that might: (day, count, …) and a day.
+
+    Days ascending, each counts as often as the cap still allows in the `per` days that end with it. `cancelled` is
+    the tally that, where it has one of the `lag` days that begin with a day, keeps this day from counting.
+    """
+    kept: list[int] = []
+    oldest = 0
+    room = at_most
+    against = cancelled[::2]
+    for at in range(0, len(tally), 2):
+        day, count = tally[at], tally[at + 1]
+        if against:
+            next_against = bisect_left(against, day)
+            if next_against < len(against) and against[next_against] < day + lag:
+                continue
+        if room is not None:
+            while per is not None and oldest < len(kept) and kept[oldest] <= day - per:
+                room += kept[oldest + 1]
+                oldest += 2
+            count = min(count, room)
+            if count <= 0:
+                continue
+        if day > last:
+            return kept, day
+        kept += (day, count)
+        if room is not None:
+            room -= count
+    return kept, None
+
+
+def _left(counted: Sequence[int], day: int, decay: Decay | None) -> float:
+    """How many of the counts decay leaves on a day."""
+    if decay is None:
+        return float(sum(counted[1::2]))
+    left = 0.0
+    for at in range(0, len(counted), 2):
+        left += counted[at + 1] * decay.share(day - counted[at])
+    return left
+
+
+def _next_step(counted: Sequence[int], day: int, decay: Decay) -> int | None:
+    """The next day on which one of the counts fades by a step."""
+    steps = ((then, decay.next_step(day - then)) for then in counted[::2])
+    return min((then + after for then, after in steps if after is not None), default=None)
+
+
+def _days_to_change(value: int, plain: int, left: float, gross: float, half_life: int) -> int | None:
+    """Days after which `plain` + `left` · 2^(-days / half_life), rounded and cut off, is `value` no more.
+
+    `gross` is the sum of what makes up `left`, without signs: the measure of its error. None: it stays for ever;
+    never too late, and no more than the error of floating point too early.
+    """
+    if left < 0:
+        value, plain, left = -value, -plain, -left
+    # Falling towards `plain`: below `value` it is cut off to less, unless that is 0, which reaches down to -1.
+    if value > 0:
+        gap = value - plain - NOISE
+        reached = value > plain
+    else:
+        gap = value - 1 - plain + NOISE
+        reached = value - 1 >= plain
+    if not reached:
+        return None
+    error = 1e-9 + half_life * (1e-13 * gross / left + 4e-16 * (abs(plain) + gap) / gap)
+    return max(1, math.ceil(half_life * math.log2(left / gap) - error))
+
+
+# --- The account
+
+
+class Entry(NamedTuple):
+    """What one rule gives one person.
+
+    `times`: how often it counted, between `first_day` and `last_day` (numbers of days; None for an attribute).
+    `points` are what decay leaves of `points_before_decay`. `evidence` says what makes an attribute hold. `expires_at`
+    is the second at which the attribute could end, or at which less than half a point is left; None: not by time.
+    """
+
+    group: str
+    rule: str
+    times: int
+    first_day: int | None
+    last_day: int | None
+    points: float
+    points_before_decay: int
+    evidence: str = ""
+    expires_at: int | None = None
+
+
+def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) -> tuple[Entry, ...]:
+    """What makes up the score of `score` with the same arguments: the rules that give points, in the file's order.
+
+    The points of a group's entries add up to its score before it is cut off.
+    """
+    zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
+    day = _evaluation_day(rules, zone, now, not_before)
+    start = day_start(day, zone)
+    entries = []
+    for rule in rules.rules:
+        condition, decay = rule.condition, rules.decay.get(rule.group)
+        if condition is not None:
+            if condition.holds(signals, start):
+                evidence, due_at = condition.evidence_text(signals, start), condition.due_at(signals, start)
+                ends = None if due_at is None else _line_start(_first_day_from(due_at, zone), rules, zone)
+                entries.append(
+                    Entry(rule.group, rule.name, 1, None, None, float(rule.points), rule.points, evidence, ends)
+                )
+            continue
+        counted = _counted_by(rule, signals.tallies, day)
+        if not counted:
+            continue
+        times = sum(counted[1::2])
+        left = rule.points * _left(counted, day, decay)
+        faded = None if decay is None else _faded_on(counted, abs(rule.points), day, decay)
+        ends = None if faded is None else _line_start(faded, rules, zone)
+        entries.append(
+            Entry(rule.group, rule.name, times, counted[0], counted[-2], left, rule.points * times, "", ends)
+        )
+    return tuple(entries)
+
+
+def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> Sequence[int]:
+    if rule.matcher is None:
+        return ()
+    cancelled = tallies.get(rule.unless.key, ()) if rule.unless is not None else ()
+    tally = tallies.get(rule.matcher.key, ())
+    return _counted(tally, day - rule.lag, rule.at_most, rule.per, cancelled, rule.lag)[0]
+
+
+def _faded_on(counted: Sequence[int], points: int, day: int, decay: Decay) -> int | None:
+    """The day on which less than half a point will be left; None: it is already so, or never will be."""
+
+    def left(then: int) -> float:
+        return points * _left(counted, then, decay)
+
+    if left(day) < FADED:
+        return None
+    if decay.half_life is None:
+        days = sorted({then + after for then in counted[::2] for after, _keep in decay.steps if then + after > day})
+        return next((then for then in days if left(then) < FADED), None)
+    then = day + max(1, math.ceil(decay.half_life * math.log2(left(day) / FADED) - 1))
+    while left(then) >= FADED:
+        then += 1
+    return then
+
+
+# --- Flags
+
+
+class Flags(NamedTuple):
+    """Whether somebody is worth a call, or nothing at all.
+
+    `due_at` is the first second at which time alone could change one of them; None: never.
+    """
+
+    hot: bool = False
+    low_value: bool = False
+    due_at: int | None = None
+
+
+COLD = Flags()
+
+
+def flags_of(signals: Signals, rules: ScoreRules, previous: Flags, now: int) -> Flags:
+    """The flags of one person whose `signals` hold the scores and the decided kind.
+
+    Hot is whoever fulfils `hot.when`, or was hot before and does not fulfil `hot.until`: between the two nobody
+    changes back and forth.
+    """
+    rule, low_value = rules.hot, rules.low_value
+    hot = False
+    asked: list[Condition] = []
+    if rule is not None:
+        hot = rule.when.holds(signals, now)
+        asked.append(rule.when)
+        if rule.until is not None:
+            hot = hot or (previous.hot and not rule.until.holds(signals, now))
+            asked += [rule.until] if hot else []
+    low = low_value is not None and low_value.holds(signals, now)
+    asked += [low_value] if low_value is not None else []
+    dues = (one.due_at(signals, now) for one in asked if one.timed)
+    return Flags(hot, low, min((at for at in dues if at is not None), default=None))
