@@ -46,7 +46,9 @@ from mautic_sync.errors import ConfigError
 __all__ = [
     "ActivityMatcher",
     "Condition",
+    "Due",
     "Requirement",
+    "Test",
     "Trace",
     "compile_condition",
     "day_span",
@@ -773,8 +775,9 @@ def _build_elapsed(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
         at = since(signals)
         if at is None:
             return None
-        flips = (at + low, *((at + high + 1,) if high is not None else ()))
-        return min((one for one in flips if one > now), default=None)
+        if at + low > now:
+            return at + low
+        return at + high + 1 if high is not None and at + high >= now else None
 
     least = duration_text(low) if low > 0 else ""
     most = duration_text(high) if high is not None else ""

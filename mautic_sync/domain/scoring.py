@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-from mautic_sync.domain.conditions import Condition, day_span
+from mautic_sync.domain.conditions import Condition, Due, Test, day_span
 from mautic_sync.domain.contact import Signals
 from mautic_sync.domain.grammar import TOTAL
 from mautic_sync.domain.matchers import ActivityMatcher
@@ -25,6 +25,7 @@ EPOCH_DAY = date(1970, 1, 1).toordinal()
 LAST_DAY = date.max.toordinal()
 DECIMALS = 9  # places of a group's points that count: what lies behind them is noise of floating point
 NOISE = 0.5e-9  # half of the last place
+NEVER = LAST_DAY + 1  # a day that does not come
 FADED = 0.5  # points; below it a contribution counts as gone
 LONGEST_TABLE = 4_000  # days of age for which factors are computed beforehand
 
@@ -155,37 +156,34 @@ class _Activity(NamedTuple):
     per: int | None
     unless: str | None
     shares: tuple[float, ...] | None
+    decay: Decay | None
 
 
 class _Compiled(NamedTuple):
     zone: ZoneInfo
-    attributes: tuple[tuple[int, int, Condition], ...]
-    timed: tuple[Condition, ...]
+    attributes: tuple[tuple[int, int, Test], ...]
+    timed: tuple[Due, ...]
     by_key: Mapping[str, tuple[_Activity, ...]]
-    decays: tuple[Decay | None, ...]
+    fading: tuple[tuple[int, int | None], ...]
+    """Groups that decay, with their half life."""
 
 
 def _compile(rules: ScoreRules) -> _Compiled:
     place_of = {group: place for place, group in enumerate(rules.groups)}
-    tables = {group: _table(decay) for group, decay in rules.decay.items()}
     by_key: dict[str, tuple[_Activity, ...]] = {}
-    attributes = []
+    attributes, timed = [], []
     for place, rule in enumerate(rules.rules):
-        group = place_of[rule.group]
-        if rule.condition is not None:
-            attributes.append((group, rule.points, rule.condition))
+        group, condition, decay = place_of[rule.group], rule.condition, rules.decay.get(rule.group)
+        if condition is not None:
+            attributes.append((group, rule.points, condition.holds))
+            timed += [condition.due_at] if condition.timed else []
         elif rule.matcher is not None:
             key, unless = rule.matcher.key, rule.unless.key if rule.unless is not None else None
-            shares = tables.get(rule.group)
-            one = _Activity(place, key, group, rule.points, rule.lag, rule.at_most, rule.per, unless, shares)
+            shares = None if decay is None else _table(decay)
+            one = _Activity(place, key, group, rule.points, rule.lag, rule.at_most, rule.per, unless, shares, decay)
             by_key[key] = (*by_key.get(key, ()), one)
-    return _Compiled(
-        zone=ZoneInfo(rules.time_zone),
-        attributes=tuple(attributes),
-        timed=tuple(condition for _group, _points, condition in attributes if condition.timed),
-        by_key=by_key,
-        decays=tuple(rules.decay.get(group) for group in rules.groups),
-    )
+    fading = tuple((place_of[group], decay.half_life) for group, decay in rules.decay.items() if group in place_of)
+    return _Compiled(ZoneInfo(rules.time_zone), tuple(attributes), tuple(timed), by_key, fading)
 
 
 @lru_cache(maxsize=64)
@@ -223,88 +221,89 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
     2. Activity: the days that count (`_counted`), each times its points, times what decay leaves of them.
     3. A group is the sum, rounded to nine decimals and cut off towards zero; the total is the sum of the groups.
     """
-    zone, attributes, timed, by_key, decays = rules._compiled  # noqa: SLF001  # two halves of one thing
-    day = _evaluation_day(rules, zone, now, not_before)
-    start = day_start(day, zone)
-    plain = [0] * len(decays)
-    for group, points, condition in attributes:
-        if condition.holds(signals, start):
-            plain[group] += points
-    soonest: int | None = None
-    for condition in timed:
-        at = condition.due_at(signals, start)
-        if at is not None and (soonest is None or at < soonest):
-            soonest = at
-    # The first day on which something could change.
-    changes = None if soonest is None else _first_day_from(soonest, zone)
+    zone, attributes, timed, by_key, fading = rules._compiled  # noqa: SLF001  # two halves of one thing
+    day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
+    groups = rules.groups
+    sums = [0] * len(groups)
+    for group, points, holds in attributes:
+        if holds(signals, start):
+            sums[group] += points
+    changes = NEVER  # the first day on which something could change
+    for due in timed:
+        at = due(signals, start)
+        if at is not None:
+            changes = min(changes, _first_day_from(at, zone))
     tallies = signals.tallies
-    if not tallies:
-        return _scored(rules, plain, day, changes, zone)
-    fading = [0.0] * len(decays)
-    gross = [0.0] * len(decays)
-    found: list[_Activity] = []
-    for key in tallies:
-        if key in by_key:
-            found += by_key[key]
-    # However the tallies are ordered, points are added in the order of the rules: sums of floats depend on it.
-    found.sort()
-    for _place, key, group, points, lag, at_most, per, unless, shares in found:
-        tally = tallies[key]
-        last = day - lag
-        if unless is None and tally and tally[-2] <= last and (at_most is None or sum(tally[1::2]) <= at_most):
-            counted = tally
-        else:
-            cancelled = tallies.get(unless, ()) if unless is not None else ()
-            counted, waiting = _counted(tally, last, at_most, per, cancelled, lag)
-            if waiting is not None and (changes is None or waiting + lag < changes):
-                changes = waiting + lag
-        if shares is None:
-            plain[group] += points * sum(counted[1::2])
-            continue
-        left = 0.0
-        try:
-            if len(counted) == 2:
-                left = counted[1] * shares[day - counted[0]]
-            else:
-                for at in range(0, len(counted), 2):
-                    left += counted[at + 1] * shares[day - counted[at]]
-        except IndexError:
-            left = _left(counted, day, decays[group])
-        left *= points
-        fading[group] += left
-        gross[group] += left if left > 0 else -left
-        decay = decays[group]
-        if decay is not None and decay.steps:
-            stepped = _next_step(counted, day, decay)
-            if stepped is not None and (changes is None or stepped < changes):
-                changes = stepped
-    for group, decay in enumerate(decays):
-        left = fading[group]
-        if decay is None or not left:
-            continue
-        value = int(round(plain[group] + left, DECIMALS))
-        if decay.half_life is not None:
-            days = _days_to_change(value, plain[group], left, gross[group], decay.half_life)
-            if days is not None and (changes is None or day + days < changes):
-                changes = day + days
-        plain[group] = value
-    return _scored(rules, plain, day, changes, zone)
+    if tallies:
+        found: list[_Activity] = []
+        for key in tallies:
+            if key in by_key:
+                found += by_key[key]
+        # However the tallies are ordered, points are added in the order of the rules: sums of floats depend on it.
+        found.sort()
+        faded = [0.0] * len(groups)
+        gross = [0.0] * len(groups)
+        for _place, key, group, points, lag, at_most, per, unless, shares, decay in found:
+            counted = tallies[key]
+            days = len(counted)
+            # Most people have one day or a few of them, all of which count.
+            if (
+                unless is not None
+                or not days
+                or counted[-2] > day
+                or (at_most is not None and (counted[1] if days == 2 else sum(counted[1::2])) > at_most)
+            ):
+                against = tallies.get(unless, ()) if unless is not None else ()
+                counted, waiting = _counted(counted, day - lag, at_most, per, against, lag)
+                days = len(counted)
+                changes = min(changes, waiting + lag)
+            if shares is None:
+                sums[group] += points * sum(counted[1::2])
+                continue
+            if not days:
+                continue
+            try:
+                if days == 2:
+                    left = points * counted[1] * shares[day - counted[0]]
+                else:
+                    left = 0.0
+                    pairs = iter(counted)
+                    for then, count in zip(pairs, pairs, strict=True):
+                        left += points * count * shares[day - then]
+            except IndexError:
+                left = _left(counted, points, day, decay)
+            faded[group] += left
+            gross[group] += abs(left)
+            if decay is not None and decay.steps:
+                changes = min(changes, _next_step(counted, day, decay))
+        for group, half_life in fading:
+            left = faded[group]
+            if left:
+                before = sums[group]
+                sums[group] = value = int(round(before + left, DECIMALS))
+                if half_life is not None and changes > day + 1:
+                    changes = min(changes, day + _days_to_change(value, before, left, gross[group], half_life))
+    due_at = None if changes > LAST_DAY else _line_start(changes, rules, zone)
+    return Score(sum(sums), dict(zip(groups, sums, strict=True)), day, due_at)
 
 
-def _evaluation_day(rules: ScoreRules, zone: ZoneInfo, now: int, not_before: int) -> int:
-    day = max(day_of(now, zone), not_before)
-    return day - day % rules.grid
+@lru_cache(maxsize=65_536)
+def _evaluation(zone: ZoneInfo, grid: int, quarter: int, not_before: int) -> tuple[int, int]:
+    """The day of evaluation, and its first second."""
+    day = max(_day_of(quarter, zone), not_before)
+    day -= day % grid
+    return day, day_start(day, zone)
 
 
 def _first_day_from(at: int, zone: ZoneInfo) -> int:
     """The first day that begins at this second or later."""
-    day = day_of(at, zone)
-    return day if day_start(day, zone) >= at else day + 1
+    return _day_from(-(-at // QUARTER), zone)
 
 
-def _scored(rules: ScoreRules, points: Sequence[int], day: int, changes: int | None, zone: ZoneInfo) -> Score:
-    due_at = None if changes is None else _line_start(changes, rules, zone)
-    return Score(sum(points), dict(zip(rules.groups, points, strict=True)), day, due_at)
+@lru_cache(maxsize=65_536)
+def _day_from(quarter: int, zone: ZoneInfo) -> int:
+    day = _day_of(quarter, zone)
+    return day if day_start(day, zone) >= quarter * QUARTER else day + 1
 
 
 def _line_start(day: int, rules: ScoreRules, zone: ZoneInfo) -> int:
@@ -313,59 +312,60 @@ def _line_start(day: int, rules: ScoreRules, zone: ZoneInfo) -> int:
 
 
 def _counted(
-    tally: Sequence[int], last: int, at_most: int | None, per: int | None, cancelled: Sequence[int], lag: int
-) -> tuple[Sequence[int], int | None]:
+    tally: Sequence[int], last: int, at_most: int | None, per: int | None, against: Sequence[int], lag: int
+) -> tuple[Sequence[int], int]:
     """The days up to `last` that count, and the next one after it that might: (day, count, …) and a day.
 
-    Days ascending, each counts as often as the cap still allows in the `per` days that end with it. `cancelled` is
-    the tally that, where it has one of the `lag` days that begin with a day, keeps this day from counting.
+    Days ascending, each counts as often as the cap still allows in the `per` days that end with it. `against` is the
+    tally that, where it has one of the `lag` days that begin with a day, keeps this day from counting.
     """
     kept: list[int] = []
     oldest = 0
     room = at_most
-    against = cancelled[::2]
-    for at in range(0, len(tally), 2):
-        day, count = tally[at], tally[at + 1]
-        if against:
-            next_against = bisect_left(against, day)
-            if next_against < len(against) and against[next_against] < day + lag:
+    days_against = against[::2]
+    pairs = iter(tally)
+    for day, count in zip(pairs, pairs, strict=True):
+        if days_against:
+            place = bisect_left(days_against, day)
+            if place < len(days_against) and days_against[place] < day + lag:
                 continue
         if room is not None:
             while per is not None and oldest < len(kept) and kept[oldest] <= day - per:
                 room += kept[oldest + 1]
                 oldest += 2
-            count = min(count, room)
-            if count <= 0:
+            if room <= 0:
                 continue
+            count = min(count, room)  # noqa: PLW2901  # what is left of it
+            room -= count
         if day > last:
             return kept, day
-        kept += (day, count)
-        if room is not None:
-            room -= count
-    return kept, None
+        kept.append(day)
+        kept.append(count)
+    return kept, NEVER
 
 
-def _left(counted: Sequence[int], day: int, decay: Decay | None) -> float:
-    """How many of the counts decay leaves on a day."""
+def _left(counted: Sequence[int], points: int, day: int, decay: Decay | None) -> float:
+    """What decay leaves of the points on a day."""
     if decay is None:
-        return float(sum(counted[1::2]))
+        return float(points * sum(counted[1::2]))
     left = 0.0
-    for at in range(0, len(counted), 2):
-        left += counted[at + 1] * decay.share(day - counted[at])
+    pairs = iter(counted)
+    for then, count in zip(pairs, pairs, strict=True):
+        left += points * count * decay.share(day - then)
     return left
 
 
-def _next_step(counted: Sequence[int], day: int, decay: Decay) -> int | None:
+def _next_step(counted: Sequence[int], day: int, decay: Decay) -> int:
     """The next day on which one of the counts fades by a step."""
     steps = ((then, decay.next_step(day - then)) for then in counted[::2])
-    return min((then + after for then, after in steps if after is not None), default=None)
+    return min((then + after for then, after in steps if after is not None), default=NEVER)
 
 
-def _days_to_change(value: int, plain: int, left: float, gross: float, half_life: int) -> int | None:
+def _days_to_change(value: int, plain: int, left: float, gross: float, half_life: int) -> int:
     """Days after which `plain` + `left` · 2^(-days / half_life), rounded and cut off, is `value` no more.
 
-    `gross` is the sum of what makes up `left`, without signs: the measure of its error. None: it stays for ever;
-    never too late, and no more than the error of floating point too early.
+    `gross` is the sum of what makes up `left`, without signs: the measure of its error. Never too late, and no more than the error of
+    floating point too early.
     """
     if left < 0:
         value, plain, left = -value, -plain, -left
@@ -377,7 +377,7 @@ def _days_to_change(value: int, plain: int, left: float, gross: float, half_life
         gap = value - 1 - plain + NOISE
         reached = value - 1 >= plain
     if not reached:
-        return None
+        return NEVER
     error = 1e-9 + half_life * (1e-13 * gross / left + 4e-16 * (abs(plain) + gap) / gap)
     return max(1, math.ceil(half_life * math.log2(left / gap) - error))
 
@@ -410,8 +410,7 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
     The points of a group's entries add up to its score before it is cut off.
     """
     zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
-    day = _evaluation_day(rules, zone, now, not_before)
-    start = day_start(day, zone)
+    day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     entries = []
     for rule in rules.rules:
         condition, decay = rule.condition, rules.decay.get(rule.group)
@@ -427,7 +426,7 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
         if not counted:
             continue
         times = sum(counted[1::2])
-        left = rule.points * _left(counted, day, decay)
+        left = _left(counted, rule.points, day, decay)
         faded = None if decay is None else _faded_on(counted, abs(rule.points), day, decay)
         ends = None if faded is None else _line_start(faded, rules, zone)
         entries.append(
@@ -439,16 +438,16 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
 def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> Sequence[int]:
     if rule.matcher is None:
         return ()
-    cancelled = tallies.get(rule.unless.key, ()) if rule.unless is not None else ()
+    against = tallies.get(rule.unless.key, ()) if rule.unless is not None else ()
     tally = tallies.get(rule.matcher.key, ())
-    return _counted(tally, day - rule.lag, rule.at_most, rule.per, cancelled, rule.lag)[0]
+    return _counted(tally, day - rule.lag, rule.at_most, rule.per, against, rule.lag)[0]
 
 
 def _faded_on(counted: Sequence[int], points: int, day: int, decay: Decay) -> int | None:
     """The day on which less than half a point will be left; None: it is already so, or never will be."""
 
     def left(then: int) -> float:
-        return points * _left(counted, then, decay)
+        return _left(counted, points, then, decay)
 
     if left(day) < FADED:
         return None
