@@ -230,9 +230,9 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
             sums[group] += points
     changes = NEVER  # the first day on which something could change
     for due in timed:
-        at = due(signals, start)
-        if at is not None:
-            changes = min(changes, _first_day_from(at, zone))
+        moment = due(signals, start)
+        if moment is not None:
+            changes = min(changes, _first_day_from(moment, zone))
     tallies = signals.tallies
     if tallies:
         found: list[_Activity] = []
@@ -267,9 +267,8 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
                     left = points * counted[1] * shares[day - counted[0]]
                 else:
                     left = 0.0
-                    pairs = iter(counted)
-                    for then, count in zip(pairs, pairs, strict=True):
-                        left += points * count * shares[day - then]
+                    for at in range(0, days, 2):
+                        left += points * counted[at + 1] * shares[day - counted[at]]
             except IndexError:
                 left = _left(counted, points, day, decay)
             faded[group] += left
@@ -323,8 +322,8 @@ def _counted(
     oldest = 0
     room = at_most
     days_against = against[::2]
-    pairs = iter(tally)
-    for day, count in zip(pairs, pairs, strict=True):
+    for at in range(0, len(tally), 2):
+        day, count = tally[at], tally[at + 1]
         if days_against:
             place = bisect_left(days_against, day)
             if place < len(days_against) and days_against[place] < day + lag:
@@ -335,7 +334,7 @@ def _counted(
                 oldest += 2
             if room <= 0:
                 continue
-            count = min(count, room)  # noqa: PLW2901  # what is left of it
+            count = min(count, room)
             room -= count
         if day > last:
             return kept, day
@@ -349,9 +348,8 @@ def _left(counted: Sequence[int], points: int, day: int, decay: Decay | None) ->
     if decay is None:
         return float(points * sum(counted[1::2]))
     left = 0.0
-    pairs = iter(counted)
-    for then, count in zip(pairs, pairs, strict=True):
-        left += points * count * decay.share(day - then)
+    for at in range(0, len(counted), 2):
+        left += points * counted[at + 1] * decay.share(day - counted[at])
     return left
 
 
