@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mautic_sync.domain.activity import ACTIVITY_TYPES
+from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ATTRIBUTES_OF
 from mautic_sync.domain.contact import KINDS
 from mautic_sync.domain.countries import country_key, fold, is_country_code
 from mautic_sync.domain.grammar import (
     STATUSES,
     SUB_STATUSES,
+    TOTAL,
     Leaf,
     Node,
     Path,
@@ -24,10 +25,8 @@ from mautic_sync.domain.grammar import (
     leaves,
     parse_condition,
     parse_duration,
-    parse_where,
     path_text,
     suggestion,
-    unusable_scores,
 )
 from mautic_sync.domain.validation import ORDER_KEYS, OrderKey
 from mautic_sync.mapping_files import (
@@ -36,10 +35,12 @@ from mautic_sync.mapping_files import (
     FILES,
     LATER_PLACEHOLDERS,
     MODELS,
+    MOST_POINTS,
     ZEROBOUNCE_FIELDS,
     ActionsFile,
     FieldsFile,
     IdentityFile,
+    ScoreRuleText,
     ScoringFile,
     StagesFile,
     ValidationFile,
@@ -49,6 +50,7 @@ from mautic_sync.mapping_files import (
 from mautic_sync.mapping_problems import FileProblem, SourceFile, existing_path, sentence, shape
 
 NOT_OURS_TO_WRITE = frozenset({"email", "id", "last_active", "owner", "points", "stage", "tags"})
+DAY = 86_400  # seconds
 CIRCLE = "a rule that reads it would swap people for ever; read what they did or are instead"
 
 
@@ -155,10 +157,9 @@ class Checker:
         found: list[Problem] = []
         node = parse_condition(spec, found, path)
         if node is not None:
-            if file in {"stages", "validation"}:
-                found += unusable_scores(node)
             found += self.too_long(node)
             found += _unknown_countries(node)
+            found += _unknown_attributes(node)
             self.nodes[file, path] = node
         for one in found:
             told = self.sources[file].problem(one.path, one.text)
@@ -359,59 +360,116 @@ class Checker:
             self.problem(file, path, f"this takes {wanted}, {'not both' if given else 'and has none of them'}")
 
     def check_scoring(self, file: ScoringFile) -> None:
+        self.whole_days(("grid",), file.grid)
+        groups: dict[str, str] = {}
         for group, rules in file.groups.items():
-            names: set[str] = set()
+            if fold(group) == TOTAL:
+                self.problem("scoring", ("groups", group), "`total` is the sum of all groups; name this one otherwise")
             for index, rule in enumerate(rules):
                 here: Path = ("groups", group, index)
-                if rule.name in names:
-                    self.problem(
-                        "scoring",
-                        (*here, "name"),
-                        f"`{rule.name}` stands twice in `{group}`; points are accounted by name, rename one",
-                    )
-                names.add(rule.name)
-                if not rule.points:
-                    self.problem(
-                        "scoring", (*here, "points"), "0 points change nothing; remove the rule, or give it points"
-                    )
-                self.exactly_one("scoring", here, {"when": rule.when, "on": rule.on})
-                self.activity_name("scoring", (*here, "on"), rule.on)
-                for key in ("where", "at_most", "per", "unless"):
-                    if rule.on is None and getattr(rule, key) is not None:
-                        self.problem(
-                            "scoring", (*here, key), f"`{key}` counts activity; it goes with `on`, not with `when`"
-                        )
-                if rule.where is not None:
-                    self.where("scoring", (*here, "where"), rule.where)
-                if rule.once and (rule.at_most is not None or rule.per is not None):
-                    self.problem(
-                        "scoring", (*here, "once"), "`once` already says how often; remove `at_most` and `per`"
-                    )
-                if rule.per is not None and rule.at_most is None:
-                    self.problem("scoring", (*here, "per"), "`per` goes with `at_most`: at most how many times?")
-                if rule.per is not None and self.history is not None and rule.per > self.history:
-                    self.problem("scoring", (*here, "per"), self.beyond(rule.per))
-        if file.decay is not None and file.decay.group not in file.groups:
-            self.problem(
-                "scoring",
-                ("decay", "group"),
-                f"there is no group `{file.decay.group}`{suggestion(file.decay.group, file.groups)}",
-            )
+                first = groups.setdefault(fold(rule.name), group)
+                if any(fold(one.name) == fold(rule.name) for one in rules[:index]) or first != group:
+                    where = f"in `{group}`" if first == group else f"in `{first}` and in `{group}`"
+                    told = f"there are two rules `{rule.name}`, {where}; points are accounted by name, rename one"
+                    self.problem("scoring", (*here, "name"), told)
+                self.check_score_rule(here, rule)
+        self.check_decay(file)
         for index, name in enumerate(file.push.groups):
             if name not in file.groups:
                 self.problem(
                     "scoring", ("push", "groups", index), f"there is no group `{name}`{suggestion(name, file.groups)}"
                 )
+        self.check_score_names(file)
 
-    def where(self, file: str, path: Path, spec: object) -> None:
+    def check_score_rule(self, here: Path, rule: ScoreRuleText) -> None:
+        if not rule.points:
+            self.problem("scoring", (*here, "points"), "0 points change nothing; remove the rule, or give it points")
+        self.exactly_one("scoring", here, {"when": rule.when, "on": rule.on})
+        for key in ("where", "at_most", "per", "unless"):
+            if rule.on is None and getattr(rule, key) is not None:
+                self.problem("scoring", (*here, key), f"`{key}` counts activity; it goes with `on`, not with `when`")
+        if rule.once and rule.on is None:
+            self.problem("scoring", (*here, "once"), "`once` counts activity; it goes with `on`, not with `when`")
+        if rule.on is not None:
+            self.scored_activity(here, rule.on, rule.where)
+        if rule.once and (rule.at_most is not None or rule.per is not None):
+            self.problem("scoring", (*here, "once"), "`once` already says how often; remove `at_most` and `per`")
+        if rule.per is not None:
+            self.whole_days((*here, "per"), rule.per)
+            if rule.at_most is None and not rule.once:
+                self.problem("scoring", (*here, "per"), "`per` goes with `at_most`: at most how many times?")
+            if self.history is not None and rule.per > self.history:
+                self.problem("scoring", (*here, "per"), self.beyond(rule.per))
+        if rule.at_most is not None and rule.at_most * abs(rule.points) > MOST_POINTS:
+            told = f"{rule.at_most} times {abs(rule.points)} points are more than {MOST_POINTS}; lower one of them"
+            self.problem("scoring", (*here, "at_most"), told)
+        unless = self.nodes.get(("scoring", (*here, "unless")))
+        if unless is not None and rule.on is not None:
+            self.check_unless((*here, "unless"), unless)
+
+    def scored_activity(self, here: Path, name: str, where: object) -> None:
+        """Reads what a rule counts, as if it were a condition about activity."""
         found: list[Problem] = []
-        parse_where(spec, found, path)
+        spec = {"activity": name} if where is None else {"activity": name, "where": where}
+        node = parse_condition(spec, found, here)
         for one in found:
-            self.problem(file, one.path, one.text)
+            self.problem("scoring", (*here, "on") if one.path == (*here, "activity") else one.path, one.text)
+        if node is not None:
+            for one in _unknown_attributes(node):
+                self.problem("scoring", one.path, one.text)
+            self.nodes["scoring", (*here, "on")] = node
 
-    def activity_name(self, file: str, path: Path, name: str | None) -> None:
-        if name is not None and "." in name and name not in ACTIVITY_TYPES:
-            self.problem(file, path, f"there is no activity `{name}`{suggestion(name, ACTIVITY_TYPES)}")
+    def check_unless(self, here: Path, node: Node) -> None:
+        if not isinstance(node, Leaf) or node.matcher is None:
+            told = "`unless` waits for one activity, like `{activity: email.read, within: 7d}`; for all else write a rule with `when`"
+            self.problem("scoring", here, told)
+            return
+        for key in node.operators:
+            self.problem("scoring", (*here, key), f"`unless` looks for one activity; it has no `{key}`, remove it")
+        if node.within is None:
+            self.problem("scoring", here, "`unless` needs `within`: how many days are waited for the activity?")
+        else:
+            self.whole_days((*here, "within"), node.within)
+
+    def check_decay(self, file: ScoringFile) -> None:
+        several = isinstance(self.sources["scoring"].document.value.get("decay"), list)
+        seen: set[str] = set()
+        for index, decay in enumerate(file.decay):
+            here: Path = ("decay", index) if several else ("decay",)
+            if decay.group not in file.groups:
+                told = f"there is no group `{decay.group}`{suggestion(decay.group, file.groups)}"
+                self.problem("scoring", (*here, "group"), told)
+            if decay.group in seen:
+                told = f"`{decay.group}` fades twice; each group has one `decay`, remove one"
+                self.problem("scoring", (*here, "group"), told)
+            seen.add(decay.group)
+            self.exactly_one("scoring", here, {"half_life": decay.half_life, "steps": decay.steps})
+            self.whole_days((*here, "half_life"), decay.half_life)
+            steps = decay.steps or []
+            for number, step in enumerate(steps):
+                at: Path = (*here, "steps", number)
+                self.whole_days((*at, "after"), step.after)
+                if number and step.after <= steps[number - 1].after:
+                    told = f"the steps rise: {duration_text(step.after)} does not come after {duration_text(steps[number - 1].after)}"
+                    self.problem("scoring", (*at, "after"), told)
+                if number and step.keep >= steps[number - 1].keep:
+                    told = f"points only fade: {step.keep:g} is not less than {steps[number - 1].keep:g}"
+                    self.problem("scoring", (*at, "keep"), told)
+
+    def whole_days(self, path: Path, seconds: int | None) -> None:
+        if seconds is not None and seconds % DAY:
+            more = -(-seconds // DAY)
+            told = f"`{duration_text(seconds)}` is not a number of whole days, and points are counted by day; write {more}d"
+            self.problem("scoring", path, told)
+
+    def check_score_names(self, file: ScoringFile) -> None:
+        """Conditions, of whatever file, about scores that nobody gives points to."""
+        known = (TOTAL, *file.groups)
+        for (name, _path), node in self.nodes.items():
+            for leaf in leaves(node):
+                if leaf.subject == "score" and leaf.names[0] not in known:
+                    told = f"there is no score `{leaf.names[0]}`{suggestion(leaf.names[0], known)}"
+                    self.problem(name, (*leaf.path, "score"), told)
 
     def check_actions(self, file: ActionsFile, stages: StagesFile | None) -> None:
         known = {fold(stage.stage): stage.stage for stage in stages.stages} if stages else None
@@ -450,8 +508,10 @@ class Checker:
     def check_circles(self, stages: object, validation: object, fields: object, actions: object) -> None:
         tags: dict[str, str] = {}
         scored_tags: dict[str, str] = {}
+        staged_tags: dict[str, str] = {}
         written: dict[str, str] = {"points": "points are ours to give"}
         segments: dict[str, str] = {}
+        scored_segments: dict[str, str] = {}
         managed: dict[str, str] = {}
         if isinstance(actions, ActionsFile):
             for action in actions.on:
@@ -459,6 +519,7 @@ class Checker:
                     tag: f"actions.yaml sets the tag `{tag}`" for tag in (*action.do.tags.add, *action.do.tags.remove)
                 }
                 tags |= named
+                staged_tags |= named if action.enter is not None else {}
                 scored_tags |= {} if action.enter is not None else named
         if isinstance(validation, ValidationFile):
             if validation.on_reject.tag is not None:
@@ -470,23 +531,39 @@ class Checker:
                     f"validation.yaml writes the field `{validation.on_typo.field}` (on_typo)"
                 )
         scored = {"points": written["points"]}
+        staged: dict[str, str] = {}
         if isinstance(fields, FieldsFile):
             for alias, template in fields.write.items():
                 written[alias] = f"fields.yaml writes the field `{alias}`"
                 if "{score" in template or "{reason" in template:
                     scored[alias] = written[alias]
+                elif "{stage" in template or "{kind" in template:
+                    staged[alias] = written[alias]
             for name in fields.create_segments.keys() - self.left_out:
                 segments[_slug(name)] = f"fields.yaml builds the segment `{name}` on what we write"
+                if fields.create_segments[name].tag in scored_tags:
+                    scored_segments[_slug(name)] = segments[_slug(name)]
         if isinstance(stages, StagesFile):
             managed = {fold(stage.stage): "is a stage that we set" for stage in stages.stages}
             managed |= {fold(name): "is a stage that we replace (takes_over)" for name in stages.takes_over}
-        for (file, _path), node in self.nodes.items():
+        if any(leaf.subject == "score" for leaf in self.leaves_of("stages")):
+            # What follows from the stages then follows from the scores as well.
+            scored_tags, scored, scored_segments = scored_tags | staged_tags, scored | staged, segments
+        for (file, path), node in self.nodes.items():
             for leaf in leaves(node):
                 if file == "stages":
                     self.circle(file, leaf, tags, written, segments)
-                    self.circle_of_stages(leaf, managed)
+                    self.circle_of_stages(file, leaf, managed)
                 elif file == "scoring":
-                    self.circle(file, leaf, scored_tags, scored, {})
+                    self.circle(file, leaf, scored_tags, scored, scored_segments)
+                    if path[0] == "groups":
+                        self.circle_of_stages(file, leaf, managed)
+
+    def leaves_of(self, file: str) -> Iterator[Leaf]:
+        """All leaves of all conditions of a file."""
+        for (name, _path), node in self.nodes.items():
+            if name == file:
+                yield from leaves(node)
 
     def circle(
         self, file: str, leaf: Leaf, tags: Mapping[str, str], fields: Mapping[str, str], segments: Mapping[str, str]
@@ -499,15 +576,24 @@ class Checker:
         told += [segments.get(_slug(name)) for name in segments_of(leaf)]
         for one in told:
             if one is not None:
-                self.problem(file, (*leaf.path, leaf.subject), f"{one}: {CIRCLE}")
+                self.problem(file, place_of(leaf), f"{one}: {CIRCLE}")
 
-    def circle_of_stages(self, leaf: Leaf, managed: Mapping[str, str]) -> None:
+    def circle_of_stages(self, file: str, leaf: Leaf, managed: Mapping[str, str]) -> None:
         if leaf.subject == "kind":
-            self.problem("stages", (*leaf.path, "kind"), f"the kind follows from the stages: {CIRCLE}")
+            told = "the kind follows from the stages" if file == "stages" else "the kind may follow from the score"
+            self.problem(file, (*leaf.path, "kind"), f"{told}: {CIRCLE}")
         if leaf.subject == "stage":
             for name in leaf.names:
                 if fold(name) in managed:
-                    self.problem("stages", (*leaf.path, "stage"), f"`{name}` {managed[fold(name)]}: {CIRCLE}")
+                    self.problem(file, (*leaf.path, "stage"), f"`{name}` {managed[fold(name)]}: {CIRCLE}")
+        if leaf.subject == "score" and file == "scoring":
+            told = f"the score `{leaf.names[0]}` follows from rules like this: {CIRCLE}"
+            self.problem(file, (*leaf.path, "score"), told)
+
+
+def place_of(leaf: Leaf) -> Path:
+    """Where a leaf names what it reads."""
+    return (*leaf.path, leaf.subject) if leaf.matcher is None else (*leaf.path, "where", "segment")
 
 
 def segments_of(leaf: Leaf) -> list[str]:
@@ -534,6 +620,19 @@ def _unknown_countries(node: Node) -> Iterator[Problem]:
                 if isinstance(one, str) and is_country_code(one) and one.isupper() and country_key(one) == fold(one):
                     told = f"`{one}` is no ISO 3166 code of a country; write the English name if in doubt"
                     yield Problem((*leaf.path, operator), told)
+
+
+def _unknown_attributes(node: Node) -> Iterator[Problem]:
+    """`where` about something that the activity never tells, so that nothing would ever match."""
+    for leaf in leaves(node):
+        if leaf.matcher is None:
+            continue
+        known = ATTRIBUTES_OF.get(leaf.matcher.type, ACTIVITY_ATTRIBUTES)
+        for name in leaf.matcher.where:
+            if name not in known:
+                told = f"`{leaf.matcher.type}` tells no `{name}`, so this never matches"
+                told += suggestion(name, known) if known else "; remove `where`"
+                yield Problem((*leaf.path, "where", name), told)
 
 
 def _conditions_in(file: str, value: Any) -> Iterator[tuple[Path, Any]]:

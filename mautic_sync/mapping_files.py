@@ -22,6 +22,7 @@ ZEROBOUNCE_FIELDS = (
     "active_first_seen", "processed_at",
 )  # fmt: skip
 """Fields of ZeroBounce's answer that can be kept in a contact."""
+MOST_POINTS = 1_000_000
 
 
 class _Model(BaseModel):
@@ -50,7 +51,8 @@ Name = Annotated[str, Field(min_length=1, max_length=191, pattern=r"^\S(.*\S)?$"
 Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-Number = Annotated[int | float, Field(allow_inf_nan=False)]
+Points = Annotated[int, Field(ge=-MOST_POINTS, le=MOST_POINTS)]
+Cap = Annotated[int, Field(ge=1, le=10_000)]
 
 
 # --- stages.yaml
@@ -251,17 +253,34 @@ class ScoreRuleText(_Model):
     on: Name | None = Field(None, description="An activity.")
     where: dict[str, Any] | None = None
     unless: ConditionText | None = None
-    points: Number
-    at_most: Positive | None = Field(None, description="How many times it counts.")
-    per: Duration | None = Field(None, description="… within this time.")
-    once: bool = False
+    points: Points
+    at_most: Cap | None = Field(None, description="How many times it counts …")
+    per: Duration | None = Field(None, description="… in any so many days; for ever without it.")
+    once: bool = Field(False, description="It counts the first time only.")
+
+
+class DecayStepText(_Model):
+    """What is left from an age on."""
+
+    after: Duration = Field(description="Age of the activity, in whole days.")
+    keep: float = Field(ge=0, lt=1, allow_inf_nan=False, description="Share of the points.")
 
 
 class DecayText(_Model):
     """How points of a group fade."""
 
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["half_life"]}, {"required": ["steps"]}]})
     group: Name = "interest"
-    half_life: Duration = 90 * 86_400
+    half_life: Duration | None = Field(None, description="The points halve in this time.")
+    steps: list[DecayStepText] | None = Field(None, min_length=1, description="Or: what is left from which age on.")
+
+
+def _several(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+def _one_or_several(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [schema["items"], {"type": schema.pop("type"), "items": schema.pop("items")}]
 
 
 class ScorePushText(_Model):
@@ -288,10 +307,12 @@ class ScoringFile(_Model):
     """Points for fit and interest."""
 
     version: Literal[1]
-    grid: Duration = 86_400
+    grid: Duration = Field(86_400, description="How often decay and waiting rules are evaluated, in whole days.")
     start: Literal["auto", "history", "now"] = "auto"
     groups: dict[Name, list[ScoreRuleText]] = {}
-    decay: DecayText | None = None
+    decay: Annotated[list[DecayText], BeforeValidator(_several)] = Field(
+        default=[], description="How points fade; one group, or a list.", json_schema_extra=_one_or_several
+    )
     push: ScorePushText = ScorePushText()
     hot: HotText | None = None
     low_value: LowValueText | None = None

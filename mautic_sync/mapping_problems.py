@@ -54,6 +54,8 @@ def existing_path(location: tuple[str | int, ...], value: Any) -> Path:
     path: list[str | int] = []
     for part in location:
         if isinstance(value, dict):
+            if isinstance(part, int) and part not in value:
+                continue  # one map stands where a list of them may
             value = value.get(part)
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
@@ -115,6 +117,9 @@ def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
         return f"`{key}` takes {_TAKES[kind]}, not {shape(given)}"
     if kind in {"greater_than_equal", "greater_than"}:
         return f"{shape(given)} is too small; write {context.get('ge', context.get('gt'))} or more"
+    if kind in {"less_than_equal", "less_than"}:
+        below = f"less than {context['lt']}" if kind == "less_than" else f"{context['le']} or less"
+        return f"{shape(given)} is too large; write {below}"
     if kind in {"too_short", "string_too_short"}:
         return f"`{key}` is empty; give it at least one entry" if kind == "too_short" else f"`{key}` is empty"
     if kind == "string_too_long":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,15 +19,15 @@ from mautic_sync.domain.classification import Decision, LoopGuard, StageRule, St
 from mautic_sync.domain.conditions import Condition, exists, names_in
 from mautic_sync.domain.contact import Catalogue, Outcome
 from mautic_sync.domain.countries import fold
-from mautic_sync.domain.grammar import Named, Requirement, leaves, nearest, suggestion
+from mautic_sync.domain.grammar import Leaf, Named, Requirement, leaves, nearest, requirements_of, suggestion
 from mautic_sync.domain.matchers import ActivityMatcher
+from mautic_sync.domain.scoring import Decay, HotRule, ScoreRule, ScoreRules
 from mautic_sync.domain.validation import ValidationRules, Verdict
-from mautic_sync.mapping_checks import CIRCLE, Checked, Checker, segments_of
+from mautic_sync.mapping_checks import CIRCLE, DAY, Checked, Checker, place_of, segments_of
 from mautic_sync.mapping_files import (
     FILES,
     ActionsFile,
     IdentityFile,
-    ScoringFile,
     fill,
     mappings_schema,
 )
@@ -87,14 +87,17 @@ class Mappings:
 
     `fingerprint` changes when the content of the files, the time zone or, once bound, anything in Mautic changes
     that the rules depend on; comments and layout do not count. `matchers` are those of which evidence must be kept,
-    `activity_types` all types that any file names. `warnings` are sentences about what is allowed but looks odd.
+    `score_matchers` those whose days are tallied, `activity_types` all types that any file names. `warnings` are
+    sentences about what is allowed but looks odd.
+
+    The order of a decision: the score, with which the stages are decided, with which the flags are.
     """
 
     stages: StageRules
     validation: ValidationRules
     fields: FieldRules
     identity: IdentityFile
-    scoring: ScoringFile
+    scores: ScoreRules
     actions: ActionsFile
     fingerprint: str
     matchers: tuple[ActivityMatcher, ...]
@@ -102,6 +105,7 @@ class Mappings:
     requirements: tuple[Requirement, ...]
     warnings: tuple[str, ...] = ()
     time_zone: str = "UTC"
+    _scored_activity: tuple[Leaf, ...] = field(default=(), repr=False, compare=False)
     _sources: Mapping[str, SourceFile] = field(default_factory=dict, repr=False, compare=False)
     _base_fingerprint: str = field(default="", repr=False, compare=False)
 
@@ -138,6 +142,7 @@ class Mappings:
             self,
             stages=stages,
             validation=validation,
+            scores=self._bound_scores(catalogue),
             warnings=warnings,
             fingerprint=_fingerprint([self._base_fingerprint, depends, absent]),
         )
@@ -148,6 +153,16 @@ class Mappings:
         named |= {*self.fields.write, *self.validation.append, *filter(None, [self.validation.typo_field])}
         wanted = {fold(name) for name in named}
         return frozenset(alias for alias in catalogue.fields if fold(alias) in wanted)
+
+    @property
+    def score_matchers(self) -> tuple[ActivityMatcher, ...]:
+        """Activity whose days are tallied for the score."""
+        return self.scores.matchers
+
+    @property
+    def stages_read_scores(self) -> bool:
+        """Whether any stage depends on a score."""
+        return any(stage.condition is not None and stage.condition.reads_score for stage in self.stages.stages)
 
     @property
     def reads_idle(self) -> bool:
@@ -179,11 +194,23 @@ class Mappings:
                 yield stage.condition
         if self.validation.only_if is not None:
             yield self.validation.only_if
+        yield from self.scores.conditions
 
     def _compiled(self, condition: Condition | None, catalogue: Catalogue) -> Condition | None:
         if condition is None or condition.node is None:
             return condition
         return Condition.build(condition.node, catalogue=catalogue, time_zone=self.time_zone)
+
+    def _bound_scores(self, catalogue: Catalogue) -> ScoreRules:
+        scores, hot = self.scores, self.scores.hot
+        return replace(
+            scores,
+            rules=tuple(replace(rule, condition=self._compiled(rule.condition, catalogue)) for rule in scores.rules),
+            hot=None
+            if hot is None
+            else HotRule(self._compiled(hot.when, catalogue) or hot.when, self._compiled(hot.until, catalogue)),
+            low_value=self._compiled(scores.low_value, catalogue),
+        )
 
     def _missing(self, catalogue: Catalogue) -> Iterator[FileProblem]:
         has = _Existing(catalogue)
@@ -194,6 +221,15 @@ class Mappings:
                 if not one.optional and not has.one(one.kind, one.name) and not self._created(one):
                     told = _and(has.lacks(one.kind, one.name), "If it may be missing, add `optional: true`")
                     yield source.problem(one.path, told)
+        scoring = self._sources["scoring"]
+        for condition in self.scores.conditions:
+            for one in condition.requirements:
+                if not one.optional and not has.one(one.kind, one.name) and not self._created(one):
+                    told = _and(has.lacks(one.kind, one.name), "If it may be missing, add `optional: true`")
+                    yield scoring.problem(one.path, told)
+        for one in (one for leaf in self._scored_activity for one in requirements_of(leaf)):
+            if not one.optional and not has.one(one.kind, one.name):
+                yield scoring.problem(one.path, has.lacks(one.kind, one.name))
         for alias in self.fields.write:
             if not has.field(alias, self.fields):
                 told = _and(has.lacks("field", alias), "List it under `create` to have it made")
@@ -210,12 +246,20 @@ class Mappings:
 
     def _stage_segments_read(self, catalogue: Catalogue) -> Iterator[FileProblem]:
         ours = {fold(alias) for alias in catalogue.stage_segments}
-        for stage in self.stages.stages:
-            for leaf in leaves(stage.condition.node if stage.condition else None):
-                for name in segments_of(leaf):
-                    if fold(name) in ours:
-                        told = f"the segment `{name}` is built in Mautic on what we write (a stage, one of our tags or fields): {CIRCLE}"
-                        yield self._sources["stages"].problem((*leaf.path, leaf.subject), told)
+        read = [
+            *(("stages", leaf) for stage in self.stages.stages for leaf in _leaves_of(stage.condition)),
+            *(("scoring", leaf) for rule in self.scores.rules for leaf in _leaves_of(rule.condition)),
+            *(("scoring", leaf) for leaf in self._scored_activity),
+        ]
+        for file, leaf in read:
+            for name in segments_of(leaf):
+                if fold(name) in ours:
+                    told = f"the segment `{name}` is built in Mautic on what we write (a stage, points, one of our tags or fields): {CIRCLE}"
+                    yield self._sources[file].problem(place_of(leaf), told)
+
+
+def _leaves_of(condition: Condition | None) -> Iterator[Leaf]:
+    return leaves(condition.node if condition is not None else None)
 
 
 @dataclass(frozen=True)
@@ -359,7 +403,7 @@ def _fingerprint(content: object) -> str:
 def _assembled(
     checked: Checked, sources: Mapping[str, SourceFile], warnings: Iterable[str], time_zone: str
 ) -> Mappings:
-    def compiled(file: Literal["stages", "validation"], *path: str | int) -> Condition | None:
+    def compiled(file: Literal["stages", "validation", "scoring"], *path: str | int) -> Condition | None:
         node = checked.conditions.get((file, path))
         return None if node is None else Condition.build(node, time_zone=time_zone)
 
@@ -374,7 +418,15 @@ def _assembled(
         loop_guard=LoopGuard(stages.loop_guard.changes, stages.loop_guard.within),
     )
     validation = _validation_rules(checked, compiled("validation", "only_if"))
-    conditions = [one for one in (*(stage.condition for stage in rules.stages), validation.only_if) if one is not None]
+    scores = _score_rules(checked, lambda *path: compiled("scoring", *path), time_zone)
+    scored = tuple(
+        leaf
+        for (file, path), node in checked.conditions.items()
+        if file == "scoring" and path[-1] in {"on", "unless"}
+        for leaf in leaves(node)
+    )
+    decided = (*(stage.condition for stage in rules.stages), validation.only_if, *scores.conditions)
+    conditions = [one for one in decided if one is not None]
     files = (stages, checked.validation, checked.fields, checked.identity, checked.scoring, checked.actions)
     fingerprint = _fingerprint([time_zone, *(file.model_dump(mode="json") for file in files)])
     return Mappings(
@@ -390,14 +442,18 @@ def _assembled(
             },
         ),
         identity=checked.identity,
-        scoring=checked.scoring,
+        scores=scores,
         actions=checked.actions,
         fingerprint=fingerprint,
         matchers=tuple({one.key: one for condition in conditions for one in condition.matchers}.values()),
         activity_types=_activity_types(checked),
-        requirements=tuple(one for condition in conditions for one in condition.requirements),
+        requirements=(
+            *(one for condition in conditions for one in condition.requirements),
+            *(one for leaf in scored for one in requirements_of(leaf)),
+        ),
         warnings=tuple(warnings),
         time_zone=time_zone,
+        _scored_activity=scored,
         _sources=sources,
         _base_fingerprint=fingerprint,
     )
@@ -405,8 +461,54 @@ def _assembled(
 
 def _activity_types(checked: Checked) -> frozenset[str]:
     named = {leaf.names[0] for node in checked.conditions.values() for leaf in leaves(node) if leaf.matcher}
-    scored = {rule.on for group in checked.scoring.groups.values() for rule in group if rule.on is not None}
-    return frozenset(named | scored)
+    return frozenset(named)
+
+
+def _score_rules(checked: Checked, compiled: Callable[..., Condition | None], time_zone: str) -> ScoreRules:
+    """`compiled` gives the condition at a place of scoring.yaml."""
+    file = checked.scoring
+
+    def activity(*path: str | int) -> Leaf | None:
+        node = checked.conditions.get(("scoring", path))
+        return node if isinstance(node, Leaf) else None
+
+    rules = []
+    for group, texts in file.groups.items():
+        for index, one in enumerate(texts):
+            here = ("groups", group, index)
+            counted, unless = activity(*here, "on"), activity(*here, "unless")
+            rules.append(
+                ScoreRule(
+                    one.name,
+                    group,
+                    one.points,
+                    condition=compiled(*here, "when"),
+                    matcher=counted.matcher if counted is not None else None,
+                    at_most=1 if one.once else one.at_most,
+                    per=None if one.per is None else one.per // DAY,
+                    unless=unless.matcher if unless is not None else None,
+                    waits=(unless.within or 0) // DAY if unless is not None else 0,
+                )
+            )
+    hot = compiled("hot", "when")
+    return ScoreRules(
+        rules=tuple(rules),
+        groups=tuple(file.groups),
+        decay={
+            one.group: Decay(
+                None if one.half_life is None else one.half_life // DAY,
+                tuple((step.after // DAY, float(step.keep)) for step in one.steps or ()),
+            )
+            for one in file.decay
+        },
+        grid=file.grid // DAY,
+        time_zone=time_zone,
+        hot=None if hot is None else HotRule(hot, compiled("hot", "until")),
+        low_value=compiled("low_value", "when"),
+        start=file.start,
+        push_to=file.push.to,
+        push_groups=tuple(file.push.groups),
+    )
 
 
 def _validation_rules(checked: Checked, only_if: Condition | None) -> ValidationRules:

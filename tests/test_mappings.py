@@ -12,6 +12,7 @@ import pytest
 
 from mautic_sync.domain.classification import Decision, decide
 from mautic_sync.domain.contact import Catalogue, Signals, VerdictSignal
+from mautic_sync.domain.scoring import Decay, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.errors import ConfigError
 from mautic_sync.mapping_files import FILES
@@ -56,6 +57,12 @@ def problems(rules, tmp_path):
         return [str(problem).replace(f"{tmp_path}/", "") for problem in caught.value.problems]
 
     return read
+
+
+def scored(*rules, extra=""):
+    """A scoring.yaml with these rules in the group `fit`, the first in line 3."""
+    lines = "".join(f"  {rule},\n" for rule in rules)
+    return f"version: 1\ngroups: {{fit: [\n{lines}]}}\n{extra}"
 
 
 def stages(*when, extra=""):
@@ -276,16 +283,85 @@ def test_scores_may_read_a_rejected_address(rules):
 
 
 @pytest.mark.parametrize(
-    ("file", "text"),
+    ("when", "told"),
     [
-        ("stages", stages("{score: total, gte: 7}")),
-        ("validation", "version: 1\nonly_if: {any: [{tag: a}, {score: fit, lt: 3}]}\n"),
+        ("{kind: lead}", "groups.fit[0].when.kind: the kind may follow from the score"),
+        ("{not: {stage: Lead}}", "groups.fit[0].when.not.stage: `Lead` is a stage that we set"),
+        ("{score: total, gte: 1}", "groups.fit[0].when.score: the score `total` follows from rules like this"),
+        ("{segment: hot-leads}", "groups.fit[0].when.segment: fields.yaml builds the segment `Hot leads`"),
     ],
 )
-def test_scores_decide_nothing_in_this_version(problems, file, text):
-    told = problems(**{file: text}, fields="version: 1\n")
-    assert len(told) == 1
-    assert "scores are not computed in this version" in told[0]
+def test_a_score_does_not_read_what_follows_from_it(problems, when, told):
+    (problem,) = problems(scoring=scored(f"{{name: A, when: {when}, points: 1}}"))
+    assert told in problem
+    assert "would swap people for ever" in problem
+
+
+def test_what_is_counted_does_not_follow_from_the_score_either(problems):
+    rule = "{name: A, on: segment.added, where: {segment: Hot leads}, points: 1}"
+    (problem,) = problems(scoring=scored(rule))
+    assert "line 3, groups.fit[0].where.segment: fields.yaml builds the segment `Hot leads`" in problem
+
+
+def test_a_score_may_read_a_stage_that_we_do_not_touch(rules):
+    rules(scoring=scored("{name: A, when: {stage: Partner}, points: 1}"))
+
+
+def test_a_score_reads_nothing_that_stages_set_where_stages_read_scores(rules, problems):
+    scoring = scored("{name: A, when: {tag: buyer}, points: 1}", "{name: B, when: {field: why, is: a}, points: 1}")
+    files = {
+        "scoring": scoring,
+        "actions": "version: 1\non: [{enter: {kind: lead}, do: {tags: {add: [buyer]}}}]\n",
+        "fields": "version: 1\nwrite: {why: '{kind}'}\n",
+    }
+    assert not rules(stages=stages("{tag: x}"), **files).stages_read_scores
+    told = problems(stages=stages("{score: total, gte: 7}"), **files)
+    assert [one.split(":")[0] for one in told] == [
+        "scoring.yaml, line 3, groups.fit[0].when.tag",
+        "scoring.yaml, line 4, groups.fit[1].when.field",
+    ]
+
+
+def test_a_score_does_not_read_a_segment_that_mautic_builds_on_points(rules):
+    mappings = rules(
+        scoring=scored(
+            "{name: A, when: {segment: Buyers}, points: 1}",
+            "{name: B, on: segment.added, where: {segment: buyers}, points: 1}",
+        )
+    )
+    known = replace(MAUTIC, segments={3: "buyers"})
+    mappings.bind(known)
+    with pytest.raises(MappingsError) as caught:
+        mappings.bind(replace(known, stage_segments=frozenset({"buyers"})))
+    assert [problem.key for problem in caught.value.problems] == [
+        "groups.fit[0].when.segment",
+        "groups.fit[1].where.segment",
+    ]
+
+
+def test_a_stage_may_read_a_score(rules):
+    mappings = rules(
+        stages=stages("{score: total, gte: 7}"),
+        validation="version: 1\nonly_if: {score: fit, gte: 0}\n",
+        fields="version: 1\n",
+    )
+    assert mappings.stages_read_scores
+    assert decide(Signals({}, scores={"total": 7}), mappings.stages, None, 0).stage == "S0"
+    assert decide(Signals({}, scores={"total": 6}), mappings.stages, None, 0).stage == "Ghost"
+    assert not load_mappings(None).stages_read_scores
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("stages", stages("{score: totel, gte: 7}"), "stages[0].when.score: there is no score `totel`; did you mean `total`?"),
+        ("validation", "version: 1\nonly_if: {score: fitt, gte: 7}\n", "only_if.score: there is no score `fitt`; did you mean `fit`?"),
+        ("scoring", "version: 1\ngroups: {fitness: []}\nhot: {when: {score: fit, gte: 7}}\n", "hot.when.score: there is no score `fit`; did you mean `fitness`?"),
+    ],
+)  # fmt: skip
+def test_a_score_that_is_read_has_a_group(problems, file, text, told):
+    files = {"fields": "version: 1\n", "actions": "version: 1\n", file: text}
+    assert any(told in one for one in problems(**files))
 
 
 @pytest.mark.parametrize(
@@ -427,6 +503,28 @@ def test_no_text_is_longer_than_mautic_keeps(rules):
         ("{name: A, on: page.hit, points: 1, at_most: 1, once: true}", "groups.fit[0].once: `once` already says how often"),
         ("{name: A, when: {tag: a}, points: 1, where: {url: x}}", "groups.fit[0].where: `where` counts activity"),
         ("{name: A, on: page.hit, where: {uri: x}, points: 1}", "groups.fit[0].where.uri: `where` knows no `uri`; did you mean `url`?"),
+        ("{name: A, on: page.hit, points: 1.0}", "groups.fit[0].points: `points` takes a whole number, not `1.0`"),
+        ("{name: A, on: page.hit, points: .inf}", "groups.fit[0].points: `points` takes a whole number, not `inf`"),
+        ("{name: A, on: page.hit, points: 1000001}", "groups.fit[0].points: `1000001` is too large; write 1000000 or less"),
+        ("{name: A, on: page.hit, points: -1000001}", "groups.fit[0].points: `-1000001` is too small; write -1000000 or more"),
+        ("{name: A, on: page.hit, points: 1, at_most: 0, per: 1d}", "groups.fit[0].at_most: `0` is too small; write 1 or more"),
+        ("{name: A, on: page.hit, points: 1, at_most: -3, per: 1d}", "groups.fit[0].at_most: `-3` is too small"),
+        ("{name: A, on: page.hit, points: 1, at_most: 10001}", "groups.fit[0].at_most: `10001` is too large; write 10000 or less"),
+        ("{name: A, on: page.hit, points: 1, at_most: 1.5}", "groups.fit[0].at_most: `at_most` takes a whole number"),
+        ("{name: A, on: page.hit, points: -200, at_most: 10000}", "groups.fit[0].at_most: 10000 times 200 points are more than 1000000"),
+        ("{name: A, on: page.hit, points: 1, at_most: 1, per: 36h}", "groups.fit[0].per: `36h` is not a number of whole days, and points are counted by day; write 2d"),
+        ("{name: A, on: page.hit, points: 1, at_most: 1, per: 0d}", "groups.fit[0].per: `0d` is no time at all"),
+        ("{name: A, when: {tag: a}, points: 1, once: true}", "groups.fit[0].once: `once` counts activity"),
+        ("{name: A, on: page.hit, where: {form: x}, points: 1}", "groups.fit[0].where.form: `page.hit` tells no `form`, so this never matches; known: `url`, `page`"),
+        ("{name: A, on: dnc.bounced, where: {email: x}, points: 1}", "groups.fit[0].where.email: `dnc.bounced` tells no `email`, so this never matches; remove `where`"),
+        ("{name: A, when: {activity: email.read, where: {form: x}}, points: 1}", "groups.fit[0].when.where.form: `email.read` tells no `form`"),
+        ("{name: A, when: {field: n, between: [3, 1]}, points: 1}", "groups.fit[0].when.between: `between` takes the smaller value first"),
+        ("{name: A, on: email.sent, unless: {tag: a}, points: 1}", "groups.fit[0].unless: `unless` waits for one activity"),
+        ("{name: A, on: email.sent, unless: {any: [{activity: email.read, within: 7d}]}, points: 1}", "groups.fit[0].unless: `unless` waits for one activity"),
+        ("{name: A, on: email.sent, unless: {activity: email.read}, points: 1}", "groups.fit[0].unless: `unless` needs `within`"),
+        ("{name: A, on: email.sent, unless: {activity: email.read, within: 12h}, points: 1}", "groups.fit[0].unless.within: `12h` is not a number of whole days, and points are counted by day; write 1d"),
+        ("{name: A, on: email.sent, unless: {activity: email.read, within: 7d, at_least: 2}, points: 1}", "groups.fit[0].unless.at_least: `unless` looks for one activity; it has no `at_least`"),
+        ("{name: A, on: email.sent, unless: {activity: email.read, within: 401d}, points: 1}", "groups.fit[0].unless.within: this looks 401d back"),
         ("{name: A, when: {fild: a}, points: 1}", "groups.fit[0].when.fild: no condition begins with `fild`"),
         ("{name: A, on: page.hit, unless: {tga: a}, points: 1}", "groups.fit[0].unless.tga: no condition begins"),
     ],
@@ -444,6 +542,44 @@ def test_scoring_is_checked(problems, rule, told):
             "decay.group: there is no group `intrest`; did you mean `interest`?",
         ),
         ("push: {groups: [fitt]}\ngroups: {fit: []}", "push.groups[0]: there is no group `fitt`; did you mean `fit`?"),
+        (
+            "groups: {fit: [{name: A, on: page.hit, points: 1}, {name: a, on: page.hit, points: 2}]}",
+            "groups.fit[1].name: there are two rules `a`, in `fit`; points are accounted by name, rename one",
+        ),
+        (
+            "groups: {fit: [{name: A, on: page.hit, points: 1}], interest: [{name: A, on: page.hit, points: 2}]}",
+            "groups.interest[0].name: there are two rules `A`, in `fit` and in `interest`",
+        ),
+        ("groups: {total: []}", "groups.total: `total` is the sum of all groups; name this one otherwise"),
+        ("grid: 36h", "grid: `36h` is not a number of whole days"),
+        ("grid: 0d", "grid: `0d` is no time at all"),
+        ("decay: {group: fit}\ngroups: {fit: []}", "decay: this takes `half_life` or `steps`, and has none of them"),
+        (
+            "decay: {group: fit, half_life: 9d, steps: [{after: 1d, keep: 0}]}\ngroups: {fit: []}",
+            "decay: this takes `half_life` or `steps`, not both",
+        ),
+        ("decay: {group: fit, half_life: 12h}\ngroups: {fit: []}", "decay.half_life: `12h` is not a number of whole"),
+        (
+            "decay: {group: fit, half_live: 9d}",
+            "decay.half_live: there is no key `half_live` here; did you mean `half_l",
+        ),
+        (
+            "decay: [{group: fit, half_life: 9d}, {group: fit, half_life: 9d}]\ngroups: {fit: []}",
+            "decay[1].group: `fit` fades twice; each group has one `decay`, remove one",
+        ),
+        ("decay: {group: fit, steps: []}", "decay.steps: `steps` is empty"),
+        (
+            "decay: {group: fit, steps: [{after: 9d, keep: 0.5}, {after: 9d, keep: 0.2}]}\ngroups: {fit: []}",
+            "decay.steps[1].after: the steps rise: 9d does not come after 9d",
+        ),
+        (
+            "decay: {group: fit, steps: [{after: 9d, keep: 0.5}, {after: 10d, keep: 0.5}]}\ngroups: {fit: []}",
+            "decay.steps[1].keep: points only fade: 0.5 is not less than 0.5",
+        ),
+        ("decay: {group: fit, steps: [{after: 9d, keep: 1}]}", "`1` is too large; write less than 1"),
+        ("decay: {group: fit, steps: [{after: 9d, keep: -0.1}]}", "`-0.1` is too small; write 0"),
+        ("decay: {group: fit, steps: [{after: 9d, keep: .nan}]}", "takes a finite number, not `nan`"),
+        ("decay: {group: fit, steps: [{after: 9d, keep: true}]}", "`keep` takes a number, not `true`"),
         ("hot: {when: {score: totl, gte: 7}}", "hot.when.score: there is no score `totl`; did you mean `total`?"),
         ("hot: {until: {score: total, lt: 7}}", "hot.when: `when` is missing"),
         ("start: later", "start: `later` is not one of: auto, history, now"),
@@ -452,6 +588,79 @@ def test_scoring_is_checked(problems, rule, told):
 def test_the_rest_of_scoring_is_checked(problems, text, told):
     found = problems(scoring=f"version: 1\n{text}\n")
     assert any(told in one for one in found), found
+
+
+def test_a_list_of_decays_and_steps_are_read(rules):
+    text = "decay: [{group: fit, steps: [{after: 30d, keep: 0.5}, {after: 2w, keep: 0}]}]\n".replace("2w", "9w")
+    assert rules(scoring=scored(extra=text)).scores.decay == {"fit": Decay(None, ((30, 0.5), (63, 0.0)))}
+
+
+def test_scores_count_what_their_rules_say(rules):
+    rule = "{name: A, on: email.sent, where: {email: News*}, unless: {activity: email.read, within: 7d}, points: -1, at_most: 5, per: 4w}"
+    mappings = rules(scoring=scored(rule, "{name: B, on: page.hit, points: 2, once: true}", extra="grid: 2d\n"))
+    first, second = mappings.scores.rules
+    assert (first.group, first.points, first.at_most, first.per, first.waits) == ("fit", -1, 5, 28, 7)
+    assert (second.at_most, second.per, second.unless) == (1, None, None)
+    assert mappings.scores.grid == 2
+    assert [matcher.type for matcher in mappings.score_matchers] == ["email.sent", "email.read", "page.hit"]
+    assert {"email.sent", "email.read", "page.hit"} <= mappings.activity_types
+
+
+def test_evidence_is_kept_for_conditions_of_scores_and_flags_and_days_for_what_they_count(rules):
+    mappings = rules(
+        stages=stages("{tag: a}"),
+        fields="version: 1\n",
+        scoring=scored(
+            "{name: A, when: {activity: video.hit}, points: 1}",
+            "{name: B, on: page.hit, points: 1}",
+            extra="hot: {when: {activity: email.click}, until: {activity: email.sent}}\nlow_value: {when: {activity: email.bounced}}\n",
+        ),
+    )
+    for one in (mappings, mappings.bind(MAUTIC)):
+        assert {matcher.type for matcher in one.matchers} == {"video.hit", "email.click", "email.sent", "email.bounced"}
+        assert {matcher.type for matcher in one.score_matchers} == {"page.hit"}
+
+
+def test_what_mautic_lacks_for_a_score_is_told(rules):
+    mappings = rules(
+        stages=stages("{tag: a}"),
+        fields="version: 1\n",
+        scoring=scored(
+            "{name: A, when: {field: orders, gt: 1}, points: 1}",
+            "{name: B, on: form.submitted, where: {form: Signup}, points: 1}",
+            "{name: C, on: email.sent, unless: {activity: email.read, where: {email: News}, within: 1d}, points: 1}",
+            "{name: D, when: {field: other, gt: 1, optional: true}, points: 1}",
+            extra="hot: {when: {segment: vip}, until: {segment: cold}}\nlow_value: {when: {campaign: Out}}\n",
+        ),
+    )
+    with pytest.raises(MappingsError) as caught:
+        mappings.bind(MAUTIC)
+    assert sorted((problem.line, problem.key) for problem in caught.value.problems) == [
+        (3, "groups.fit[0].when.field"),
+        (4, "groups.fit[1].where.form"),
+        (5, "groups.fit[2].unless.where.email"),
+        (8, "hot.until.segment"),
+        (8, "hot.when.segment"),
+        (9, "low_value.when.campaign"),
+    ]
+    known = replace(
+        MAUTIC,
+        fields={**MAUTIC.fields, "orders": "number"},
+        segments={1: "vip", 2: "cold"},
+        campaigns={1: "Out"},
+        forms={1: "Signup"},
+        emails={1: "News"},
+    )
+    bound = mappings.bind(known)
+    assert {"orders"} <= bound.fields_read(known)
+    assert {"segments", "campaigns", "forms", "emails"} <= bound.catalogues_needed
+    assert score(Signals({"orders": 2, "other": 2}), bound.scores, 0).total == 1  # this Mautic has no `other`
+
+
+def test_the_packaged_scores_suit_a_mautic_without_custom_fields():
+    bound = load_mappings(None).bind(MAUTIC)
+    assert score(Signals({"country": "DE"}), bound.scores, 0).groups == {"fit": 5, "interest": 0}
+    assert load_mappings(None).reads_idle
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,29 @@ ACTIVITY_ATTRIBUTES: tuple[str, ...] = (
     "utm_content",
 )
 
+_UTM = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
+# What a type of activity tells, so that a `where` about anything else is known to match nothing. A type that is
+# missing here, an event of the intake, may tell everything.
+ATTRIBUTES_OF: Mapping[str, tuple[str, ...]] = {
+    "page.hit": ("url", "page", "referer", *_UTM),
+    "email.sent": ("email",),
+    "email.read": ("email",),
+    "email.click": ("email", "url", *_UTM),
+    "email.replied": (),
+    "email.bounced": ("email",),
+    "form.submitted": ("form", "referer"),
+    "asset.download": ("asset", "referer"),
+    "video.hit": ("url", "referer", *_UTM),
+    "dnc.unsubscribed": (),
+    "dnc.bounced": (),
+    "dnc.manual": (),
+    "segment.added": ("segment",),
+    "segment.removed": ("segment",),
+    "campaign.added": ("campaign",),
+    "campaign.removed": ("campaign",),
+    "campaign.event": ("campaign",),
+}
+
 
 class Activity(NamedTuple):
     """One activity. `at` is in seconds since 1970, UTC; `attributes` has keys of `ACTIVITY_ATTRIBUTES`."""

@@ -23,6 +23,7 @@ from mautic_sync.domain.countries import country_key, fold
 from mautic_sync.domain.grammar import (
     LONGEST_DURATION,
     LONGEST_SUBJECT,
+    TOTAL,
     UNCHECKED,
     Group,
     Leaf,
@@ -38,7 +39,6 @@ from mautic_sync.domain.grammar import (
     parse_moment,
     path_text,
     requirements_of,
-    unusable_scores,
 )
 from mautic_sync.domain.matchers import ActivityMatcher, listed, wildcard
 from mautic_sync.errors import ConfigError
@@ -46,9 +46,12 @@ from mautic_sync.errors import ConfigError
 __all__ = [
     "ActivityMatcher",
     "Condition",
+    "Due",
     "Requirement",
+    "Test",
     "Trace",
     "compile_condition",
+    "day_span",
     "day_text",
     "exists",
     "moment_of",
@@ -99,6 +102,7 @@ class Condition:
     chosen: Callable[[Signals, int], tuple[str, Condition]] | None = None
     timed: bool = False
     reads_verdict: bool = False
+    reads_score: bool = False
     matchers: tuple[ActivityMatcher, ...] = ()
     requirements: tuple[Requirement, ...] = ()
     node: Node | None = None
@@ -115,6 +119,7 @@ class Condition:
             matchers=tuple({leaf.matcher.key: leaf.matcher for leaf in leaves(node) if leaf.matcher}.values()),
             requirements=tuple(one for leaf in leaves(node) for one in requirements_of(leaf)),
             reads_verdict=any(leaf.subject == "verdict" for leaf in leaves(node)),
+            reads_score=any(leaf.subject == "score" for leaf in leaves(node)),
             node=node,
         )
 
@@ -123,8 +128,6 @@ def compile_condition(spec: object, *, catalogue: Catalogue | None = None, time_
     """Read and compile one condition; ConfigError listing all that is wrong with it."""
     problems: list[Problem] = []
     node = parse_condition(spec, problems)
-    if node is not None:
-        problems += unusable_scores(node)
     wrong = [problem for problem in problems if not problem.warning]
     if node is None or wrong:
         raise ConfigError("\n".join(f"{path_text(one.path) or 'condition'}: {one.text}" for one in wrong))
@@ -504,7 +507,7 @@ def _bounds(after: str | None, before: str | None, zone: ZoneInfo) -> _Bounds:
             low_distance = _distance(after)
         else:
             found = parse_moment(after)
-            low = moment_of(after, zone) if isinstance(found, datetime) else _day_span(found, zone)[1] - 1
+            low = moment_of(after, zone) if isinstance(found, datetime) else day_span(found, zone)[1] - 1
     if before is not None:
         if before[0] in "+-":
             high_distance = _distance(before)
@@ -520,7 +523,7 @@ def _distance(text: str) -> int:
 def _build_date(alias: str, operator: str, operand: Any, context: _Context) -> Condition:
     zone = context.zone
     if operator == "between":
-        low, high = (_day_span(date.fromisoformat(one), zone) for one in operand)
+        low, high = (day_span(date.fromisoformat(one), zone) for one in operand)
         bounds = _Bounds(low=low[0] - 1, high=high[1])
     else:
         bounds = _bounds(operand if operator == "after" else None, operand if operator == "before" else None, zone)
@@ -709,6 +712,30 @@ def _build_verdict(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
     return _leaf(holds, text, said, due=due)
 
 
+def _build_score(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
+    group = leaf.names[0]
+    ((operator, operand),) = leaf.operators.items()
+    if operator in {"is", "is_not"}:
+        wanted = operator == "is"
+
+        def holds(signals: Signals, now: int) -> bool:  # noqa: ARG001
+            return (signals.scores.get(group, 0) == operand) is wanted
+    else:
+        test = _order_test(operator, operand)
+
+        def holds(signals: Signals, now: int) -> bool:  # noqa: ARG001
+            return test(signals.scores.get(group, 0))
+
+    word = "score" if group == TOTAL else f"score {group}"
+    rule = f"{_WORDS[operator]} {_operand_text(operator, operand)}"
+    spoken = f"{word} {_SPOKEN.get(operator, _WORDS[operator])} {_operand_text(operator, operand)}"
+
+    def text(signals: Signals, now: int, answer: bool) -> str:  # noqa: ARG001
+        return f"{word} {signals.scores.get(group, 0)}{' ' if answer else ', not '}{rule}"
+
+    return _leaf(holds, text, lambda s, _n: f"{word} {s.scores.get(group, 0)}", reason=lambda _s, _n: spoken)
+
+
 def _build_dnc(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
     ((operator, operand),) = leaf.operators.items() if leaf.operators else ((None, None),)
     reasons = frozenset(operand if isinstance(operand, tuple) else (operand,)) if operator else frozenset(DNC_REASONS)
@@ -754,8 +781,9 @@ def _build_elapsed(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
         at = since(signals)
         if at is None:
             return None
-        flips = (at + low, *((at + high + 1,) if high is not None else ()))
-        return min((one for one in flips if one > now), default=None)
+        if at + low > now:
+            return at + low
+        return at + high + 1 if high is not None and at + high >= now else None
 
     least = duration_text(low) if low > 0 else ""
     most = duration_text(high) if high is not None else ""
@@ -799,6 +827,7 @@ _BUILDERS: Mapping[str, Callable[[Leaf, _Context], Condition]] = {
     "kind": _build_membership,
     "activity": _build_activity,
     "verdict": _build_verdict,
+    "score": _build_score,
     "dnc": _build_dnc,
     "age": _build_elapsed,
     "idle": _build_elapsed,
@@ -811,8 +840,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @lru_cache(maxsize=16_384)
-def _day_span(day: date, zone: ZoneInfo) -> tuple[int, int]:
-    """First second of a day in the zone, and first second of the next."""
+def day_span(day: date, zone: ZoneInfo) -> tuple[int, int]:
+    """First second of a day in the zone, and first second of the next, since 1970."""
 
     def start(of: date) -> int:
         midnight = datetime(of.year, of.month, of.day, tzinfo=zone)
@@ -833,7 +862,7 @@ def moment_of(text: str, zone: ZoneInfo) -> int | None:
         return None
     if isinstance(found, datetime):
         return (found - _EPOCH) // timedelta(seconds=1)
-    return _day_span(found, zone)[0]
+    return day_span(found, zone)[0]
 
 
 _YES = frozenset({"true", "yes", "1", "on"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -63,6 +63,8 @@ class Signals(NamedTuple):
 
     `evidence` maps the key of an activity matcher to the ascending times of the matching activity. `segments` and
     `campaigns` hold aliases or names as `Catalogue` gives them. `first_seen` and `last_active` are seconds, UTC.
+    `tallies` maps the key of a matcher that scores read to (day, count, day, count, …), days ascending, as `day_of`
+    numbers them. `scores` are the points by group, and `total`.
     """
 
     fields: Mapping[str, FieldValue]
@@ -76,6 +78,8 @@ class Signals(NamedTuple):
     last_active: int | None = None
     stage: str | None = None
     kind: Kind | None = None
+    tallies: Mapping[str, Sequence[int]] = NOTHING
+    scores: Mapping[str, int] = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ SUB_STATUSES = (
 """ZeroBounce's words as far as they are known: an open vocabulary, so an unknown one is a warning and no error."""
 UNCHECKED = "unchecked"
 """Sub-status of an address that counts as accepted because there is nothing to check it with."""
-SCORES = ("total", "fit", "interest")
+TOTAL = "total"
+"""The score that is the sum of all groups; the other scores are groups of scoring.yaml."""
 CHANNELS = ("email", "sms", "notification")
 
 Path = tuple[str | int, ...]
@@ -100,7 +101,7 @@ SUBJECTS: Mapping[str, Subject] = {
         "text", ("at_least", "at_most", "after", "before"), ("where", "within"), several=True
     ),
     "verdict": Subject("texts", ()),
-    "score": Subject("text", ("is", "is_not", *_ORDER), needs_operator=True, words=SCORES),
+    "score": Subject("text", ("is", "is_not", *_ORDER), needs_operator=True),
     "stage": Subject("texts", ()),
     "kind": Subject("texts", (), words=KINDS),
     "dnc": Subject("texts", ("is", "is_not", "in", "not_in")),
@@ -581,18 +582,6 @@ def _shown(value: object) -> str:
         return "a list" if value else "an empty list"
     text = str(value)
     return f"`{text}`" if len(text) <= 60 else f"`{text[:60]}…`"
-
-
-def unusable_scores(node: Node) -> list[Problem]:
-    """A sentence for every `score:` in a condition that has to be decided in this version."""
-    return [
-        Problem(
-            (*leaf.path, "score"),
-            "scores are not computed in this version; a rule about them would never hold, remove it",
-        )
-        for leaf in leaves(node)
-        if leaf.subject == "score"
-    ]
 
 
 def path_text(path: Path) -> str:

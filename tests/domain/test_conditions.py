@@ -7,7 +7,6 @@ import pytest
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.conditions import ActivityMatcher, compile_condition, moment_of
 from mautic_sync.domain.contact import Catalogue, Signals, VerdictSignal
-from mautic_sync.errors import ConfigError
 
 NOW = 1_794_441_600  # 2026-11-12 00:00:00 UTC
 DAY = 86_400
@@ -416,6 +415,29 @@ def test_time_tells_when_it_will_change_the_answer():
     assert before.holds(Signals({"f": "2026-11-12"}), NOW + DAY + 1)
 
 
-def test_a_condition_about_scores_is_refused_where_it_must_be_decided():
-    with pytest.raises(ConfigError, match="scores are not computed in this version"):
-        compile_condition({"any": [{"tag": "x"}, {"score": "total", "gte": 7}]})
+@pytest.mark.parametrize(
+    ("spec", "holds"),
+    [
+        ({"score": "total", "gte": 7}, True),
+        ({"score": "total", "gt": 7}, False),
+        ({"score": "fit", "lt": -4}, True),
+        ({"score": "fit", "lte": -6}, False),
+        ({"score": "total", "is": 7}, True),
+        ({"score": "total", "is_not": 7}, False),
+        ({"score": "total", "between": [7, 9]}, True),
+        ({"score": "nobody knows", "is": 0}, True),
+    ],
+)
+def test_points_are_compared(spec, holds):
+    assert compile_condition(spec).holds(Signals({}, scores={"total": 7, "fit": -5}), NOW) is holds
+
+
+def test_points_are_told():
+    condition, signals = compile_condition({"score": "total", "gte": 7}), Signals({}, scores={"total": 9})
+    assert condition.trace(signals, NOW).text == "score 9 >= 7"
+    assert condition.trace(Signals({}), NOW).text == "score 0, not >= 7"
+    assert condition.evidence_text(signals, NOW) == "score 9"
+    assert condition.reason_text(signals, NOW) == "score at least 7"
+    assert compile_condition({"score": "fit", "lt": 2}).reason_text(Signals({}), NOW) == "score fit under 2"
+    assert (condition.timed, condition.reads_score) == (False, True)
+    assert not compile_condition({"tag": "x"}).reads_score

@@ -73,7 +73,6 @@ def said(spec):
         ({"activity": "page.hit", "where": {}}, "when.where: `where` is a map"),
         ({"activity": "page.hit", "where": {"url": []}}, "when.where.url: `url` takes a text or a list of texts"),
         ({"verdict": "acepted"}, "when.verdict: there is no verdict `acepted`; did you mean `accepted`?"),
-        ({"score": "totel", "gt": 1}, "when.score: there is no score `totel`; did you mean `total`?"),
         ({"score": "total"}, "when.score: `score` needs an operator"),
         ({"kind": "leed"}, "when.kind: there is no kind `leed`; did you mean `lead`?"),
         (

@@ -1,0 +1,496 @@
+"""The score: points for who somebody is and what they did, by group and in all, and until when they surely stay so.
+
+`score` is a pure function of signals, rules and a day. What somebody did is counted by whole days, so that neither
+the order in which activity arrives nor the hour of an evaluation matters. `account` tells the same rule by rule.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+from mautic_sync.domain.conditions import Condition, Due, Test, day_span
+from mautic_sync.domain.contact import Signals
+from mautic_sync.domain.grammar import TOTAL
+from mautic_sync.domain.matchers import ActivityMatcher
+
+QUARTER = 900  # seconds; no zone has begun a day between two quarters of an hour since 1972
+EPOCH_DAY = date(1970, 1, 1).toordinal()
+LAST_DAY = date.max.toordinal()
+DECIMALS = 9  # places of a group's points that count: what lies behind them is noise of floating point
+NOISE = 0.5e-9  # half of the last place
+NEVER = LAST_DAY + 1  # a day that does not come
+FADED = 0.5  # points; below it a contribution counts as gone
+LONGEST_TABLE = 4_000  # days of age for which factors are computed beforehand
+
+
+# --- Days
+
+
+def day_of(at: int, zone: ZoneInfo) -> int:
+    """Number of the day of a second since 1970 in the zone; 1 is the first of January of the year 1."""
+    return _day_of(at // QUARTER, zone)
+
+
+@lru_cache(maxsize=65_536)
+def _day_of(quarter: int, zone: ZoneInfo) -> int:
+    try:
+        return datetime.fromtimestamp(quarter * QUARTER, zone).toordinal()
+    except (OverflowError, ValueError, OSError):
+        return EPOCH_DAY + quarter * QUARTER // 86_400
+
+
+@lru_cache(maxsize=16_384)
+def day_start(day: int, zone: ZoneInfo) -> int:
+    """First second of a day in the zone, since 1970."""
+    if not 1 <= day <= LAST_DAY:
+        return (day - EPOCH_DAY) * 86_400
+    return day_span(date.fromordinal(day), zone)[0]
+
+
+# --- Rules
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How points for activity fade with their age in days: by half each `half_life`, or in `steps`.
+
+    `steps` are (age, share): from that age on this share is kept, ages rising, shares falling.
+    """
+
+    half_life: int | None = None
+    steps: tuple[tuple[int, float], ...] = ()
+
+    def share(self, age: int) -> float:
+        """The share of the points that is left at an age of whole days."""
+        if self.half_life is not None:
+            return math.pow(2.0, -age / self.half_life)
+        at = bisect_right(self.steps, age, key=lambda step: step[0])
+        return self.steps[at - 1][1] if at else 1.0
+
+    def next_step(self, age: int) -> int | None:
+        """The next age, above this one, at which a step takes points away."""
+        return next((after for after, _keep in self.steps if after > age), None)
+
+
+@dataclass(frozen=True)
+class ScoreRule:
+    """Points while `condition` holds, or for each activity that `matcher` finds.
+
+    It counts at most `at_most` times in any `per` days (for ever without `per`). With `unless`, what happened on a
+    day counts once `waits` further days are over and nothing that `unless` finds happened on any of them.
+    """
+
+    name: str
+    group: str
+    points: int
+    condition: Condition | None = None
+    matcher: ActivityMatcher | None = None
+    at_most: int | None = None
+    per: int | None = None
+    unless: ActivityMatcher | None = None
+    waits: int = 0
+
+    @property
+    def lag(self) -> int:
+        """Days after which an activity can count."""
+        return 0 if self.unless is None else self.waits + 1
+
+
+@dataclass(frozen=True)
+class HotRule:
+    """When somebody becomes hot, and what ends it; without `until`, that `when` no longer holds."""
+
+    when: Condition
+    until: Condition | None = None
+
+
+@dataclass(frozen=True)
+class ScoreRules:
+    """`mappings/scoring.yaml`, ready to be counted.
+
+    `grid` is in days: between its lines nothing is evaluated. `decay` is by group. `start`, `push_to` and
+    `push_groups` say what becomes of scores in Mautic.
+    """
+
+    rules: tuple[ScoreRule, ...] = ()
+    groups: tuple[str, ...] = ()
+    decay: Mapping[str, Decay] = field(default_factory=dict)
+    grid: int = 1
+    time_zone: str = "UTC"
+    hot: HotRule | None = None
+    low_value: Condition | None = None
+    start: Literal["auto", "history", "now"] = "auto"
+    push_to: Literal["points", "none"] = "points"
+    push_groups: tuple[str, ...] = ()
+    matchers: tuple[ActivityMatcher, ...] = field(init=False, repr=False, compare=False)
+    """All activity whose days must be tallied for these rules."""
+    conditions: tuple[Condition, ...] = field(init=False, repr=False, compare=False)
+    """Every condition of the rules and of the flags."""
+    _compiled: _Compiled = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = [one for rule in self.rules for one in (rule.matcher, rule.unless) if one is not None]
+        asked = [rule.condition for rule in self.rules]
+        asked += [self.hot.when, self.hot.until] if self.hot is not None else []
+        object.__setattr__(self, "matchers", tuple({one.key: one for one in found}.values()))
+        object.__setattr__(self, "conditions", tuple(one for one in (*asked, self.low_value) if one is not None))
+        object.__setattr__(self, "_compiled", _compile(self))
+
+
+class _Activity(NamedTuple):
+    """A rule about activity as `score` reads it; `place` is its place among all rules, `group` that of its group."""
+
+    place: int
+    key: str
+    group: int
+    points: int
+    lag: int
+    at_most: int | None
+    per: int | None
+    unless: str | None
+    shares: tuple[float, ...] | None
+    decay: Decay | None
+
+
+class _Compiled(NamedTuple):
+    zone: ZoneInfo
+    attributes: tuple[tuple[int, int, Test], ...]
+    timed: tuple[Due, ...]
+    by_key: Mapping[str, tuple[_Activity, ...]]
+    fading: tuple[tuple[int, int | None], ...]
+    """Groups that decay, with their half life."""
+
+
+def _compile(rules: ScoreRules) -> _Compiled:
+    place_of = {group: place for place, group in enumerate(rules.groups)}
+    by_key: dict[str, tuple[_Activity, ...]] = {}
+    attributes, timed = [], []
+    for place, rule in enumerate(rules.rules):
+        group, condition, decay = place_of[rule.group], rule.condition, rules.decay.get(rule.group)
+        if condition is not None:
+            attributes.append((group, rule.points, condition.holds))
+            timed += [condition.due_at] if condition.timed else []
+        elif rule.matcher is not None:
+            key, unless = rule.matcher.key, rule.unless.key if rule.unless is not None else None
+            shares = None if decay is None else _table(decay)
+            one = _Activity(place, key, group, rule.points, rule.lag, rule.at_most, rule.per, unless, shares, decay)
+            by_key[key] = (*by_key.get(key, ()), one)
+    fading = tuple((place_of[group], decay.half_life) for group, decay in rules.decay.items() if group in place_of)
+    return _Compiled(ZoneInfo(rules.time_zone), tuple(attributes), tuple(timed), by_key, fading)
+
+
+@lru_cache(maxsize=64)
+def _table(decay: Decay) -> tuple[float, ...]:
+    return tuple(decay.share(age) for age in range(LONGEST_TABLE))
+
+
+# --- The score
+
+
+class Score(NamedTuple):
+    """Points of one person, in all and by group, on a day.
+
+    `due_at` is the first second at which time alone could change any of them; None: never.
+    """
+
+    total: int
+    groups: Mapping[str, int]
+    day: int
+    due_at: int | None = None
+
+    @property
+    def by_name(self) -> dict[str, int]:
+        """What conditions read: the groups, and `total`."""
+        return {**self.groups, TOTAL: self.total}
+
+
+def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) -> Score:
+    """Count one person's points on the day of `now` (seconds since 1970).
+
+    `not_before` is the day of the previous evaluation: time never goes back. What happened after the day of
+    evaluation waits for its day.
+
+    1. Attributes: the points of every rule whose condition holds at the first second of the day.
+    2. Activity: the days that count (`_counted`), each times its points, times what decay leaves of them.
+    3. A group is the sum, rounded to nine decimals and cut off towards zero; the total is the sum of the groups.
+    """
+    zone, attributes, timed, by_key, fading = rules._compiled  # noqa: SLF001  # two halves of one thing
+    day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
+    groups = rules.groups
+    sums = [0] * len(groups)
+    for group, points, holds in attributes:
+        if holds(signals, start):
+            sums[group] += points
+    changes = NEVER  # the first day on which something could change
+    for due in timed:
+        moment = due(signals, start)
+        if moment is not None:
+            changes = min(changes, _first_day_from(moment, zone))
+    tallies = signals.tallies
+    if tallies:
+        found: list[_Activity] = []
+        for key in tallies:
+            if key in by_key:
+                found += by_key[key]
+        # However the tallies are ordered, points are added in the order of the rules: sums of floats depend on it.
+        found.sort()
+        faded = [0.0] * len(groups)
+        gross = [0.0] * len(groups)
+        for _place, key, group, points, lag, at_most, per, unless, shares, decay in found:
+            counted = tallies[key]
+            days = len(counted)
+            # Most people have one day or a few of them, all of which count.
+            if (
+                unless is not None
+                or not days
+                or counted[-2] > day
+                or (at_most is not None and (counted[1] if days == 2 else sum(counted[1::2])) > at_most)
+            ):
+                against = tallies.get(unless, ()) if unless is not None else ()
+                counted, waiting = _counted(counted, day - lag, at_most, per, against, lag)
+                days = len(counted)
+                changes = min(changes, waiting + lag)
+            if shares is None:
+                sums[group] += points * sum(counted[1::2])
+                continue
+            if not days:
+                continue
+            try:
+                if days == 2:
+                    left = points * counted[1] * shares[day - counted[0]]
+                else:
+                    left = 0.0
+                    for at in range(0, days, 2):
+                        left += points * counted[at + 1] * shares[day - counted[at]]
+            except IndexError:
+                left = _left(counted, points, day, decay)
+            faded[group] += left
+            gross[group] += abs(left)
+            if decay is not None and decay.steps:
+                changes = min(changes, _next_step(counted, day, decay))
+        for group, half_life in fading:
+            left = faded[group]
+            if left:
+                before = sums[group]
+                sums[group] = value = int(round(before + left, DECIMALS))
+                if half_life is not None and changes > day + 1:
+                    changes = min(changes, day + _days_to_change(value, before, left, gross[group], half_life))
+    due_at = None if changes > LAST_DAY else _line_start(changes, rules, zone)
+    return Score(sum(sums), dict(zip(groups, sums, strict=True)), day, due_at)
+
+
+@lru_cache(maxsize=65_536)
+def _evaluation(zone: ZoneInfo, grid: int, quarter: int, not_before: int) -> tuple[int, int]:
+    """The day of evaluation, and its first second."""
+    day = max(_day_of(quarter, zone), not_before)
+    day -= day % grid
+    return day, day_start(day, zone)
+
+
+def _first_day_from(at: int, zone: ZoneInfo) -> int:
+    """The first day that begins at this second or later."""
+    return _day_from(-(-at // QUARTER), zone)
+
+
+@lru_cache(maxsize=65_536)
+def _day_from(quarter: int, zone: ZoneInfo) -> int:
+    day = _day_of(quarter, zone)
+    return day if day_start(day, zone) >= quarter * QUARTER else day + 1
+
+
+def _line_start(day: int, rules: ScoreRules, zone: ZoneInfo) -> int:
+    """First second of the first evaluation that is not before a day."""
+    return day_start(day + -day % rules.grid, zone)
+
+
+def _counted(
+    tally: Sequence[int], last: int, at_most: int | None, per: int | None, against: Sequence[int], lag: int
+) -> tuple[Sequence[int], int]:
+    """The days up to `last` that count, and the next one after it that might: (day, count, …) and a day.
+
+    Days ascending, each counts as often as the cap still allows in the `per` days that end with it. `against` is the
+    tally that, where it has one of the `lag` days that begin with a day, keeps this day from counting.
+    """
+    kept: list[int] = []
+    oldest = 0
+    room = at_most
+    days_against = against[::2]
+    for at in range(0, len(tally), 2):
+        day, count = tally[at], tally[at + 1]
+        if days_against:
+            place = bisect_left(days_against, day)
+            if place < len(days_against) and days_against[place] < day + lag:
+                continue
+        if room is not None:
+            while per is not None and oldest < len(kept) and kept[oldest] <= day - per:
+                room += kept[oldest + 1]
+                oldest += 2
+            if room <= 0:
+                continue
+            count = min(count, room)
+            room -= count
+        if day > last:
+            return kept, day
+        kept.append(day)
+        kept.append(count)
+    return kept, NEVER
+
+
+def _left(counted: Sequence[int], points: int, day: int, decay: Decay | None) -> float:
+    """What decay leaves of the points on a day."""
+    if decay is None:
+        return float(points * sum(counted[1::2]))
+    left = 0.0
+    for at in range(0, len(counted), 2):
+        left += points * counted[at + 1] * decay.share(day - counted[at])
+    return left
+
+
+def _next_step(counted: Sequence[int], day: int, decay: Decay) -> int:
+    """The next day on which one of the counts fades by a step."""
+    steps = ((then, decay.next_step(day - then)) for then in counted[::2])
+    return min((then + after for then, after in steps if after is not None), default=NEVER)
+
+
+def _days_to_change(value: int, plain: int, left: float, gross: float, half_life: int) -> int:
+    """Days after which `plain` + `left` · 2^(-days / half_life), rounded and cut off, is `value` no more.
+
+    `gross` is the sum of what makes up `left`, without signs: the measure of its error. Never too late, and no more than the error of
+    floating point too early.
+    """
+    if left < 0:
+        value, plain, left = -value, -plain, -left
+    # Falling towards `plain`: below `value` it is cut off to less, unless that is 0, which reaches down to -1.
+    if value > 0:
+        gap = value - plain - NOISE
+        reached = value > plain
+    else:
+        gap = value - 1 - plain + NOISE
+        reached = value - 1 >= plain
+    if not reached:
+        return NEVER
+    error = 1e-9 + half_life * (1e-13 * gross / left + 4e-16 * (abs(plain) + gap) / gap)
+    return max(1, math.ceil(half_life * math.log2(left / gap) - error))
+
+
+# --- The account
+
+
+class Entry(NamedTuple):
+    """What one rule gives one person.
+
+    `times`: how often it counted, between `first_day` and `last_day` (numbers of days; None for an attribute).
+    `points` are what decay leaves of `points_before_decay`. `evidence` says what makes an attribute hold. `expires_at`
+    is the second at which the attribute could end, or at which less than half a point is left; None: not by time.
+    """
+
+    group: str
+    rule: str
+    times: int
+    first_day: int | None
+    last_day: int | None
+    points: float
+    points_before_decay: int
+    evidence: str = ""
+    expires_at: int | None = None
+
+
+def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) -> tuple[Entry, ...]:
+    """What makes up the score of `score` with the same arguments: the rules that give points, in the file's order.
+
+    The points of a group's entries add up to its score before it is cut off.
+    """
+    zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
+    day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
+    entries = []
+    for rule in rules.rules:
+        condition, decay = rule.condition, rules.decay.get(rule.group)
+        if condition is not None:
+            if condition.holds(signals, start):
+                evidence, due_at = condition.evidence_text(signals, start), condition.due_at(signals, start)
+                ends = None if due_at is None else _line_start(_first_day_from(due_at, zone), rules, zone)
+                entries.append(
+                    Entry(rule.group, rule.name, 1, None, None, float(rule.points), rule.points, evidence, ends)
+                )
+            continue
+        counted = _counted_by(rule, signals.tallies, day)
+        if not counted:
+            continue
+        times = sum(counted[1::2])
+        left = _left(counted, rule.points, day, decay)
+        faded = None if decay is None else _faded_on(counted, abs(rule.points), day, decay)
+        ends = None if faded is None else _line_start(faded, rules, zone)
+        entries.append(
+            Entry(rule.group, rule.name, times, counted[0], counted[-2], left, rule.points * times, "", ends)
+        )
+    return tuple(entries)
+
+
+def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> Sequence[int]:
+    if rule.matcher is None:
+        return ()
+    against = tallies.get(rule.unless.key, ()) if rule.unless is not None else ()
+    tally = tallies.get(rule.matcher.key, ())
+    return _counted(tally, day - rule.lag, rule.at_most, rule.per, against, rule.lag)[0]
+
+
+def _faded_on(counted: Sequence[int], points: int, day: int, decay: Decay) -> int | None:
+    """The day on which less than half a point will be left; None: it is already so, or never will be."""
+
+    def left(then: int) -> float:
+        return _left(counted, points, then, decay)
+
+    if left(day) < FADED:
+        return None
+    if decay.half_life is None:
+        days = sorted({then + after for then in counted[::2] for after, _keep in decay.steps if then + after > day})
+        return next((then for then in days if left(then) < FADED), None)
+    then = day + max(1, math.ceil(decay.half_life * math.log2(left(day) / FADED) - 1))
+    while left(then) >= FADED:
+        then += 1
+    return then
+
+
+# --- Flags
+
+
+class Flags(NamedTuple):
+    """Whether somebody is worth a call, or nothing at all.
+
+    `due_at` is the first second at which time alone could change one of them; None: never.
+    """
+
+    hot: bool = False
+    low_value: bool = False
+    due_at: int | None = None
+
+
+COLD = Flags()
+
+
+def flags_of(signals: Signals, rules: ScoreRules, previous: Flags, now: int) -> Flags:
+    """The flags of one person whose `signals` hold the scores and the decided kind.
+
+    Hot is whoever fulfils `hot.when`, or was hot before and does not fulfil `hot.until`: between the two nobody
+    changes back and forth.
+    """
+    rule, low_value = rules.hot, rules.low_value
+    hot = False
+    asked: list[Condition] = []
+    if rule is not None:
+        hot = rule.when.holds(signals, now)
+        asked.append(rule.when)
+        if rule.until is not None:
+            hot = hot or (previous.hot and not rule.until.holds(signals, now))
+            asked += [rule.until] if hot else []
+    low = low_value is not None and low_value.holds(signals, now)
+    asked += [low_value] if low_value is not None else []
+    dues = (one.due_at(signals, now) for one in asked if one.timed)
+    return Flags(hot, low, min((at for at in dues if at is not None), default=None))
