@@ -16,18 +16,21 @@ from mautic_sync.domain.countries import mautic_country
 from mautic_sync.domain.plan import (
     DNC,
     EMAIL_DNC,
+    POINTS,
     VALUE_OF_DNC,
+    VALUE_OF_KIND,
     Change,
     StagePlan,
     Standing,
     channel_of,
     plan_contact,
+    plan_points,
     plan_stage,
 )
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline.context import Run
-from mautic_sync.store import changes, decisions, notes, people, runs
+from mautic_sync.store import changes, decisions, ledger, notes, people, runs
 
 PERSONS_PER_TRANSACTION = 1000
 BASELINE = "baseline"
@@ -148,6 +151,9 @@ def _store(
     open_now = decisions.open_changes(connection, numbers)
     lost = people.lost_dnc_of(connection, numbers)
     own_dnc = decisions.own_dnc(connection, numbers)
+    granting = run.mappings.scoring.push.to == "points"
+    granted = ledger.granted(connection, numbers) if granting else {}
+    on_the_way = changes.with_points_on_the_way(connection) if granting else set()
     stage_plans = {one.row.person_id: _stage_plan(run, one) for one in considered}
     moving = [number for number, planned in stage_plans.items() if planned.set_to is not None]
     guard = run.mappings.stages.loop_guard
@@ -208,12 +214,21 @@ def _store(
             wanted[number, f"{DNC}{channel}"] = _put_back(one, channel, reason)
         if wanted.get((number, EMAIL_DNC)) is None:
             wanted[number, EMAIL_DNC] = _dnc_change(run, one, own=number in own_dnc, rejected=rejected)
+        points = points_change(one, granted.get(number, 0)) if granting and number not in on_the_way else None
+        if points is not None or (number, POINTS) in open_now:
+            wanted[number, POINTS] = points
     decisions.save_decisions(connection, rows)
     decisions.save_manual(connection, manual)
     decisions.clear_manual(connection, by_hand_no_more)
     changes.adopt_stages(connection, adopted, run.now)
     changes.plan_changes(connection, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
     people.forget_dirty(connection, numbers)
+
+
+def points_change(one: Considered, granted: int) -> Change | None:
+    """What Mautic has yet to receive of the score, `granted` being what it has received."""
+    decision = one.decision
+    return plan_points(decision.score, granted, decision.reason, VALUE_OF_KIND[decision.kind])
 
 
 def _let_go_of_loops(run: Run, connection: Connection) -> None:

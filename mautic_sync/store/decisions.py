@@ -40,6 +40,7 @@ _CONTACT = (
 _DECISION = (
     decision.c.kind,
     decision.c.stage,
+    decision.c.score,
     decision.c.rule,
     decision.c.reason,
 )
