@@ -13,8 +13,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from mautic_sync.errors import MauticSyncError
-from mautic_sync.mautic.contacts import contacts_by_id
+from mautic_sync.errors import MalformedError, MauticSyncError
+from mautic_sync.mautic.contacts import contacts_by_id, get_contact
 from mautic_sync.mautic.feeds import feed_max_id
 from mautic_sync.mautic.points import LOG, Arrival, Granted, add_points, arrived, event_name
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
@@ -154,18 +154,27 @@ def _not_done(run: Run, missing: Sequence[Any]) -> list[Any]:
     patience = int(run.settings.mautic.settle_after.total_seconds())
     not_done = []
     for row in missing:
-        vanished = row.mautic_id is None or row.vanished_at is not None
-        if not vanished and int(time.time()) - (row.sent_at or 0) < patience:
+        waited = int(time.time()) - (row.sent_at or 0) >= patience
+        if not waited and row.mautic_id is not None and row.vanished_at is None:
             continue
-        person_id = None if row.mautic_id is None else pull.pull_contact(run, row.mautic_id)
-        with run.engine.begin() as connection:
-            if person_id is None:
+        number = None if row.mautic_id is None else _number_now(run, row.mautic_id)
+        if number is None:
+            with run.engine.begin() as connection:
                 changes.supersede(connection, [row.id], "the contact was deleted in Mautic", run.now)
-                continue
-            now_called = people.current_ids(connection, [person_id]).get(person_id)
-        if now_called == row.mautic_id and int(time.time()) - (row.sent_at or 0) >= patience:
+        elif waited and number == row.mautic_id:
             not_done.append(row)
     return not_done
+
+
+def _number_now(run: Run, mautic_id: int) -> int | None:
+    """The number to which this one leads in Mautic; a merge or a deletion that we had not seen is followed."""
+    try:
+        found = get_contact(run.mautic, mautic_id)
+    except MalformedError:
+        return mautic_id  # it is there
+    if found is None or found.id != mautic_id:
+        pull.pull_contact(run, mautic_id)
+    return None if found is None else found.id
 
 
 def _watched(run: Run, connection: Connection) -> list[Any]:
