@@ -108,7 +108,7 @@ def _show_plan(out: Console, plan: dict[str, Any]) -> None:
         f"   so far {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers; "
         f"{plan['verdicts_needed']} addresses need a verdict first"
     )
-    out.print(f"   {plan['changes']} contacts would change, plan {plan['plan_id']}")
+    out.print(f"   {plan['contacts']} contacts would change, plan {plan['plan_id']}")
 
 
 def _show_sync(out: Console, document: dict[str, Any]) -> None:

@@ -188,7 +188,11 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     else:
         out.print(f"Verdict: {verdict['outcome']}")
     points = document["points"]
-    out.print(f"Score {points['score']} (ours), points {points['mautic']} (Mautic's total)")
+    out.print(
+        f"Score {points['score']} (ours), {points['granted']} of it granted, points {points['mautic']} (Mautic's total)"
+    )
+    for line in points["ledger"]:
+        out.print(escape(f"  {line['at']}  {line['delta']:+d}  {line['reason']}"))
     identity = document["identity"]
     if identity["former_ids"]:
         out.print(f"Former Mautic ids: {', '.join(map(str, identity['former_ids']))}")

@@ -148,7 +148,7 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
 
 
 def describe_change(row: dict[str, Any]) -> str:
-    """`Ghost → Lead, zb_status, +vip` in one line."""
+    """`Ghost → Lead, zb_status, +vip` or `0 → 7 points` in one line."""
     old, new = row["old"], row["new"]
     parts = []
     if "stage" in new:
@@ -156,6 +156,8 @@ def describe_change(row: dict[str, Any]) -> str:
     if "reason" in new:
         parts.append("do-not-contact" if new["reason"] is not None else "contactable again")
     parts += [tag if tag.startswith("-") else f"+{tag}" for tag in new.get("tags", ())]
+    if "delta" in new:
+        parts.append(f"{new['points'] - new['delta']} → {new['points']} points")
     fields = new.get("fields", {})
     if fields and "stage" not in new:
         parts += [f"{alias} = {value}" if value else f"{alias} emptied" for alias, value in fields.items()]
@@ -227,10 +229,10 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
         )
     for move in document["transitions"]:
         out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
-    if pushed["stages"] or pushed["fields"] or pushed["dnc"]:
+    if pushed["stages"] or pushed["fields"] or pushed["dnc"] or pushed["points"]:
         out.print(
-            f"Wrote {pushed['stages']} stages, {pushed['fields']} fields and {pushed['dnc']} do-not-contacts with "
-            f"{pushed['calls']} calls."
+            f"Wrote {pushed['stages']} stages, {pushed['fields']} fields, {pushed['dnc']} do-not-contacts and the points "
+            f"of {pushed['points']} contacts with {pushed['calls']} calls."
         )
     else:
         out.print("Nothing had to be written.")

@@ -11,6 +11,8 @@ from mautic_sync.domain.contact import NOTHING, FieldValue
 
 CONTACT = "contact"
 """Target of a change that edits a contact: stage, fields and tags in one item."""
+POINTS = "points"
+"""Target of a change that grants points, or takes them back."""
 DNC = "dnc:"
 """Beginning of the targets of changes that set or take back do-not-contact, one for each channel."""
 EMAIL_DNC = f"{DNC}email"
@@ -149,6 +151,16 @@ def plan_contact(
     if not new:
         return None
     return Change(CONTACT, old, new, decision.reason, VALUE_OF_KIND[decision.kind])
+
+
+def plan_points(score: int, granted: int, reason: str, value: int) -> Change | None:
+    """One signed grant that brings what Mautic has received from us to `score`, or None when it has that already.
+
+    `granted` is the sum of the ledger. What Mautic itself granted is not in it and stays untouched.
+    """
+    if score == granted:
+        return None
+    return Change(POINTS, {"points": granted}, {"points": score, "delta": score - granted}, reason, value)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Counts:
     verdicts: dict[str, int] = field(default_factory=lambda: {"accept": 0, "hold": 0, "reject": 0})
     cached: int = 0
     stages: int = 0
+    points: int = 0
+    """Grants that Mautic has received."""
     fields: int = 0
     dnc: int = 0
     push_calls: int = 0
@@ -87,6 +89,8 @@ class Run:
     """Parts of the catalogue that were read again because a feed spoke of something that they lacked."""
     only: int | None = None
     """The one person that this run is about; None: everybody."""
+    log_above: int | None = None
+    """The highest id of Mautic's points log, read when this run first had points to send."""
     began: float = field(default_factory=time.monotonic)
 
     @property

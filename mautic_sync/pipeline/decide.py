@@ -17,17 +17,20 @@ from mautic_sync.domain.plan import (
     CONTACT,
     DNC,
     EMAIL_DNC,
+    POINTS,
     VALUE_OF_DNC,
+    VALUE_OF_KIND,
     Change,
     StagePlan,
     Standing,
     plan_contact,
+    plan_points,
     plan_stage,
 )
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline.context import Run
-from mautic_sync.store import changes, decisions, notes, people, runs
+from mautic_sync.store import changes, decisions, ledger, notes, people, runs
 
 PERSONS_PER_TRANSACTION = 1000
 BASELINE = "baseline"
@@ -162,6 +165,9 @@ def _store(
         plan_stage(one.decision.stage, one.signals.stage, one.standing, run.mappings.stages, run.now)
         for one in considered
     ]
+    granting = run.mappings.scores.push_to == "points"
+    granted = ledger.granted(connection, numbers) if granting else {}
+    on_the_way = changes.with_points_on_the_way(connection) if granting else set()
     guard = run.mappings.stages.loop_guard
     recent: dict[int, int] = {}
     if not calm:
@@ -239,12 +245,22 @@ def _store(
             refused = _dnc_change(one, own=number in own_dnc, rejected=rejected)
             if refused is not None:
                 wanted[number, EMAIL_DNC] = refused
+        if granting and number not in on_the_way:
+            points = points_change(one, granted.get(number, 0))
+            if points is not None:
+                wanted[number, POINTS] = points
     decisions.save_decisions(connection, rows)
     decisions.save_manual(connection, manual)
     decisions.clear_manual(connection, by_hand_no_more)
     changes.adopt_stages(connection, adopted, run.now)
     changes.plan_changes(connection, numbers, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
     people.forget_dirty(connection, numbers)
+
+
+def points_change(one: Considered, granted: int) -> Change | None:
+    """What Mautic has yet to receive of the score, `granted` being what it has received."""
+    decision = one.decision
+    return plan_points(decision.score, granted, decision.reason, VALUE_OF_KIND[decision.kind])
 
 
 def _let_go_of_loops(run: Run, connection: Connection) -> None:

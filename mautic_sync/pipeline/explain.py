@@ -15,10 +15,11 @@ from mautic_sync.pipeline.decide import Deciding, consider
 from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
 from mautic_sync.pipeline.run import iso
 from mautic_sync.settings import Settings
-from mautic_sync.store import activities, changes, decisions, notes
+from mautic_sync.store import activities, changes, decisions, ledger, notes
 from mautic_sync.store.schema import alias
 
 ACTIVITIES_SHOWN = 10
+GRANTS_SHOWN = 20
 
 
 def explain_person(
@@ -65,7 +66,15 @@ def explain_person(
             "fresh": signals.verdict.fresh,
             "needed": considered.asks,
         },
-        "points": {"score": decision.score, "mautic": row.points},
+        "points": {
+            "score": decision.score,
+            "granted": ledger.granted(connection, [person_id]).get(person_id, 0),
+            "mautic": row.points,
+            "ledger": [
+                {"at": iso(line["at"]), "delta": line["delta"], "reason": line["reason"]}
+                for line in ledger.account(connection, person_id, GRANTS_SHOWN)
+            ],
+        },
         "identity": {
             "person": person_id,
             "mautic_id": current,
@@ -120,7 +129,7 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
             "fresh": False,
             "needed": False,
         },
-        "points": {"score": 0, "mautic": 0},
+        "points": {"score": 0, "granted": 0, "mautic": 0, "ledger": []},
         "identity": {"person": None, "mautic_id": current, "former_ids": former, "email": None},
         "activity": [],
         "last_write": None,

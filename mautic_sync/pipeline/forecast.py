@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mautic_sync.domain.plan import CONTACT, VALUE_OF_KIND, Change, plan_points
 from mautic_sync.pipeline.context import Run
-from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, consider, deciding_by
+from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, Considered, consider, deciding_by
 from mautic_sync.pipeline.run import all_kinds, iso, moves_as_json
 from mautic_sync.store import decisions, people
 
@@ -15,7 +16,8 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
     moves: dict[tuple[str | None, str], int] = {}
     kinds: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
-    total = after = 0
+    granting = run.mappings.scores.push_to == "points"
+    total = contacts = after = 0
     while True:
         with run.engine.begin() as connection:
             rows = decisions.to_decide(connection, after, PERSONS_PER_TRANSACTION, everyone=True)
@@ -23,28 +25,33 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
                 break
             after = rows[-1].person_id
             considered = consider(deciding_by(run), connection, rows, moment)
-            moved = [one for one in considered if one.decision.stage != one.row.stage]
-            numbers = people.current_ids(connection, [one.row.person_id for one in moved[: limit - len(listed)]])
+            found = [(one, _changes(one, granting=granting)) for one in considered]
+            moved = [(one, changed) for one, changed in found if changed]
+            numbers = people.current_ids(connection, [one.row.person_id for one, _ in moved[: limit - len(listed)]])
         for one in considered:
             kinds[one.decision.kind] = kinds.get(one.decision.kind, 0) + 1
-        for one in moved:
-            total += 1
-            move = (one.row.kind, one.decision.kind)
-            moves[move] = moves.get(move, 0) + 1
-            if len(listed) < limit:
-                listed.append(
-                    {
-                        "contact": numbers.get(one.row.person_id),
-                        "target": "contact",
-                        "old": {"stage": one.row.stage},
-                        "new": {"stage": one.decision.stage},
-                        "reason": one.decision.reason,
-                        "state": "forecast",
-                    }
-                )
+        for one, changed in moved:
+            contacts += 1
+            if one.decision.stage != one.row.stage:
+                move = (one.row.kind, one.decision.kind)
+                moves[move] = moves.get(move, 0) + 1
+            for change in changed:
+                total += 1
+                if len(listed) < limit:
+                    listed.append(
+                        {
+                            "contact": numbers.get(one.row.person_id),
+                            "target": change.target,
+                            "old": change.old,
+                            "new": change.new,
+                            "reason": change.reason,
+                            "state": "forecast",
+                        }
+                    )
     return {
         "as_of": iso(moment),
         "changes": total,
+        "contacts": contacts,
         "moves": moves_as_json(moves),
         "kinds": all_kinds(kinds),
         "verdicts_to_buy": 0,
@@ -52,3 +59,13 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
         "listed": listed,
         "quarantined": run.counts.quarantined,
     }
+
+
+def _changes(one: Considered, *, granting: bool) -> list[Change]:
+    """From the decision of now to that of the other time: stage, and points where they are pushed."""
+    decision, value = one.decision, VALUE_OF_KIND[one.decision.kind]
+    found = []
+    if decision.stage != one.row.stage:
+        found.append(Change(CONTACT, {"stage": one.row.stage}, {"stage": decision.stage}, decision.reason, value))
+    points = plan_points(decision.score, one.row.score or 0, decision.reason, value) if granting else None
+    return found if points is None else [*found, points]

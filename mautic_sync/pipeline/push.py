@@ -1,7 +1,8 @@
 """Planned changes → Mautic, most valuable first, each an intent before it is sent and settled by what Mautic shows.
 
 Contacts without points go in small batches, the others one by one: a batch swallows points (docs/mautic.md:
-"Writing"). What is in doubt is looked up before anything else is written there.
+"Writing"), so points follow when all edits are answered for. What is in doubt is looked up before anything else is
+written there.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.domain.contact import Contact
-from mautic_sync.domain.plan import CONTACT, VALUE_OF_KIND, channel_of
+from mautic_sync.domain.plan import CONTACT, POINTS, VALUE_OF_KIND, channel_of
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.mautic.contacts import contacts_by_id
+from mautic_sync.mautic.points import Granted
 from mautic_sync.mautic.writes import (
     ContactEdit,
     Doubtful,
@@ -37,6 +39,7 @@ from mautic_sync.mautic.writes import (
     remove_dnc,
     set_stage,
 )
+from mautic_sync.pipeline import points
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
 from mautic_sync.store import changes, people
@@ -55,7 +58,7 @@ class Outcome:
     `dropped` in there are fields that Mautic refused and that are not asked for again.
     """
 
-    result: Result
+    result: Result | Granted
     sent: Mapping[str, Any]
 
 
@@ -63,6 +66,8 @@ def settle_doubts(run: Run) -> None:
     """Look up every write whose answer was lost; what is not found after `mautic.settle_after` was not done."""
     with run.engine.begin() as connection:
         changes.doubt_what_was_sent(connection)
+    points.settle_doubts(run)
+    with run.engine.begin() as connection:
         rows = changes.doubtful(connection)
     if not rows:
         return
@@ -101,6 +106,7 @@ def push(run: Run) -> None:
     _push_dnc(run, least_value=0, until=until)
     least = 0 if _in_window(run) else VALUE_OF_KIND["ghost"] + 1
     _push(run, CONTACT, least_value=least, until=until)
+    _push(run, POINTS, least_value=least, until=until)
     run.counts.push_seconds += time.monotonic() - began
 
 
@@ -132,10 +138,7 @@ def _push(run: Run, target: str, *, least_value: int, until: float) -> None:
                     batch = next(batches, None)
                     if batch is None:
                         break
-                    with run.engine.begin() as connection:
-                        rows = changes.mark_sent(
-                            connection, [row.id for row in batch], run_id=run.id, now=int(time.time())
-                        )
+                    rows = points.intend(run, batch) if target == POINTS else _intend(run, batch)
                     if rows:
                         flying[pool.submit(_send, run, rows)] = rows
                 if not flying:
@@ -151,9 +154,17 @@ def _push(run: Run, target: str, *, least_value: int, until: float) -> None:
             raise
 
 
+def _intend(run: Run, batch: Sequence[Any]) -> Sequence[Any]:
+    """Store these as sent; returns those that nothing has closed meanwhile."""
+    with run.engine.begin() as connection:
+        return changes.mark_sent(connection, [row.id for row in batch], run_id=run.id, now=int(time.time()))
+
+
 def _batches(run: Run, target: str, least_value: int) -> Iterator[Sequence[Any]]:
     """Changes that may go out in one request, as they were when they were read."""
     after: tuple[int, int] | None = None
+    with run.engine.begin() as connection:
+        granting = changes.with_points_on_the_way(connection)
     while True:
         with run.engine.begin() as connection:
             rows = changes.next_planned(
@@ -164,8 +175,9 @@ def _batches(run: Run, target: str, least_value: int) -> Iterator[Sequence[Any]]
         after = (-rows[-1].value, rows[-1].id)
         waiting: list[Any] = []
         for row in rows:
-            # A change whose effect did not show once goes alone: it may be what fails its batch.
-            if target != CONTACT or row.points or row.attempts:
+            # A change whose effect did not show once goes alone: it may be what fails its batch. So does whoever
+            # has points or may get some at any moment.
+            if target != CONTACT or row.points or row.attempts or row.person_id in granting:
                 yield [row]
                 continue
             waiting.append(row)
@@ -181,6 +193,8 @@ def _send(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
     if len(rows) > 1:
         return _edit_together(run, rows)
     (row,) = rows
+    if row.target == POINTS:
+        return {row.id: Outcome(points.send(run, row), {})}
     return {row.id: _edit_alone(run, row) if row.target == CONTACT else _send_dnc(run, row)}
 
 
@@ -264,15 +278,20 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
         raise
     with run.engine.begin() as connection:
         settled: list[tuple[Any, Contact, Mapping[str, Any]]] = []
+        granted = 0
         for row in rows:
             result, sent = outcomes[row.id].result, outcomes[row.id].sent
             if isinstance(result, Settled):
                 settled.append((row, result.contact, sent))
                 if result.differing:
                     run.tell("made_otherwise", contact=row.mautic_id, values=list(result.differing))
+            elif isinstance(result, Granted):
+                points.settle(run, connection, row, result.delta)
+                granted += 1
             elif isinstance(result, Moved):
                 _moved(run, connection, row, result, sent)
             elif isinstance(result, Gone):
+                changes.supersede(connection, [row.id], "the contact was deleted in Mautic", run.now)
                 people.vanish(connection, [row.mautic_id], run.now)
             elif isinstance(result, Refused):
                 _refuse(run, connection, row, result.status, result.reason)
@@ -282,7 +301,7 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
                 run.tell("doubtful", contact=row.mautic_id, reason=result.reason)
         _settle(run, connection, settled)
     run.counts.landed += len(rows)
-    run.tell("pushed", changes=len(settled))
+    run.tell("pushed", changes=len(settled) + granted)
 
 
 def _refuse(run: Run, connection: Connection, row: Any, status: int | None, reason: str) -> None:

@@ -205,12 +205,13 @@ def _require_provisioning(run: Run) -> None:
 
 def _stop_large_baseline(run: Run, options: Options) -> None:
     with run.engine.begin() as connection:
-        planned = changes.count_planned(connection)
+        planned = changes.count_contacts(connection)
         accepted = notes.get(connection, ACCEPTED_BEFOREHAND) is not None
     if accepted or planned <= run.settings.push.first_run_max:
         return
     if options.accept is not None:
-        expected = int(_known_plan(run, options.accept)["changes"])
+        known = _known_plan(run, options.accept)
+        expected = int(known.get("contacts", known["changes"]))
         if planned <= expected + max(GROWTH, int(run.settings.push.max_change_ratio * expected)):
             return
     plan_id = _store_plan(run)
@@ -287,6 +288,7 @@ def plan_totals(run: Run) -> dict[str, Any]:
         asked = decisions.count_to_ask(connection, run.now) if run.zerobounce is not None else 0
         return {
             "changes": changes.count_planned(connection),
+            "contacts": changes.count_contacts(connection),
             "moves": moves_as_json(moves),
             "kinds": all_kinds(people.count_by_kind(connection)),
             "verdicts_to_buy": min(asked, validate.credits_left(run, connection)) if asked else 0,
@@ -332,7 +334,7 @@ def summary(run: Run) -> dict[str, Any]:
         "validated": {"credits": counts.credits, **counts.verdicts, "cached": counts.cached},
         "pushed": {
             "stages": counts.stages,
-            "points": 0,
+            "points": counts.points,
             "fields": counts.fields,
             "dnc": counts.dnc,
             "calls": run.mautic.writes,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, update
 
-from mautic_sync.domain.plan import Change
+from mautic_sync.domain.plan import CONTACT, POINTS, Change
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
@@ -35,7 +36,8 @@ def plan_changes(
 ) -> None:
     """Replace what was planned for these persons by what is wanted now: (person, target) → the change.
 
-    What is sent or in doubt is settled first and stays.
+    What is sent or in doubt is settled first and stays. Points that were sent under a key and not found keep it: what
+    of them may still arrive is found with the next.
     """
     decided = set(person_ids)
     stale = [
@@ -51,6 +53,7 @@ def plan_changes(
             if present.state != PLANNED or present.new == new:
                 continue
             stale.append(present.id)
+        kept = present if target == POINTS else None
         rows.append(
             {
                 "run_id": run_id,
@@ -63,8 +66,10 @@ def plan_changes(
                 "new": new,
                 "reason": one.reason,
                 "baseline": baseline or _waits_since_baseline(one, present),
-                "attempts": 0,
+                "attempts": 0 if kept is None else kept.attempts,
                 "planned_at": now,
+                "event_key": None if kept is None else kept.event_key,
+                "log_above": None if kept is None else kept.log_above,
             }
         )
     if stale:
@@ -149,6 +154,46 @@ def mark_sent(connection: Connection, numbers: Sequence[int], *, run_id: str, no
     return [still[number] for number in numbers if number in still]
 
 
+def mark_points_sent(
+    connection: Connection, numbers: Sequence[int], *, run_id: str, now: int, log_above: int
+) -> list[Any]:
+    """Intents of points, each with its `event_key`, new or kept from an earlier sending, and `attempts` counted.
+
+    `log_above` is an id of Mautic's points log below which none of these is. Who has an edit on the way waits: a batch
+    that arrives late would swallow the points.
+    """
+    rows = connection.execute(select(change.c.id, change.c.person_id).where(change.c.id.in_(numbers))).all()
+    person_of = {row.id: row.person_id for row in rows}
+    editing = set(
+        connection.execute(
+            select(change.c.person_id).where(
+                change.c.open_key.in_([open_key(person_id, CONTACT) for person_id in person_of.values()]),
+                change.c.state.in_((SENT, DOUBTFUL)),
+            )
+        ).scalars()
+    )
+    ready = [number for number in numbers if person_of.get(number) not in editing]
+    marked = mark_sent(connection, ready, run_id=run_id, now=now)
+    if not marked:
+        return []
+    connection.execute(
+        update(change)
+        .where(change.c.id == bindparam("which"))
+        .values(event_key=bindparam("key"), log_above=bindparam("above")),
+        [
+            {
+                "which": row.id,
+                "key": row.event_key or secrets.token_hex(8),
+                # Lower than before where Mautic was set back to a backup meanwhile.
+                "above": log_above if row.log_above is None else min(row.log_above, log_above),
+            }
+            for row in marked
+        ],
+    )
+    sent = {row.id: row for row in connection.execute(_WITH_CONTACT.where(change.c.id.in_([row.id for row in marked])))}
+    return [sent[row.id] for row in marked]
+
+
 def back_to_planned(connection: Connection, numbers: Sequence[int], error: str) -> None:
     """Nothing was changed by the call: the intents wait for the next run, and it does not count as an attempt."""
     for chunk in in_chunks(numbers):
@@ -189,15 +234,68 @@ def doubt_what_was_sent(connection: Connection) -> int:
 
 
 def doubtful(connection: Connection) -> list[Any]:
-    """Changes in doubt, with the current `mautic_id` of each person."""
+    """Changes in doubt whose effect the contact itself shows, with the current `mautic_id` of each person."""
     return list(
         connection.execute(
             select(change, alias.c.mautic_id)
             .join(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
-            .where(change.c.state == DOUBTFUL)
+            .where(change.c.state == DOUBTFUL, change.c.target != POINTS)
             .order_by(change.c.id)
         )
     )
+
+
+_SURVIVOR = func.coalesce(person.c.redirect_to, change.c.person_id)
+_POINTS_SENT = (
+    select(change, _SURVIVOR.label("survivor"), alias.c.mautic_id, contact.c.vanished_at)
+    .outerjoin(person, person.c.id == change.c.person_id)
+    .outerjoin(alias, and_(alias.c.person_id == _SURVIVOR, alias.c.current))
+    .outerjoin(contact, contact.c.person_id == _SURVIVOR)
+    .order_by(change.c.id)
+)
+
+
+def doubtful_points(connection: Connection) -> list[Any]:
+    """Points in doubt, those of merged persons too: each with its `survivor` and that one's `mautic_id`, or None."""
+    return list(connection.execute(_POINTS_SENT.where(change.c.state == DOUBTFUL, change.c.target == POINTS)))
+
+
+def points_by_number(connection: Connection, numbers: Collection[int]) -> list[Any]:
+    """These points changes, whatever their state, as `doubtful_points` gives them."""
+    found: list[Any] = []
+    for chunk in in_chunks(list(numbers)):
+        found += connection.execute(_POINTS_SENT.where(change.c.id.in_(chunk)))
+    return found
+
+
+def open_points_by_key(connection: Connection, keys: Collection[str], person_ids: Collection[int]) -> list[Any]:
+    """Open points changes of these persons that carry one of these keys, as `doubtful_points` gives them."""
+    found: list[Any] = []
+    for chunk in in_chunks(list(person_ids)):
+        where = change.c.open_key.in_([open_key(number, POINTS) for number in chunk])
+        found += [row for row in connection.execute(_POINTS_SENT.where(where)) if row.event_key in keys]
+    return found
+
+
+def with_points_on_the_way(connection: Connection) -> set[int]:
+    """Persons, survivors of merges, with points that are sent or in doubt, under whatever number."""
+    rows = connection.execute(
+        select(_SURVIVOR)
+        .select_from(change)
+        .outerjoin(person, person.c.id == change.c.person_id)
+        .where(change.c.state.in_((SENT, DOUBTFUL)), change.c.target == POINTS)
+    )
+    return set(rows.scalars())
+
+
+def settle_points(connection: Connection, numbers: Collection[int], *, run_id: str, now: int) -> None:
+    """Mautic has received these points: close the changes."""
+    for chunk in in_chunks(list(numbers)):
+        connection.execute(
+            update(change)
+            .where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
+            .values(state=SETTLED, open_key=None, settled_at=now, settled_run=run_id, error=None)
+        )
 
 
 def settle(
@@ -327,6 +425,12 @@ def count_planned(connection: Connection, *, baseline: bool | None = None) -> in
     query = select(func.count()).select_from(change).where(change.c.state == PLANNED)
     if baseline is not None:
         query = query.where(change.c.baseline.is_(baseline))
+    return int(connection.execute(query).scalar() or 0)
+
+
+def count_contacts(connection: Connection) -> int:
+    """How many contacts the planned changes are about."""
+    query = select(func.count(change.c.person_id.distinct())).where(change.c.state == PLANNED)
     return int(connection.execute(query).scalar() or 0)
 
 

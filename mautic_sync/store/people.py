@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, not_, select, update
 
 from mautic_sync.domain.contact import Contact
+from mautic_sync.domain.plan import POINTS
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes
 from mautic_sync.store.bulk import insert_many
@@ -52,6 +53,12 @@ class Saved:
     changed: int = 0
     persons: dict[int, int] = field(default_factory=dict)
     """Mautic id → person."""
+
+
+# Of points that were sent nothing but Mautic's log can tell: a merge moves them to the survivor.
+_MAY_BE_CLOSED = and_(
+    change.c.open_key.is_not(None), not_(and_(change.c.target == POINTS, change.c.state.in_(("sent", "doubtful"))))
+)
 
 
 def persons_of(connection: Connection, mautic_ids: Collection[int]) -> dict[int, int]:
@@ -259,6 +266,26 @@ def former_of(connection: Connection, person_ids: Collection[int]) -> dict[int, 
     return found
 
 
+def add_points(connection: Connection, deltas: Mapping[int, int]) -> None:
+    """Person → points that Mautic has just received from us: the contact as last read has them too."""
+    if deltas:
+        connection.execute(
+            update(contact)
+            .where(contact.c.person_id == bindparam("who"))
+            .values(points=contact.c.points + bindparam("delta")),
+            [{"who": person_id, "delta": delta} for person_id, delta in deltas.items()],
+        )
+
+
+def numbers_of(connection: Connection, person_ids: Collection[int]) -> dict[int, set[int]]:
+    """Person → all Mautic ids that lead there, the current and the former ones."""
+    found: dict[int, set[int]] = {}
+    for chunk in in_chunks(list(person_ids)):
+        for row in connection.execute(select(alias).where(alias.c.person_id.in_(chunk))):
+            found.setdefault(row.person_id, set()).add(row.mautic_id)
+    return found
+
+
 def mark_dirty(connection: Connection, person_ids: Collection[int]) -> None:
     for chunk in in_chunks(list(person_ids)):
         connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(dirty=1))
@@ -345,7 +372,8 @@ def kinds_of(connection: Connection, mautic_ids: Collection[int]) -> dict[str, i
 def vanish(connection: Connection, mautic_ids: Collection[int], now: int) -> list[int]:
     """Mautic deleted these: their persons stay, with history, but nothing is decided or written for them.
 
-    The end of a former number says nothing about its person. Returns the persons that are gone.
+    The end of a former number says nothing about its person. Returns the persons that are gone. Points on their way
+    stay open until they were looked up: the contact may have been merged, and its survivor has them.
     """
     numbers: list[int] = []
     for ids in in_chunks(list(mautic_ids)):
@@ -360,7 +388,7 @@ def vanish(connection: Connection, mautic_ids: Collection[int], now: int) -> lis
         )
         connection.execute(
             update(change)
-            .where(change.c.person_id.in_(chunk), change.c.open_key.is_not(None))
+            .where(change.c.person_id.in_(chunk), _MAY_BE_CLOSED)
             .values(state="superseded", open_key=None, error="the contact was deleted in Mautic", settled_at=now)
         )
     return numbers
@@ -422,7 +450,7 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
     _keep_standing_of_number(connection, new, survivor, loser)
     connection.execute(
         update(change)
-        .where(change.c.person_id.in_((survivor, loser)), change.c.open_key.is_not(None))
+        .where(change.c.person_id.in_((survivor, loser)), _MAY_BE_CLOSED)
         .values(state="superseded", open_key=None, error="merged in Mautic", settled_at=now)
     )
     mark_dirty(connection, [survivor])

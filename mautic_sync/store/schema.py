@@ -1,7 +1,7 @@
 """The tables of the store.
 
 Times are integers, seconds since 1970 in UTC; JSON stands in text columns. Only `alias` knows Mautic's contact ids:
-every other table refers to the person. `activity`, `credit`, `merge`, `transition` and settled changes are
+every other table refers to the person. `activity`, `credit`, `ledger`, `merge`, `transition` and settled changes are
 append-only: after a merge they are read through `person.redirect_to`.
 """
 
@@ -178,6 +178,17 @@ decision = Table(
     Column("waiting", Boolean, nullable=False),
     Column("decided_at", BigInteger, nullable=False),
     Column("run_id", Line(32), nullable=False),
+    Column("scores", Prose, nullable=False, server_default="{}"),
+    Column("score_day", Integer),
+    Column("flags", Prose, nullable=False, server_default="[]"),
+)
+
+# What a person's activity adds up to, so that a score needs no look at all of it again.
+tally = Table(
+    "tally",
+    metadata,
+    Column("person_id", RowId, primary_key=True, autoincrement=False),
+    Column("counts", Prose, nullable=False),
 )
 
 # What we last settled in Mautic for a person, and what somebody else set instead.
@@ -202,7 +213,8 @@ plan = Table(
 )
 
 # A change is one planned write; `open_key` (person and target) is set while it is planned, sent or doubtful, so that
-# there is at most one open change per person and target.
+# there is at most one open change per person and target. A points change is found again in Mautic's log by `event_key`,
+# above the row `log_above`.
 change = Table(
     "change",
     metadata,
@@ -223,7 +235,23 @@ change = Table(
     Column("settled_at", BigInteger),
     Column("settled_run", Line(32), index=True),
     Column("error", Prose),
+    Column("event_key", Line(64)),
+    Column("log_above", BigInteger),
     Index("ix_change_in_order", "state", "target", "value", "id"),
+)
+
+# Points that Mautic has received from us: their sum is what a person was granted.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("at", BigInteger, nullable=False),
+    Column("run_id", Line(32), nullable=False),
+    Column("change_id", BigInteger, nullable=False),
+    Column("event_key", Line(64), nullable=False),
+    Column("delta", Integer, nullable=False),
+    Column("reason", Prose, nullable=False),
 )
 
 transition = Table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -69,6 +70,48 @@ def test_a_first_migration_that_was_cut_short_is_done_again(url):
         event.remove(Engine, "before_cursor_execute", cut)
     engine = open_engine(url)
     assert set(inspect(engine).get_table_names()) == {*metadata.tables, VERSION_TABLE}
+    engine.dispose()
+
+
+def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_points(url, monkeypatch):
+    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, "0001"))
+    open_engine(url).dispose()
+    monkeypatch.undo()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO decision (person_id, kind, stage, score, rule, reason, trace, asks, waiting, decided_at, run_id)"
+                " VALUES (7, 'lead', 'Lead', 0, 'r', 'why', '[]', :no, :no, 1, 'run')"
+            ),
+            {"no": False},
+        )
+    engine.dispose()
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        row = connection.execute(text("SELECT scores, score_day, flags FROM decision")).one()
+        assert tuple(row) == ("{}", None, "[]")
+    engine.dispose()
+
+
+def test_a_second_migration_that_was_cut_short_is_done_again(url, monkeypatch):
+    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, "0001"))
+    open_engine(url).dispose()
+    monkeypatch.undo()
+
+    def cut(_connection, _cursor, statement, *_rest):
+        if "score_day" in statement:
+            raise InterruptedError
+
+    event.listen(Engine, "before_cursor_execute", cut)
+    try:
+        with pytest.raises(InterruptedError):
+            open_engine(url)
+    finally:
+        event.remove(Engine, "before_cursor_execute", cut)
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
 
 

@@ -1,0 +1,97 @@
+"""Grants points in Mautic, and finds out from its log what of a grant has arrived.
+
+Mautic applies a call as often as it is made, and also when nobody waits for the answer any more. So each grant carries
+a key of its own at the end of its name. docs/mautic.md: "Writing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from mautic_sync.errors import DoubtfulError, MalformedError, RefusedError
+from mautic_sync.mautic.contacts import Where
+from mautic_sync.mautic.feeds import Row, feed_pages
+from mautic_sync.mautic.transport import Transport
+from mautic_sync.mautic.writes import Doubtful, Gone, Refused
+
+LOG = "lead_points_change_log"
+PREFIX = "mautic-sync:"
+LONGEST_NAME = 120
+"""Characters of an event name, of the 191 that Mautic takes: escaping makes some of them longer."""
+NUMBERS_AT_ONCE = 200
+_ESCAPED = frozenset("\"'<>&")
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Mautic has received `delta` points."""
+
+    delta: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What the log shows of one key: the sum of its rows, and how many there are."""
+
+    delta: int
+    rows: int
+
+
+def event_name(reasons: str, key: str) -> str:
+    """What marketers read in the contact's history, with the key at its end; at most `LONGEST_NAME` characters."""
+    told = "".join(sign if sign.isprintable() and sign not in _ESCAPED else " " for sign in reasons)
+    told = " ".join(told.split())
+    room = LONGEST_NAME - len(f"{PREFIX}  {key}")
+    if len(told) > room:
+        told = f"{told[: room - 1].rstrip()}…"
+    return " ".join(filter(None, (PREFIX, told, key)))
+
+
+def add_points(
+    transport: Transport, contact_id: int, delta: int, *, name: str, action: str
+) -> Granted | Refused | Gone | Doubtful:
+    """Adds points, or takes them away where `delta` is negative; a merged contact's reach the survivor.
+
+    Raises StopError and RetryError when nothing was changed at all.
+    """
+    # `minus/3` would be logged as +3.
+    path = f"contacts/{contact_id}/points/plus/{delta}"
+    try:
+        answer = transport.write("POST", path, {"eventName": name, "actionName": action})
+    except DoubtfulError as error:
+        return Doubtful(str(error))
+    except RefusedError as refused:
+        return Gone() if refused.status == 404 else Refused(refused.status, refused.reason)
+    if not isinstance(answer, dict) or str(answer.get("success")) not in {"1", "True"}:
+        return Doubtful("Mautic answered 200 to a grant of points and does not say that it was made.")
+    return Granted(delta)
+
+
+def arrived(
+    transport: Transport, contact_ids: Collection[int], keys: Collection[str], *, above: int
+) -> dict[str, Arrival]:
+    """Key → what Mautic's log shows of it under these contact ids, in rows above the id `above`; others are absent.
+
+    Raises MalformedError for a row of ours that cannot be read.
+    """
+    found: dict[str, Arrival] = {}
+    numbers = sorted(set(contact_ids))
+    for start in range(0, len(numbers), NUMBERS_AT_ONCE):
+        part = numbers[start : start + NUMBERS_AT_ONCE]
+        where: Sequence[Where] = [("lead_id", "in", ",".join(map(str, part)))]
+        for rows in feed_pages(transport, LOG, above, where=where, concurrency=1):
+            for row in rows:
+                # A name is stored HTML-escaped; a key has no character that escaping changes.
+                key = row.get("event_name", "").rpartition(" ")[2]
+                if key in keys:
+                    before = found.get(key, Arrival(0, 0))
+                    found[key] = Arrival(before.delta + _delta(row), before.rows + 1)
+    return found
+
+
+def _delta(row: Row) -> int:
+    try:
+        return int(row["delta"])
+    except (KeyError, ValueError):
+        raise MalformedError(f"A row of ours in Mautic's {LOG} has no `delta` that can be read.") from None

@@ -1,0 +1,63 @@
+"""Points that Mautic has received from us: append-only, and read through the redirect of merged persons."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select, union_all
+
+from mautic_sync.store.bulk import insert_many
+from mautic_sync.store.engine import in_chunks
+from mautic_sync.store.people import former_of
+from mautic_sync.store.schema import ledger, person
+
+
+def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of person_id, at, run_id, change_id, event_key, delta, reason."""
+    insert_many(connection, ledger, rows)
+
+
+def granted(connection: Connection, person_ids: Sequence[int]) -> dict[int, int]:
+    """Person → the sum of what was granted, what merged persons had received included; numbers ascend."""
+    if not person_ids:
+        return {}
+    first, last = person_ids[0], person_ids[-1]
+    own = select(ledger.c.person_id.label("who"), func.sum(ledger.c.delta).label("points")).group_by(ledger.c.person_id)
+    merged = (
+        select(person.c.redirect_to, func.sum(ledger.c.delta))
+        .join(ledger, ledger.c.person_id == person.c.id)
+        .group_by(person.c.redirect_to)
+    )
+    # In two ranges, each along an index: one over the survivor of each row would read the whole ledger.
+    rows = connection.execute(
+        union_all(
+            own.where(ledger.c.person_id.between(first, last)), merged.where(person.c.redirect_to.between(first, last))
+        )
+    )
+    found: dict[int, int] = {}
+    for who, points in rows:
+        found[who] = found.get(who, 0) + int(points)
+    return found
+
+
+def account(connection: Connection, person_id: int, limit: int | None = None) -> list[dict[str, Any]]:
+    """The lines of one person's account, the newest first."""
+    query = (
+        select(ledger)
+        .where(ledger.c.person_id.in_(former_of(connection, [person_id])))
+        .order_by(ledger.c.id.desc())
+        .limit(limit)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def granted_by_key(connection: Connection, person_ids: Collection[int], keys: Collection[str]) -> dict[str, int]:
+    """Event key → the sum of what these persons, and those merged into them, were granted under it."""
+    found: dict[str, int] = {}
+    for chunk in in_chunks(list(former_of(connection, person_ids))):
+        rows = connection.execute(select(ledger.c.event_key, ledger.c.delta).where(ledger.c.person_id.in_(chunk)))
+        for key, delta in rows:
+            if key in keys:
+                found[key] = found.get(key, 0) + delta
+    return found
