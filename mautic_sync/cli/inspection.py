@@ -190,7 +190,13 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     points = document["points"]
     out.print(
         f"Score {points['score']} (ours), {points['granted']} of it granted, points {points['mautic']} (Mautic's total)"
+        + (", hot" if points["hot"] else "")
+        + (", of low value" if points["low_value"] else "")
     )
+    for entry in points["account"]:
+        out.print(escape(f"  {_describe_entry(entry)}"))
+    if points["ledger"]:
+        out.print("Granted:")
     for line in points["ledger"]:
         out.print(escape(f"  {line['at']}  {line['delta']:+d}  {line['reason']}"))
     identity = document["identity"]
@@ -201,6 +207,24 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     if document["last_write"]:
         write = document["last_write"]
         out.print(escape(f"Last write: {describe_change(write)} ({write['state']})"))
+
+
+def _describe_entry(entry: dict[str, Any]) -> str:
+    """`interest: Reads pricing, 2 times, 20 to 22 Nov: 3.9 (4 before decay), until …` in one line."""
+    told = f"{entry['group']}: {entry['rule']}"
+    if entry["first_day"] is None:
+        told += f", {entry['evidence']}"
+    else:
+        days = (
+            entry["first_day"]
+            if entry["first_day"] == entry["last_day"]
+            else f"{entry['first_day']} to {entry['last_day']}"
+        )
+        told += f", {entry['times']} {'time' if entry['times'] == 1 else 'times'}, {days}"
+    told += f": {entry['points']:g}"
+    if entry["points"] != entry["before_decay"]:
+        told += f" ({entry['before_decay']} before decay)"
+    return told + (f", until {entry['expires_at']}" if entry["expires_at"] else "")
 
 
 def _show_trace(out: Console, trace: dict[str, Any], depth: int) -> None:

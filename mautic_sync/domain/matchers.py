@@ -79,6 +79,10 @@ class Matchers:
         self._known: dict[tuple[str | None, ...], tuple[ActivityMatcher, ...]] = {}
 
     @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(matcher.key for found in self._by_type.values() for matcher in found)
+
+    @property
     def types(self) -> frozenset[str]:
         return frozenset(self._by_type)
 

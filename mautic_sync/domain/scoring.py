@@ -27,6 +27,7 @@ DECIMALS = 9  # places of a group's points that count: what lies behind them is 
 NOISE = 0.5e-9  # half of the last place
 NEVER = LAST_DAY + 1  # a day that does not come
 FADED = 0.5  # points; below it a contribution counts as gone
+MOST_POINTS = 1_000_000_000  # of a group, either way: what stands beyond says no more, and fits no database
 LONGEST_TABLE = 4_000  # days of age for which factors are computed beforehand
 
 
@@ -283,6 +284,8 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
                 if half_life is not None and changes > day + 1:
                     changes = min(changes, day + _days_to_change(value, before, left, gross[group], half_life))
     due_at = None if changes > LAST_DAY else _line_start(changes, rules, zone)
+    if max(sums, default=0) > MOST_POINTS or min(sums, default=0) < -MOST_POINTS:
+        sums = [max(-MOST_POINTS, min(value, MOST_POINTS)) for value in sums]
     return Score(sum(sums), dict(zip(groups, sums, strict=True)), day, due_at)
 
 
@@ -431,6 +434,12 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
             Entry(rule.group, rule.name, times, counted[0], counted[-2], left, rule.points * times, "", ends)
         )
     return tuple(entries)
+
+
+def reasons_text(entries: Sequence[Entry], most: int = 3) -> str:
+    """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`."""
+    weighty = sorted((one for one in entries if round(one.points)), key=lambda one: -abs(one.points))
+    return ", ".join(f"{one.rule} {one.points:.0f}" for one in weighty[:most]) or "nothing counts any more"
 
 
 def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> Sequence[int]:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
 
@@ -15,6 +16,7 @@ from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.settings import Settings
 from mautic_sync.store import runs
+from mautic_sync.store.activities import Counting
 from mautic_sync.store.people import Reading
 from mautic_sync.zerobounce import ZeroBounce
 
@@ -98,8 +100,9 @@ class Run:
         return Reading(ALWAYS_KEPT | self.mappings.fields_read(self.catalogue), idle_matters=self.mappings.reads_idle)
 
     @property
-    def matchers(self) -> Matchers:
-        return _matchers(self.mappings.matchers)
+    def counting(self) -> Counting:
+        mappings = self.mappings
+        return _counting(mappings.matchers, mappings.score_matchers, mappings.time_zone)
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -114,5 +117,5 @@ class Run:
 
 
 @lru_cache(maxsize=2)
-def _matchers(matchers: tuple[ActivityMatcher, ...]) -> Matchers:
-    return Matchers(matchers)
+def _counting(proofs: tuple[ActivityMatcher, ...], tallies: tuple[ActivityMatcher, ...], time_zone: str) -> Counting:
+    return Counting(Matchers(proofs), Matchers(tallies), ZoneInfo(time_zone))

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.domain.classification import Decision, Previous, decide, needs_verdict
-from mautic_sync.domain.contact import NO_VERDICT, Catalogue, Signals, VerdictSignal
+from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals, VerdictSignal
 from mautic_sync.domain.countries import mautic_country
 from mautic_sync.domain.plan import (
     CONTACT,
@@ -27,6 +27,7 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
+from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, flags_of, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline.context import Run
@@ -61,6 +62,8 @@ class Considered(NamedTuple):
     signals: Signals
     verdict: Verdict | None
     standing: Standing
+    score: Score
+    flags: Flags
     decision: Decision
     asks: bool
 
@@ -109,7 +112,9 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     members = decisions.members_of(
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
-    rules, validation = by.mappings.stages, by.mappings.validation
+    rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
+    reads_scores = by.mappings.stages_read_scores
+    flagging = scores.hot is not None or scores.low_value is not None
     gate_open = by.gate_open
     found = []
     for row in rows:
@@ -123,6 +128,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             verdict_signal = NO_VERDICT
         belongs = members.get(row.person_id, {})
         signals = Signals(
+            tallies=orjson.loads(row.tallies) if row.tallies is not None else NOTHING,
             fields=fields,
             tags=frozenset(orjson.loads(row.tags)) if row.tags != "[]" else NOBODYS,
             segments=belongs.get("segment", frozenset()),
@@ -135,16 +141,35 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             stage=by.stage_names.get(row.stage_id, f"#{row.stage_id}") if row.stage_id is not None else None,
             kind=row.kind,
         )
+        scored = score(signals, scores, now, row.score_day or 0)
+        if reads_scores:
+            signals = signals._replace(scores=scored.by_name)
         previous = Previous(row.stage, row.kind)
-        decision = decide(signals, rules, previous, now, gate_open=gate_open)
+        decision = decide(signals, rules, previous, now, gate_open=gate_open)._replace(score=scored.total)
         if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
             # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
             decision = decision._replace(reason=row.reason)
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
         if asks and validation.only_if is not None:
             asks = validation.only_if.holds(signals, now)
-        found.append(Considered(row, signals, verdict, decisions.standing_of(row), decision, asks))
+        flags = COLD
+        if flagging:
+            decided = signals._replace(scores=scored.by_name, kind=decision.kind)
+            flags = flags_of(decided, scores, _FLAGGED.get(row.flags, COLD), now)
+        found.append(Considered(row, signals, verdict, decisions.standing_of(row), scored, flags, decision, asks))
     return found
+
+
+# What is kept of somebody who is hot or of low value.
+_FLAGS = {
+    (False, False): "[]",
+    (True, False): '["hot"]',
+    (False, True): '["low_value"]',
+    (True, True): '["hot","low_value"]',
+}
+
+
+_FLAGGED = {text: Flags(*flags) for flags, text in _FLAGS.items()}
 
 
 def _store(
@@ -202,8 +227,10 @@ def _store(
         if planned.adopted is not None:
             adopted[number] = planned.adopted
         due_at = decision.due_at
-        if planned.due_at is not None and (due_at is None or planned.due_at < due_at):
-            due_at = planned.due_at
+        for at in (planned.due_at, one.score.due_at, one.flags.due_at):
+            if at is not None and (due_at is None or at < due_at):
+                due_at = at
+        groups, flags = orjson.dumps(one.score.groups).decode(), _FLAGS[one.flags[:2]]
         trace = orjson.dumps(decision.trace).decode()
         if (
             row.trace != trace
@@ -213,6 +240,7 @@ def _store(
             or row.asks != one.asks
             or (row.kind, row.stage, row.score) != (decision.kind, decision.stage, decision.score)
             or row.waiting != decision.waiting
+            or (row.scores, row.score_day, row.flags) != (groups, one.score.day, flags)
         ):
             rows.append(
                 {
@@ -226,6 +254,9 @@ def _store(
                     "due_at": due_at,
                     "asks": one.asks,
                     "waiting": decision.waiting,
+                    "scores": groups,
+                    "score_day": one.score.day,
+                    "flags": flags,
                     "decided_at": run.now,
                     "run_id": run.id,
                 }
@@ -246,7 +277,7 @@ def _store(
             if refused is not None:
                 wanted[number, EMAIL_DNC] = refused
         if granting and number not in on_the_way:
-            points = points_change(one, granted.get(number, 0))
+            points = points_change(one, granted.get(number, 0), run.mappings.scores, run.now)
             if points is not None:
                 wanted[number, POINTS] = points
     decisions.save_decisions(connection, rows)
@@ -257,10 +288,12 @@ def _store(
     people.forget_dirty(connection, numbers)
 
 
-def points_change(one: Considered, granted: int) -> Change | None:
+def points_change(one: Considered, granted: int, scores: ScoreRules, now: int) -> Change | None:
     """What Mautic has yet to receive of the score, `granted` being what it has received."""
-    decision = one.decision
-    return plan_points(decision.score, granted, decision.reason, VALUE_OF_KIND[decision.kind])
+    if one.score.total == granted:
+        return None
+    reasons = reasons_text(account(one.signals, scores, now, one.score.day))
+    return plan_points(one.score.total, granted, reasons, VALUE_OF_KIND[one.decision.kind])
 
 
 def _let_go_of_loops(run: Run, connection: Connection) -> None:

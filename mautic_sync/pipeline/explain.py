@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ from sqlalchemy import Connection, select
 
 from mautic_sync.domain.classification import explain as explain_rules
 from mautic_sync.domain.plan import plan_stage
+from mautic_sync.domain.scoring import Entry, account
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline.decide import Deciding, consider
 from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
@@ -68,6 +70,10 @@ def explain_person(
         },
         "points": {
             "score": decision.score,
+            "groups": dict(considered.score.groups),
+            "hot": considered.flags.hot,
+            "low_value": considered.flags.low_value,
+            "account": [_entry(one) for one in account(signals, mappings.scores, now, considered.score.day)],
             "granted": ledger.granted(connection, [person_id]).get(person_id, 0),
             "mautic": row.points,
             "ledger": [
@@ -96,6 +102,23 @@ def explain_person(
             "at": iso(last["settled_at"] or last["sent_at"] or last["planned_at"]),
             "error": last["error"],
         },
+    }
+
+
+def _entry(one: Entry) -> dict[str, Any]:
+    """One rule of the account; days as ISO 8601 has them."""
+    days = (one.first_day, one.last_day)
+    first, last = (None if day is None else date.fromordinal(day).isoformat() for day in days)
+    return {
+        "group": one.group,
+        "rule": one.rule,
+        "points": round(one.points, 2),
+        "before_decay": one.points_before_decay,
+        "times": one.times,
+        "first_day": first,
+        "last_day": last,
+        "evidence": one.evidence,
+        "expires_at": iso(one.expires_at) if one.expires_at is not None else None,
     }
 
 
@@ -129,7 +152,16 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
             "fresh": False,
             "needed": False,
         },
-        "points": {"score": 0, "granted": 0, "mautic": 0, "ledger": []},
+        "points": {
+            "score": 0,
+            "groups": {},
+            "hot": False,
+            "low_value": False,
+            "account": [],
+            "granted": 0,
+            "mautic": 0,
+            "ledger": [],
+        },
         "identity": {"person": None, "mautic_id": current, "former_ids": former, "email": None},
         "activity": [],
         "last_write": None,

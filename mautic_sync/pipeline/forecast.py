@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mautic_sync.domain.plan import CONTACT, VALUE_OF_KIND, Change, plan_points
+from mautic_sync.domain.plan import CONTACT, VALUE_OF_KIND, Change
 from mautic_sync.pipeline.context import Run
-from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, Considered, consider, deciding_by
+from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, Considered, consider, deciding_by, points_change
 from mautic_sync.pipeline.run import all_kinds, iso, moves_as_json
 from mautic_sync.store import decisions, people
 
@@ -16,7 +16,6 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
     moves: dict[tuple[str | None, str], int] = {}
     kinds: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
-    granting = run.mappings.scores.push_to == "points"
     total = contacts = after = 0
     while True:
         with run.engine.begin() as connection:
@@ -25,7 +24,7 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
                 break
             after = rows[-1].person_id
             considered = consider(deciding_by(run), connection, rows, moment)
-            found = [(one, _changes(one, granting=granting)) for one in considered]
+            found = [(one, _changes(run, one, moment)) for one in considered]
             moved = [(one, changed) for one, changed in found if changed]
             numbers = people.current_ids(connection, [one.row.person_id for one, _ in moved[: limit - len(listed)]])
         for one in considered:
@@ -61,11 +60,11 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
     }
 
 
-def _changes(one: Considered, *, granting: bool) -> list[Change]:
+def _changes(run: Run, one: Considered, moment: int) -> list[Change]:
     """From the decision of now to that of the other time: stage, and points where they are pushed."""
-    decision, value = one.decision, VALUE_OF_KIND[one.decision.kind]
+    decision, value, scores = one.decision, VALUE_OF_KIND[one.decision.kind], run.mappings.scores
     found = []
     if decision.stage != one.row.stage:
         found.append(Change(CONTACT, {"stage": one.row.stage}, {"stage": decision.stage}, decision.reason, value))
-    points = plan_points(decision.score, one.row.score or 0, decision.reason, value) if granting else None
+    points = points_change(one, one.row.score or 0, scores, moment) if scores.push_to == "points" else None
     return found if points is None else [*found, points]

@@ -47,9 +47,9 @@ from mautic_sync.store.activities import (
     Added,
     add_activities,
     adopt_waiting,
+    count_anew,
     known_sources,
     name_again,
-    rebuild_evidence,
     replace_members,
     set_aside,
     stores_any_of,
@@ -165,7 +165,7 @@ def prepare_store(run: Run) -> bool:
     That is so when the mappings read a field that was not kept before.
     """
     with run.engine.begin() as connection:
-        rebuilt = rebuild_evidence(connection, run.mappings.matchers, run.catalogue)
+        rebuilt = count_anew(connection, run.counting, run.catalogue)
         _decide_everybody_if_changed(run, connection, rebuilt=rebuilt)
         kept = set(notes.get_json(connection, READ_FIELDS) or ())
         wanted = run.reading.fields
@@ -393,7 +393,7 @@ def keep(
 ) -> None:
     saved = people.save_contacts(connection, contacts, run.reading, now=run.now, seen=seen)
     run.counts.contacts += len(contacts)
-    adopt_waiting(connection, saved.persons, run.matchers, run.catalogue)
+    adopt_waiting(connection, saved.persons, run.counting, run.catalogue)
     healthy = [str(one.id) for one in contacts]
     if healthy:
         runs.release_from_quarantine(connection, "contact", healthy, run.now)
@@ -634,7 +634,7 @@ def _quarantine_rows(run: Run, connection: Connection, feed: str, broken: Sequen
 def _keep_activities(
     run: Run, connection: Connection, activities: Sequence[FeedActivity], *, known_above: int | None
 ) -> Added:
-    added = add_activities(connection, activities, run.matchers, run.catalogue, known_above=known_above)
+    added = add_activities(connection, activities, run.counting, run.catalogue, known_above=known_above)
     if run.mappings.reads_idle:
         visits = [one for one in activities if one.type in VISITS and one.contact_id is not None]
         people.note_active(connection, {one.contact_id or 0: one.at for one in visits})
@@ -663,7 +663,7 @@ def _catch_up(run: Run, added: Added) -> None:
     run.mappings = run.unbound.bind(run.catalogue)
     with run.engine.begin() as connection:
         notes.put_json(connection, CATALOGUE, asdict(run.catalogue))
-        name_again(connection, run.mappings.matchers, before, run.catalogue)
+        name_again(connection, run.counting, before, run.catalogue)
         _decide_everybody_if_changed(run, connection, rebuilt=False)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 from sqlalchemy import BigInteger, Connection, bindparam, case, cast, delete, literal, select, update
 
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.contact import Catalogue
-from mautic_sync.domain.matchers import ActivityMatcher, Matchers
+from mautic_sync.domain.matchers import Matchers
+from mautic_sync.domain.scoring import day_of
 from mautic_sync.mautic.feeds import FeedActivity
-from mautic_sync.store import notes
+from mautic_sync.store import notes, tallies
 from mautic_sync.store.bulk import insert_rows
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of, mark_dirty, mark_everyone_dirty, persons_of
@@ -24,6 +26,51 @@ NEXT_ACTIVITY = "next_activity"
 MATCHERS = "matchers"
 REBUILD_ROWS = 10_000
 OPENED = "email.read"
+
+
+NOTHING_COUNTS = Matchers(())
+UTC = ZoneInfo("UTC")
+
+
+@dataclass(frozen=True)
+class Counting:
+    """What the rules count: `proofs` are kept as evidence with their times, `tallies` by day of the zone for scores."""
+
+    proofs: Matchers
+    tallies: Matchers = NOTHING_COUNTS
+    zone: ZoneInfo = UTC
+
+    @property
+    def types(self) -> frozenset[str]:
+        return self.proofs.types | self.tallies.types
+
+
+class _Found:
+    """What some activity is evidence of, until it is stored."""
+
+    def __init__(self, counting: Counting) -> None:
+        self._counting = counting
+        self._proofs: list[dict[str, Any]] = []
+        self._days: dict[int, dict[str, list[int]]] = {}
+
+    def look_at(self, number: int, person_id: int, one: Activity) -> None:
+        """`number` is the row of the activity, `one` what it is for the rules."""
+        for matcher in self._counting.proofs.matching(one):
+            self._proofs.append({"matcher": matcher.key, "activity_id": number, "person_id": person_id, "at": one.at})
+        tallied = self._counting.tallies.matching(one)
+        if tallied:
+            day = day_of(one.at, self._counting.zone)
+            days = self._days.setdefault(person_id, {})
+            for matcher in tallied:
+                days.setdefault(matcher.key, []).append(day)
+
+    def keep(self, connection: Connection, *, recounted: Collection[int] = ()) -> set[int]:
+        """Store it; the tallies of the `recounted` have it already. Returns whom it is about."""
+        upsert(connection, evidence, self._proofs, update=())
+        for person_id in recounted:
+            self._days.pop(person_id, None)
+        tallies.add(connection, self._days)
+        return {row["person_id"] for row in self._proofs} | self._days.keys()
 
 
 @dataclass
@@ -40,7 +87,7 @@ class Added:
 def add_activities(
     connection: Connection,
     rows: Sequence[FeedActivity],
-    matchers: Matchers,
+    counting: Counting,
     catalogue: Catalogue,
     *,
     known_above: int | None,
@@ -53,6 +100,7 @@ def add_activities(
     added = Added()
     if not rows:
         return added
+    changed: set[int] = set()
     persons = persons_of(connection, {row.contact_id for row in rows if row.contact_id is not None})
     present = _present(connection, [row for row in rows if known_above is None or int(row.source_id) <= known_above])
     new: dict[tuple[str, str, str], FeedActivity] = {}
@@ -69,12 +117,13 @@ def add_activities(
                     added.unnamed.add(part)
             continue
         if row.type == OPENED and row.at > known.at:
-            _move_on(connection, known.id, row.at)
+            changed |= _move_on(connection, known, row.at)
         if row.contact_id in persons and known.person_id != persons[row.contact_id]:
-            _change_hands(connection, known.id, persons[row.contact_id], row, matchers, catalogue)
+            changed |= _change_hands(connection, known, persons[row.contact_id], row, counting, catalogue)
     first = int(notes.get(connection, NEXT_ACTIVITY) or 1)
+    counted = counting.types
     stored: list[tuple[Any, ...]] = []
-    proofs: list[dict[str, Any]] = []
+    found = _Found(counting)
     for number, row in enumerate(new.values(), start=first):
         contact_id, type_ = row.contact_id, row.type
         person_id = None if contact_id is None else persons.get(contact_id)
@@ -82,14 +131,14 @@ def add_activities(
         kept = dump(attributes)
         waiting = contact_id if person_id is None else None
         stored.append((number, row.source, row.source_id, type_, person_id, waiting, row.at, row.object_id, kept))
-        if person_id is not None and type_ in matchers:
-            one = _named(type_, row.at, row.object_id, attributes, catalogue)
-            proofs += _evidence(number, person_id, one, matchers)
+        if person_id is not None and type_ in counted:
+            found.look_at(number, person_id, _named(type_, row.at, row.object_id, attributes, catalogue))
     if stored:
         notes.put(connection, NEXT_ACTIVITY, str(first + len(stored)))
         insert_rows(connection, activity, _STORED, stored)
         added.new = len(stored)
-    _add_evidence(connection, proofs)
+    recount(connection, changed, counting, catalogue)
+    mark_dirty(connection, found.keep(connection, recounted=changed) | changed)
     return added
 
 
@@ -151,31 +200,41 @@ def _present(connection: Connection, rows: Sequence[FeedActivity]) -> dict[tuple
     return found
 
 
-def _move_on(connection: Connection, number: int, at: int) -> None:
-    """A mail was opened again: one row of `email_stats` tells the latest time only."""
-    connection.execute(update(activity).where(activity.c.id == number).values(at=at))
-    connection.execute(update(evidence).where(evidence.c.activity_id == number).values(at=at))
-    owners = connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id == number)).scalars()
-    mark_dirty(connection, set(owners))
+def _move_on(connection: Connection, known: Any, at: int) -> set[int]:
+    """A mail was opened again: one row of `email_stats` tells the latest time only. Returns whom it is about."""
+    connection.execute(update(activity).where(activity.c.id == known.id).values(at=at))
+    connection.execute(update(evidence).where(evidence.c.activity_id == known.id).values(at=at))
+    owners = set(connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id == known.id)).scalars())
+    return owners | _now(connection, [known.person_id])
 
 
 def _change_hands(
     connection: Connection,
-    number: int,
+    known: Any,
     person_id: int,
     row: FeedActivity,
-    matchers: Matchers,
+    counting: Counting,
     catalogue: Catalogue,
-) -> None:
-    """Mautic moved a row to another contact: docs/mautic.md, "Reading what changed"."""
+) -> set[int]:
+    """Mautic moved a row to another contact: docs/mautic.md, "Reading what changed". Returns whom it is about."""
+    number = known.id
     connection.execute(update(activity).where(activity.c.id == number).values(person_id=person_id, waiting_id=None))
     before = connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id == number)).scalars().all()
     connection.execute(update(evidence).where(evidence.c.activity_id == number).values(person_id=person_id))
-    mark_dirty(connection, {*before, person_id})
     if not before:
         # It was nobody's until now.
-        stored = {"type": row.type, "at": row.at, "object_id": row.object_id, "attributes": dump(_kept(row))}
-        _add_evidence(connection, _evidence(number, person_id, as_activity(stored, catalogue), matchers))
+        one = _named(row.type, row.at, row.object_id, _kept(row), catalogue)
+        proofs = _Found(Counting(counting.proofs))
+        proofs.look_at(number, person_id, one)
+        proofs.keep(connection)
+    return {*before, person_id} | _now(connection, [known.person_id])
+
+
+def _now(connection: Connection, person_ids: Collection[int | None]) -> set[int]:
+    """These persons, or into whom they were merged."""
+    numbers = {number for number in person_ids if number is not None}
+    survivors = _survivors(connection, numbers)
+    return {survivors.get(number, number) for number in numbers}
 
 
 def _kept(row: FeedActivity) -> dict[str, str]:
@@ -212,7 +271,7 @@ _PART_OF = {type_: f"{kind}s" for type_, kind in _NAMED_BY.items()}
 _STORED = ("id", "source", "source_id", "type", "person_id", "waiting_id", "at", "object_id", "attributes")
 
 
-def as_activity(stored: Mapping[str, Any], catalogue: Catalogue) -> Activity:
+def as_activity(stored: Any, catalogue: Catalogue) -> Activity:
     """A stored row as the rules read it: ids replaced by the names that marketers use."""
     return _named(stored["type"], stored["at"], stored["object_id"], orjson.loads(stored["attributes"]), catalogue)
 
@@ -229,22 +288,10 @@ def _named(type_: str, at: int, object_id: int | None, attributes: dict[str, str
     return Activity(type_, at, attributes)
 
 
-def _evidence(number: int, person_id: int, one: Activity, matchers: Matchers) -> list[dict[str, Any]]:
-    return [
-        {"matcher": matcher.key, "activity_id": number, "person_id": person_id, "at": one.at}
-        for matcher in matchers.matching(one)
-    ]
-
-
-def _add_evidence(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    upsert(connection, evidence, rows, update=())
-    mark_dirty(connection, {row["person_id"] for row in rows})
-
-
 def adopt_waiting(
     connection: Connection,
     persons: Mapping[int, int],
-    matchers: Matchers,
+    counting: Counting,
     catalogue: Catalogue,
 ) -> None:
     """Activity that waited under a Mautic id goes to the person that this id now has."""
@@ -258,21 +305,37 @@ def adopt_waiting(
             .values(person_id=bindparam("who"), waiting_id=None),
             [{"which": row["id"], "who": persons[row["waiting_id"]]} for row in rows],
         )
-        proofs: list[dict[str, Any]] = []
+        found = _Found(counting)
         for row in rows:
-            proofs += _evidence(row["id"], persons[row["waiting_id"]], as_activity(dict(row), catalogue), matchers)
-        _add_evidence(connection, proofs)
+            found.look_at(row["id"], persons[row["waiting_id"]], as_activity(row, catalogue))
+        mark_dirty(connection, found.keep(connection))
 
 
-def rebuild_evidence(connection: Connection, matchers: Collection[ActivityMatcher], catalogue: Catalogue) -> bool:
-    """After the mappings or the names in Mautic changed: evidence for exactly these matchers. True if any changed."""
-    fingerprint = _fingerprint(matchers, catalogue)
+def recount(connection: Connection, person_ids: Collection[int], counting: Counting, catalogue: Catalogue) -> None:
+    """The tallies of these persons from all that is kept of them, also of those who were merged into them."""
+    if not person_ids or not counting.tallies.types:
+        return
+    found = _Found(Counting(NOTHING_COUNTS, counting.tallies, counting.zone))
+    survivors = former_of(connection, person_ids)
+    for chunk in in_chunks(list(survivors)):
+        rows = connection.execute(
+            select(activity).where(activity.c.person_id.in_(chunk), activity.c.type.in_(counting.tallies.types))
+        ).mappings()
+        for row in rows:
+            found.look_at(row["id"], survivors[row["person_id"]], as_activity(row, catalogue))
+    tallies.clear(connection, person_ids)
+    found.keep(connection)
+
+
+def count_anew(connection: Connection, counting: Counting, catalogue: Catalogue) -> bool:
+    """After the mappings or the names in Mautic changed: evidence and tallies for exactly these. True if any changed."""
+    fingerprint = _fingerprint(counting, catalogue)
     if notes.get(connection, MATCHERS) == fingerprint:
         return False
     connection.execute(delete(evidence))
-    counting = Matchers(matchers)
+    tallies.clear(connection)
     last = 0
-    while matchers:
+    while counting.types:
         rows = (
             connection.execute(
                 select(activity)
@@ -286,48 +349,46 @@ def rebuild_evidence(connection: Connection, matchers: Collection[ActivityMatche
         if not rows:
             break
         last = rows[-1]["id"]
-        proofs: list[dict[str, Any]] = []
+        found = _Found(counting)
         survivors = _survivors(connection, {row["person_id"] for row in rows})
         for row in rows:
-            person_id = survivors.get(row["person_id"], row["person_id"])
-            proofs += _evidence(row["id"], person_id, as_activity(dict(row), catalogue), counting)
-        upsert(connection, evidence, proofs, update=())
+            found.look_at(row["id"], survivors.get(row["person_id"], row["person_id"]), as_activity(row, catalogue))
+        found.keep(connection)
     notes.put(connection, MATCHERS, fingerprint)
     return True
 
 
-def _fingerprint(matchers: Collection[ActivityMatcher], catalogue: Catalogue) -> str:
+def _fingerprint(counting: Counting, catalogue: Catalogue) -> str:
     return orjson.dumps(
         [
-            sorted(matcher.key for matcher in matchers),
+            sorted(counting.proofs.keys),
             {kind: sorted(getattr(catalogue, f"{kind}s").items()) for kind in sorted(set(_NAMED_BY.values()))},
+            sorted(counting.tallies.keys),
+            counting.zone.key,
         ]
     ).decode()
 
 
-def name_again(
-    connection: Connection, matchers: Collection[ActivityMatcher], before: Catalogue, after: Catalogue
-) -> None:
-    """The catalogue was read again: evidence for the activity about what is named otherwise now, and no other."""
-    if notes.get(connection, MATCHERS) != _fingerprint(matchers, before):
-        if rebuild_evidence(connection, matchers, after):
+def name_again(connection: Connection, counting: Counting, before: Catalogue, after: Catalogue) -> None:
+    """The catalogue was read again: what counts of the activity about what is named otherwise now, and of no other."""
+    if notes.get(connection, MATCHERS) != _fingerprint(counting, before):
+        if count_anew(connection, counting, after):
             mark_everyone_dirty(connection)
         return
-    counting = Matchers(matchers)
     for kind in sorted(set(_NAMED_BY.values())):
         old, new = getattr(before, f"{kind}s"), getattr(after, f"{kind}s")
         renamed = sorted(number for number in {*old, *new} if old.get(number) != new.get(number))
         types = [type_ for type_ in counting.types if _NAMED_BY.get(type_) == kind]
         for chunk in in_chunks(renamed) if types else ():
             _match_again(connection, chunk, types, counting, after)
-    notes.put(connection, MATCHERS, _fingerprint(matchers, after))
+    notes.put(connection, MATCHERS, _fingerprint(counting, after))
 
 
 def _match_again(
     connection: Connection,
     object_ids: Sequence[int],
     types: Sequence[str],
-    counting: Matchers,
+    counting: Counting,
     catalogue: Catalogue,
 ) -> None:
     last = 0
@@ -351,15 +412,15 @@ def _match_again(
             return
         last = rows[-1]["id"]
         survivors = _survivors(connection, {row["person_id"] for row in rows})
-        proofs: list[dict[str, Any]] = []
+        persons = {survivors.get(row["person_id"], row["person_id"]) for row in rows}
+        proofs = _Found(Counting(counting.proofs))
         for row in rows:
-            person_id = survivors.get(row["person_id"], row["person_id"])
-            proofs += _evidence(row["id"], person_id, as_activity(dict(row), catalogue), counting)
+            proofs.look_at(row["id"], survivors.get(row["person_id"], row["person_id"]), as_activity(row, catalogue))
         for numbers in in_chunks([row["id"] for row in rows]):
-            held = connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id.in_(numbers)))
-            mark_dirty(connection, set(held.scalars()))
             connection.execute(delete(evidence).where(evidence.c.activity_id.in_(numbers)))
-        _add_evidence(connection, proofs)
+        proofs.keep(connection)
+        recount(connection, persons, counting, catalogue)
+        mark_dirty(connection, persons)
 
 
 def _survivors(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:

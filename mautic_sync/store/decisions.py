@@ -21,6 +21,7 @@ from mautic_sync.store.schema import (
     evidence,
     membership,
     standing,
+    tally,
     transition,
     verdict,
 )
@@ -47,6 +48,9 @@ _DECISION = (
     decision.c.due_at,
     decision.c.asks,
     decision.c.waiting,
+    decision.c.scores,
+    decision.c.score_day,
+    decision.c.flags,
 )
 _STANDING = (
     standing.c.stage.label("our_stage"),
@@ -65,11 +69,12 @@ _VERDICT = (
 )
 
 EVERYTHING = (
-    select(*_CONTACT, *_DECISION, *_STANDING, *_VERDICT)
+    select(*_CONTACT, *_DECISION, *_STANDING, *_VERDICT, tally.c.counts.label("tallies"))
     .select_from(contact)
     .outerjoin(decision, decision.c.person_id == contact.c.person_id)
     .outerjoin(standing, standing.c.person_id == contact.c.person_id)
     .outerjoin(verdict, verdict.c.address == contact.c.address)
+    .outerjoin(tally, tally.c.person_id == contact.c.person_id)
     .where(contact.c.vanished_at.is_(None))
 )
 

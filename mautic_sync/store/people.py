@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, not_, 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import POINTS
 from mautic_sync.domain.validation import normalise_address
-from mautic_sync.store import notes
+from mautic_sync.store import notes, tallies
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.schema import (
@@ -439,6 +439,7 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
     )
     connection.execute(update(alias).where(alias.c.mautic_id == new_id).values(current=True))
     connection.execute(update(evidence).where(evidence.c.person_id == loser).values(person_id=survivor))
+    tallies.unite(connection, survivor, loser)
     _unite(connection, membership, survivor, loser)
     _expect_lost_dnc(connection, survivor)
     _expect_lost_dnc(connection, loser)

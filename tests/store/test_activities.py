@@ -14,6 +14,7 @@ from mautic_sync.domain.contact import Catalogue, Contact
 from mautic_sync.domain.matchers import ActivityMatcher, Matchers
 from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import activities, decisions, notes, people
+from mautic_sync.store.activities import Counting
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.people import Reading
 from mautic_sync.store.schema import activity, contact, evidence, membership
@@ -25,7 +26,7 @@ PRICING = ActivityMatcher.of("page.hit", {"page": "pricing"})
 SHOP = ActivityMatcher.of("page.hit", {"url": "*/shop/*"})
 TRIAL = ActivityMatcher.of("form.submitted", {"form": ["trial", "demo"]})
 ALL = (ANY_HIT, PRICING, SHOP, TRIAL)
-MATCHERS = Matchers(ALL)
+COUNTING = Counting(Matchers(ALL), Matchers(ALL))
 
 
 def hit(number, contact_id, **values):
@@ -33,13 +34,13 @@ def hit(number, contact_id, **values):
 
 
 def add(connection, *rows, known_above=None):
-    return activities.add_activities(connection, rows, MATCHERS, CATALOGUE, known_above=known_above)
+    return activities.add_activities(connection, rows, COUNTING, CATALOGUE, known_above=known_above)
 
 
 def save(connection, *mautic_ids):
     contacts = [Contact(number, {}) for number in mautic_ids]
     saved = people.save_contacts(connection, contacts, Reading(frozenset()), now=NOW)
-    activities.adopt_waiting(connection, saved.persons, MATCHERS, CATALOGUE)
+    activities.adopt_waiting(connection, saved.persons, COUNTING, CATALOGUE)
     people.forget_dirty(connection, list(saved.persons.values()))
     return saved.persons[mautic_ids[0]]
 
@@ -117,7 +118,7 @@ def test_adopting_decides_the_person(connection):
     add(connection, hit(1, 7))
     saved = people.save_contacts(connection, [Contact(7, {})], Reading(frozenset()), now=NOW)
     people.forget_dirty(connection, list(saved.persons.values()))
-    activities.adopt_waiting(connection, saved.persons, MATCHERS, CATALOGUE)
+    activities.adopt_waiting(connection, saved.persons, COUNTING, CATALOGUE)
     assert dirty(connection) == set(saved.persons.values())
 
 
@@ -168,18 +169,20 @@ def test_rows_of_a_mautic_that_was_set_back_are_kept_under_ids_of_their_own(conn
 def test_evidence_is_made_anew_when_the_matchers_change_and_only_then(connection):
     number = save(connection, 7)
     add(connection, hit(1, 7, object_id=3))
-    assert activities.rebuild_evidence(connection, [PRICING], CATALOGUE)
+    assert activities.count_anew(connection, Counting(Matchers([PRICING]), Matchers([PRICING])), CATALOGUE)
     assert decisions.evidence_of(connection, [number]) == {number: {PRICING.key: (NOW + 1,)}}
-    assert not activities.rebuild_evidence(connection, [PRICING], CATALOGUE)
-    assert activities.rebuild_evidence(connection, [], CATALOGUE)
+    assert not activities.count_anew(connection, Counting(Matchers([PRICING]), Matchers([PRICING])), CATALOGUE)
+    assert activities.count_anew(connection, Counting(Matchers([]), Matchers([])), CATALOGUE)
     assert proofs(connection) == set()
 
 
 def test_evidence_is_made_anew_when_names_in_mautic_change(connection):
     save(connection, 7)
     add(connection, hit(1, 7, object_id=3))
-    activities.rebuild_evidence(connection, [PRICING], CATALOGUE)
-    assert activities.rebuild_evidence(connection, [PRICING], Catalogue(pages={3: "Prices"}))
+    activities.count_anew(connection, Counting(Matchers([PRICING]), Matchers([PRICING])), CATALOGUE)
+    assert activities.count_anew(
+        connection, Counting(Matchers([PRICING]), Matchers([PRICING])), Catalogue(pages={3: "Prices"})
+    )
     assert proofs(connection) == set()
 
 
@@ -206,7 +209,7 @@ def test_evidence_made_anew_is_the_evidence_that_was_gathered(sqlite_template, s
                 take_step(connection, name, values)
             gathered = proofs(connection)
             notes.drop(connection, activities.MATCHERS)
-            activities.rebuild_evidence(connection, ALL, CATALOGUE)
+            activities.count_anew(connection, Counting(Matchers(ALL), Matchers(ALL)), CATALOGUE)
             assert proofs(connection) == gathered
         engine.dispose()
 
@@ -227,12 +230,12 @@ def take_step(connection, name, values):
     elif name == "identify":
         contacts = [Contact(values[0], {"email": f"{values[0]}@b.example"})]
         saved = people.save_contacts(connection, contacts, Reading(frozenset()), now=NOW)
-        activities.adopt_waiting(connection, saved.persons, MATCHERS, CATALOGUE)
+        activities.adopt_waiting(connection, saved.persons, COUNTING, CATALOGUE)
     else:
         old, new = values
         people.follow_merge(connection, old, new, now=NOW, run_id="r")
         known = people.persons_of(connection, [new])
-        activities.adopt_waiting(connection, known, MATCHERS, CATALOGUE)
+        activities.adopt_waiting(connection, known, COUNTING, CATALOGUE)
 
 
 # -- members --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from mautic_sync.domain.contact import Catalogue, Contact
 from mautic_sync.domain.matchers import ActivityMatcher, Matchers
 from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import activities, changes, decisions, people
+from mautic_sync.store.activities import Counting
 from mautic_sync.store.people import Reading
 from mautic_sync.store.schema import (
     alias,
@@ -29,7 +30,7 @@ from mautic_sync.store.schema import (
 NOW = 1_800_000_000
 READING = Reading(frozenset({"email", "firstname"}))
 HIT = ActivityMatcher.of("page.hit", {})
-MATCHERS = Matchers([HIT])
+COUNTING = Counting(Matchers([HIT]), Matchers([HIT]))
 GHOST, KNOWN = 1, 2
 
 
@@ -50,7 +51,7 @@ def save(connection, number, email=None, **values):
 
 def hit(connection, number, mautic_id):
     row = FeedActivity("page_hits", str(number), "page.hit", mautic_id, NOW + number)
-    activities.add_activities(connection, [row], MATCHERS, Catalogue(), known_above=None)
+    activities.add_activities(connection, [row], COUNTING, Catalogue(), known_above=None)
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_activity_that_waited_under_the_old_number_finds_the_survivor(connection
     _, known = two
     hit(connection, 1, 9)
     follow(connection, 9, KNOWN)
-    activities.adopt_waiting(connection, {KNOWN: known}, MATCHERS, Catalogue())
+    activities.adopt_waiting(connection, {KNOWN: known}, COUNTING, Catalogue())
     assert decisions.evidence_of(connection, [known]) == {known: {HIT.key: (NOW + 1,)}}
 
 
