@@ -10,12 +10,14 @@ import pytest
 import requests
 from sqlalchemy import select
 
+from mautic_sync.cli.passes import describe_change
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points, transport
 from mautic_sync.mautic.points import event_name
-from mautic_sync.pipeline import decide as deciding, points, push
+from mautic_sync.pipeline import decide as deciding, forecast, points, push
 from mautic_sync.pipeline.explain import explain_person
+from mautic_sync.pipeline.run import Options, plan_only
 from mautic_sync.store import changes, people
 from mautic_sync.store.schema import change, contact, ledger
 
@@ -210,6 +212,17 @@ def test_the_account_is_explained(worker, pat, scores):
         told = explain_person(connection, number, run.settings, run.mappings, run.now)["points"]
     assert (told["score"], told["granted"], told["mautic"]) == (5, 5, 15)
     assert [line["delta"] for line in told["ledger"]] == [-2, 7]
+
+
+def test_a_plan_as_of_another_time_lists_points_too(worker, pat, scores):
+    worker.sync()
+    scores["Pat"] = 4
+    with worker.run("plan") as run:
+        plan_only(run, Options())
+        document = forecast.as_of(run, run.now + 86400, 10)
+    (listed,) = document["listed"]
+    assert (document["changes"], document["contacts"], document["moves"]) == (1, 1, [])
+    assert (listed["contact"], describe_change(listed)) == (pat, "7 → 4 points")
 
 
 def test_points_of_the_first_push_are_part_of_the_baseline(make_worker, scores):
