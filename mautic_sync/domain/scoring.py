@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -413,21 +413,14 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
     zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     entries = []
-    for rule in rules.rules:
+    for rule, counted, left in _parts(signals, rules, day, start):
         condition, decay = rule.condition, rules.decay.get(rule.group)
         if condition is not None:
-            if condition.holds(signals, start):
-                evidence, due_at = condition.evidence_text(signals, start), condition.due_at(signals, start)
-                ends = None if due_at is None else _line_start(_first_day_from(due_at, zone), rules, zone)
-                entries.append(
-                    Entry(rule.group, rule.name, 1, None, None, float(rule.points), rule.points, evidence, ends)
-                )
-            continue
-        counted = _counted_by(rule, signals.tallies, day)
-        if not counted:
+            evidence, due_at = condition.evidence_text(signals, start), condition.due_at(signals, start)
+            ends = None if due_at is None else _line_start(_first_day_from(due_at, zone), rules, zone)
+            entries.append(Entry(rule.group, rule.name, 1, None, None, left, rule.points, evidence, ends))
             continue
         times = sum(counted[1::2])
-        left = _left(counted, rule.points, day, decay)
         faded = None if decay is None else _faded_on(counted, abs(rule.points), day, decay)
         ends = None if faded is None else _line_start(faded, rules, zone)
         entries.append(
@@ -436,10 +429,28 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
     return tuple(entries)
 
 
-def reasons_text(entries: Sequence[Entry], most: int = 3) -> str:
+def reasons_text(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, most: int = 3) -> str:
     """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`."""
-    weighty = sorted((one for one in entries if round(one.points)), key=lambda one: -abs(one.points))
-    return ", ".join(f"{one.rule} {one.points:.0f}" for one in weighty[:most]) or "nothing counts any more"
+    zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
+    day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
+    weighty = [(left, rule.name) for rule, _counted, left in _parts(signals, rules, day, start) if round(left)]
+    weighty.sort(key=lambda one: -abs(one[0]))
+    return ", ".join([f"{name} {left:.0f}" for left, name in weighty[:most]]) or "nothing counts any more"
+
+
+def _parts(
+    signals: Signals, rules: ScoreRules, day: int, start: int
+) -> Iterator[tuple[ScoreRule, Sequence[int], float]]:
+    """The rules that give points on a day that begins at `start`: what counts of the tally, and what decay leaves."""
+    tallies = signals.tallies
+    for rule in rules.rules:
+        if rule.condition is not None:
+            if rule.condition.holds(signals, start):
+                yield rule, (), float(rule.points)
+        elif rule.matcher is not None and rule.matcher.key in tallies:
+            counted = _counted_by(rule, tallies, day)
+            if counted:
+                yield rule, counted, _left(counted, rule.points, day, rules.decay.get(rule.group))
 
 
 def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> Sequence[int]:

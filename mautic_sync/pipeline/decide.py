@@ -27,7 +27,7 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
-from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, flags_of, reasons_text, score
+from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, flags_of, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline.context import Run
@@ -113,7 +113,6 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
-    reads_scores = by.mappings.stages_read_scores
     flagging = scores.hot is not None or scores.low_value is not None
     gate_open = by.gate_open
     found = []
@@ -127,7 +126,9 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         else:
             verdict_signal = NO_VERDICT
         belongs = members.get(row.person_id, {})
+        by_name: dict[str, int] = {}  # filled below: to make the signals anew would cost as much as the score
         signals = Signals(
+            scores=by_name,
             tallies=orjson.loads(row.tallies) if row.tallies is not None else NOTHING,
             fields=fields,
             tags=frozenset(orjson.loads(row.tags)) if row.tags != "[]" else NOBODYS,
@@ -142,8 +143,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             kind=row.kind,
         )
         scored = score(signals, scores, now, row.score_day or 0)
-        if reads_scores:
-            signals = signals._replace(scores=scored.by_name)
+        by_name.update(scored.by_name)
         previous = Previous(row.stage, row.kind)
         decision = decide(signals, rules, previous, now, gate_open=gate_open)._replace(score=scored.total)
         if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
@@ -154,7 +154,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             asks = validation.only_if.holds(signals, now)
         flags = COLD
         if flagging:
-            decided = signals._replace(scores=scored.by_name, kind=decision.kind)
+            decided = signals if decision.kind == row.kind else signals._replace(kind=decision.kind)
             flags = flags_of(decided, scores, _FLAGGED.get(row.flags, COLD), now)
         found.append(Considered(row, signals, verdict, decisions.standing_of(row), scored, flags, decision, asks))
     return found
@@ -292,7 +292,7 @@ def points_change(one: Considered, granted: int, scores: ScoreRules, now: int) -
     """What Mautic has yet to receive of the score, `granted` being what it has received."""
     if one.score.total == granted:
         return None
-    reasons = reasons_text(account(one.signals, scores, now, one.score.day))
+    reasons = reasons_text(one.signals, scores, now, one.score.day)
     return plan_points(one.score.total, granted, reasons, VALUE_OF_KIND[one.decision.kind])
 
 
