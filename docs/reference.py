@@ -63,6 +63,8 @@ DOCUMENTS = {
     "validate": "`--json`: `verdicts [{address, outcome, status, sub_status, did_you_mean, source, at}], credits`.",
     "init": "`--json`: `mautic, version, user, config, created [{what, name}], present [{what, name}]`; asks nothing.",
     "check": "`--json`: `ok, stages [{stage, kind, weight}], warnings`.",
+    "test-rules": "`--json`: `ok, tests, failed, files [{file, tests, failures [{name, line, expectations [{key, expected, "
+    "got, why}]}]}]`. Exit code 0: all hold; 1: some do not; 2: they cannot be read.",
 }
 
 

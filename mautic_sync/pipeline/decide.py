@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection
 
-from mautic_sync.domain.classification import Decision, Previous, decide, needs_verdict
-from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals, VerdictSignal
+from mautic_sync.domain.classification import Decision, Previous, needs_verdict
+from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals
 from mautic_sync.domain.countries import mautic_country
+from mautic_sync.domain.judgement import SYNTAX_REJECT, judge
 from mautic_sync.domain.plan import (
     CONTACT,
     DNC,
@@ -27,7 +28,7 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
-from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, flags_of, reasons_text, score
+from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline.context import Run
@@ -42,7 +43,6 @@ OTHERWISE = ":otherwise"
 MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
 NOBODYS: frozenset[str] = frozenset()
-SYNTAX_REJECT = VerdictSignal("rejected", "invalid", "failed_syntax_check")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,6 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     )
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
     reads_scores = by.mappings.stages_read_scores
-    flagging = scores.hot is not None or scores.low_value is not None
     gate_open = by.gate_open
     found = []
     for row in rows:
@@ -142,20 +141,24 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             kind=row.kind,
         )
         scored = score(signals, scores, now, row.score_day or 0)
-        if reads_scores:
-            signals = signals._replace(scores=scored.by_name)
         previous = Previous(row.stage, row.kind)
-        decision = decide(signals, rules, previous, now, gate_open=gate_open)._replace(score=scored.total)
+        signals, decision, flags = judge(
+            signals,
+            scored,
+            rules,
+            scores,
+            previous,
+            _FLAGGED.get(row.flags, COLD),
+            now,
+            gate_open=gate_open,
+            reads_scores=reads_scores,
+        )
         if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
             # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
             decision = decision._replace(reason=row.reason)
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
         if asks and validation.only_if is not None:
             asks = validation.only_if.holds(signals, now)
-        flags = COLD
-        if flagging:
-            decided = signals._replace(scores=scored.by_name, kind=decision.kind)
-            flags = flags_of(decided, scores, _FLAGGED.get(row.flags, COLD), now)
         found.append(Considered(row, signals, verdict, decisions.standing_of(row), scored, flags, decision, asks))
     return found
 
