@@ -432,7 +432,9 @@ def test_who_is_asked_may_depend_on_the_kind(rules):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("write: {why: '{first.page}'}", "`{first.page}` is known but not computed in this version"),
+        ("write: {why: '{first.pages}'}", "there is no placeholder `{first.pages}`; did you mean `first.page`?"),
+        ("write: {why: '{score.fitt}'}", "there is no placeholder `{score.fitt}`; did you mean `score.fit`?"),
+        ("write: {lastname: '{name}'}", "`{name}` is made of `lastname`, so it would grow with every run"),
         ("write: {why: '{reason'}", "line 2, write.why: the braces do not match"),
         ("write: {why: '{reason!r}'}", "a placeholder is a name alone"),
         ("write: {email: '{reason}'}", "line 2, write.email: `email` is not ours to write"),

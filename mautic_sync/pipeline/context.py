@@ -97,12 +97,16 @@ class Run:
 
     @property
     def reading(self) -> Reading:
-        return Reading(ALWAYS_KEPT | self.mappings.fields_read(self.catalogue), idle_matters=self.mappings.reads_idle)
+        return Reading(
+            ALWAYS_KEPT | self.mappings.fields_read(self.catalogue),
+            idle_matters=self.mappings.reads_idle,
+            points_matter="points" in self.mappings.placeholders,
+        )
 
     @property
     def counting(self) -> Counting:
         mappings = self.mappings
-        return _counting(mappings.matchers, mappings.score_matchers, mappings.time_zone)
+        return _counting(mappings.matchers, mappings.score_matchers, mappings.time_zone, mappings.shown_steps)
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -117,5 +121,7 @@ class Run:
 
 
 @lru_cache(maxsize=2)
-def _counting(proofs: tuple[ActivityMatcher, ...], tallies: tuple[ActivityMatcher, ...], time_zone: str) -> Counting:
-    return Counting(Matchers(proofs), Matchers(tallies), ZoneInfo(time_zone))
+def _counting(
+    proofs: tuple[ActivityMatcher, ...], tallies: tuple[ActivityMatcher, ...], time_zone: str, shown: frozenset[str]
+) -> Counting:
+    return Counting(Matchers(proofs), Matchers(tallies), ZoneInfo(time_zone), shown)

@@ -32,6 +32,7 @@ from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, 
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.placeholders import Placeholders
 from mautic_sync.store import changes, decisions, ledger, notes, people, runs
 
 PERSONS_PER_TRANSACTION = 1000
@@ -206,6 +207,7 @@ def _store(
     adopted: dict[int, str] = {}
     wanted: dict[tuple[int, str], Change] = {}
     writing = _Writing.of(run)
+    told = writing.placeholders.of(connection, considered, run.now)
     silent = baseline and not run.with_actions
     for one, stage_plan in zip(considered, stage_plans, strict=True):
         planned = stage_plan
@@ -267,7 +269,7 @@ def _store(
         rejected = one.signals.verdict.outcome == "rejected" and not silent
         if rejected and not run.with_actions and first_push.knew(one):
             rejected = False  # the baseline knew it already: it is nobody's transition
-        edit = writing.contact_change(one, planned, rejected=rejected)
+        edit = writing.contact_change(one, planned, told.get(number, NOTHING), rejected=rejected)
         if edit is not None:
             wanted[number, CONTACT] = edit
         if number in lost:
@@ -316,6 +318,7 @@ class _Writing:
     run: Run
     templates: Templates
     without_reasons: Templates
+    placeholders: Placeholders
     append: Mapping[str, str]
     typo_field: str | None
     reject_tag: str | None
@@ -326,9 +329,11 @@ class _Writing:
         validation, known = run.mappings.validation, run.catalogue.fields
         templates = {alias: template for alias, template in run.mappings.fields.write.items() if alias in known}
         reasons = run.mappings.shown_reasons()
+        shown = Templates(templates)
         return cls(
             run,
-            templates=Templates(templates),
+            templates=shown,
+            placeholders=Placeholders(shown.names, run.mautic.base_url, run.mappings.scores, run.catalogue),
             # The reason of a decision that is not shown would mislead.
             without_reasons=Templates({alias: text for alias, text in templates.items() if alias not in reasons}),
             append={alias: source for alias, source in validation.append.items() if alias in known},
@@ -337,12 +342,14 @@ class _Writing:
             dnc=validation.reject_dnc,
         )
 
-    def contact_change(self, one: Considered, stage: StagePlan, *, rejected: bool) -> Change | None:
+    def contact_change(
+        self, one: Considered, stage: StagePlan, told: Mapping[str, str], *, rejected: bool
+    ) -> Change | None:
         if stage.set_to is None and one.row.stage_id in self.run.unpublished_stages:
             return None  # Mautic refuses every edit of a contact in an unpublished stage that does not set another
         signals, verdict = one.signals, one.verdict
         templates = self.without_reasons if stage.left_alone else self.templates
-        wanted = templates.render(one.decision, verdict)
+        wanted = templates.render(one.decision, verdict, told)
         more = _appended(one, self.append) if verdict is not None else {}
         if self.typo_field is not None:
             more.update(_suggestion(one, self.typo_field))

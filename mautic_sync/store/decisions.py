@@ -196,6 +196,22 @@ def recent_transitions(connection: Connection, person_ids: Collection[int], sinc
     return found
 
 
+def first_transitions(connection: Connection, person_ids: Collection[int]) -> dict[int, dict[str, int]]:
+    """Person → kind → when the first settled transition into it was; merged persons' count as well. Ghosts aside."""
+    found: dict[int, dict[str, int]] = {}
+    survivors = former_of(connection, person_ids)
+    for chunk in in_chunks(list(survivors)):
+        rows = connection.execute(
+            select(transition.c.person_id, transition.c.to_kind, func.min(transition.c.at))
+            .where(transition.c.person_id.in_(chunk), transition.c.to_kind != "ghost")
+            .group_by(transition.c.person_id, transition.c.to_kind)
+        )
+        for number, kind, at in rows:
+            first = found.setdefault(survivors[number], {})
+            first[kind] = min(first.get(kind, at), at)
+    return found
+
+
 def last_transition(connection: Connection) -> int:
     """When the newest transition was that is not of the baseline; 0 for none."""
     return int(connection.execute(select(func.max(transition.c.at)).where(~transition.c.baseline)).scalar() or 0)
