@@ -53,9 +53,10 @@ DOCUMENTS = {
     "pending_eta_seconds`.",
     "retry": "`--json`: as `sync`, and `retried {writes, contacts}`.",
     "plan": "`--json`: `plan_id, as_of, changes, contacts, moves [{from, to, count}]` (kinds)`, kinds, verdicts_needed, "
-    "verdicts_to_buy, listed [{contact, target, old, new, reason, state}], quarantined`.",
+    "verdicts_to_buy, start {points, triggers [{id, name, points, published}], unknown}` (before the first push)`, listed [{contact, "
+    "target, old, new, reason, state}], quarantined`.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
-    "verdict, points {score, groups, hot, low_value, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, mautic, ledger [{at, delta, reason}]}, identity, activity, last_write`.",
+    "verdict, points {score, groups, hot, low_value, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, last_write`.",
     "status": "`--json`: `mautic, kinds, runs, cursors, pending, quarantined, failed, credits`; with a run: "
     "`run_id, changes`.",
     "quarantine": "`--json`: `quarantined [{source, key, reason, first_at, last_at, excerpt}], failed [{contact, target, "

@@ -31,6 +31,7 @@ from mautic_sync.domain.plan import (
 from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
+from mautic_sync.pipeline import opening
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.placeholders import Placeholders
 from mautic_sync.store import changes, decisions, ledger, notes, people, runs
@@ -194,9 +195,12 @@ def _store(
         plan_stage(one.decision.stage, one.signals.stage, one.standing, run.mappings.stages, run.now)
         for one in considered
     ]
-    granting = run.mappings.scores.push_to == "points"
+    granting = run.mappings.scores.push_to == "points" and run.grants
     granted = ledger.granted(connection, numbers) if granting else {}
     on_the_way = changes.with_points_on_the_way(connection) if granting else set()
+    if granting and not baseline and opening.began_now(connection):
+        totals = {one.row.person_id: one.score.total for one in considered}
+        opening.let_history_fade(run, connection, totals, granted, on_the_way)
     guard = run.mappings.stages.loop_guard
     recent: dict[int, int] = {}
     if not calm:

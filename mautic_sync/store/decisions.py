@@ -196,6 +196,32 @@ def recent_transitions(connection: Connection, person_ids: Collection[int], sinc
     return found
 
 
+def scores_above(connection: Connection, after: int, limit: int) -> dict[int, int]:
+    """Person → score of the next persons who have one, by number; those deleted in Mautic as well."""
+    rows = connection.execute(
+        select(decision.c.person_id, decision.c.score)
+        .where(decision.c.person_id > after, decision.c.score != 0)
+        .order_by(decision.c.person_id)
+        .limit(limit)
+    )
+    return {row.person_id: row.score for row in rows}
+
+
+def would_reach(connection: Connection, points: int) -> bool:
+    """Whether anybody has fewer points in Mautic now, and would have that many with the score added."""
+    query = (
+        select(contact.c.person_id)
+        .join(decision, decision.c.person_id == contact.c.person_id)
+        .where(
+            contact.c.vanished_at.is_(None),
+            contact.c.points < points,
+            contact.c.points + decision.c.score >= points,
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
+
+
 def first_transitions(connection: Connection, person_ids: Collection[int]) -> dict[int, dict[str, int]]:
     """Person → kind → when the first settled transition into it was; merged persons' count as well. Ghosts aside."""
     found: dict[int, dict[str, int]] = {}
