@@ -379,10 +379,8 @@ class Checker:
                 self.check_score_rule(here, rule)
         self.check_decay(file)
         for index, name in enumerate(file.push.groups):
-            if name not in file.groups:
-                self.problem(
-                    "scoring", ("push", "groups", index), f"there is no group `{name}`{suggestion(name, file.groups)}"
-                )
+            told = f"Mautic's point groups are not supported by this version, so `{name}` is not written there; leave `groups` empty"
+            self.problem("scoring", ("push", "groups", index), told)
         self.check_score_names(file)
 
     def check_score_rule(self, here: Path, rule: ScoreRuleText) -> None:
