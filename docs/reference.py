@@ -53,9 +53,10 @@ DOCUMENTS = {
     "pending_eta_seconds`.",
     "retry": "`--json`: as `sync`, and `retried {writes, contacts}`.",
     "plan": "`--json`: `plan_id, as_of, changes, contacts, moves [{from, to, count}]` (kinds)`, kinds, verdicts_needed, "
-    "verdicts_to_buy, listed [{contact, target, old, new, reason, state}], quarantined`.",
+    "verdicts_to_buy, start {points, triggers [{id, name, points, published}], unknown}` (before the first push)`, listed [{contact, "
+    "target, old, new, reason, state}], quarantined`.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
-    "verdict, points {score, groups, hot, low_value, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, mautic, ledger [{at, delta, reason}]}, identity, activity, last_write`.",
+    "verdict, points {score, groups, hot, low_value, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, last_write`.",
     "status": "`--json`: `mautic, kinds, runs, cursors, pending, quarantined, failed, credits`; with a run: "
     "`run_id, changes`.",
     "quarantine": "`--json`: `quarantined [{source, key, reason, first_at, last_at, excerpt}], failed [{contact, target, "
@@ -63,6 +64,8 @@ DOCUMENTS = {
     "validate": "`--json`: `verdicts [{address, outcome, status, sub_status, did_you_mean, source, at}], credits`.",
     "init": "`--json`: `mautic, version, user, config, created [{what, name}], present [{what, name}]`; asks nothing.",
     "check": "`--json`: `ok, stages [{stage, kind, weight}], warnings`.",
+    "test-rules": "`--json`: `ok, tests, failed, files [{file, tests, failures [{name, line, expectations [{key, expected, "
+    "got, why}]}]}]`. Exit code 0: all hold; 1: some do not; 2: they cannot be read.",
 }
 
 

@@ -33,7 +33,6 @@ from mautic_sync.mapping_files import (
     ACTION_PLACEHOLDERS,
     FIELD_PLACEHOLDERS,
     FILES,
-    LATER_PLACEHOLDERS,
     MODELS,
     MOST_POINTS,
     ZEROBOUNCE_FIELDS,
@@ -49,6 +48,8 @@ from mautic_sync.mapping_files import (
 )
 from mautic_sync.mapping_problems import FileProblem, SourceFile, existing_path, sentence, shape
 
+NAMED_BY = frozenset({"company", "firstname", "lastname"})
+"""Fields that the placeholder `{name}` is made of."""
 NOT_OURS_TO_WRITE = frozenset({"email", "id", "last_active", "owner", "points", "stage", "tags"})
 DAY = 86_400  # seconds
 CIRCLE = "a rule that reads it would swap people for ever; read what they did or are instead"
@@ -80,6 +81,7 @@ class Checker:
         self.warnings: list[str] = []
         self.nodes: dict[tuple[str, Path], Node] = {}
         self.left_out: set[str] = set()
+        self.groups: tuple[str, ...] = ()
 
     def read(self) -> Checked | None:
         """All of it, or None when something is wrong (`problems`)."""
@@ -88,6 +90,8 @@ class Checker:
             for path, spec in _conditions_in(name, self.sources[name].document.value):
                 self.condition(name, path, spec)
         stages, validation, fields, identity, scoring, actions = (files[name] for name in FILES)
+        if isinstance(scoring, ScoringFile):
+            self.groups = tuple(scoring.groups)
         if isinstance(stages, StagesFile):
             self.check_stages(stages)
         if isinstance(validation, ValidationFile):
@@ -324,6 +328,9 @@ class Checker:
             if alias in NOT_OURS_TO_WRITE:
                 self.problem("fields", ("write", alias), f"`{alias}` is not ours to write; choose a field of its own")
             self.template("fields", ("write", alias), template, FIELD_PLACEHOLDERS)
+            if alias in NAMED_BY and "{name}" in template:
+                told = f"`{{name}}` is made of `{alias}`, so it would grow with every run; choose another field"
+                self.problem("fields", ("write", alias), told)
         known = {fold(stage.stage): stage.stage for stage in stages.stages} if stages else None
         for name, segment in file.create_segments.items():
             here: Path = ("create_segments", name)
@@ -345,12 +352,9 @@ class Checker:
         except ValueError as error:
             self.problem(file, path, str(error))
             return
+        known = (*known, *(f"score.{group}" for group in self.groups))
         for name in names:
-            if name in known:
-                continue
-            if name in LATER_PLACEHOLDERS:
-                self.problem(file, path, f"`{{{name}}}` is known but not computed in this version; remove it for now")
-            else:
+            if name not in known:
                 self.problem(file, path, f"there is no placeholder `{{{name}}}`{suggestion(name, known)}")
 
     def exactly_one(self, file: str, path: Path, keys: Mapping[str, object]) -> None:
@@ -375,10 +379,8 @@ class Checker:
                 self.check_score_rule(here, rule)
         self.check_decay(file)
         for index, name in enumerate(file.push.groups):
-            if name not in file.groups:
-                self.problem(
-                    "scoring", ("push", "groups", index), f"there is no group `{name}`{suggestion(name, file.groups)}"
-                )
+            told = f"Mautic's point groups are not supported by this version, so `{name}` is not written there; leave `groups` empty"
+            self.problem("scoring", ("push", "groups", index), told)
         self.check_score_names(file)
 
     def check_score_rule(self, here: Path, rule: ScoreRuleText) -> None:
@@ -535,9 +537,9 @@ class Checker:
         if isinstance(fields, FieldsFile):
             for alias, template in fields.write.items():
                 written[alias] = f"fields.yaml writes the field `{alias}`"
-                if "{score" in template or "{reason" in template:
+                if any(begin in template for begin in ("{score", "{reason", "{points")):
                     scored[alias] = written[alias]
-                elif "{stage" in template or "{kind" in template:
+                elif any(begin in template for begin in ("{stage", "{kind", "{before_")):
                     staged[alias] = written[alias]
             for name in fields.create_segments.keys() - self.left_out:
                 segments[_slug(name)] = f"fields.yaml builds the segment `{name}` on what we write"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from mautic_sync.domain.contact import Kind
 from mautic_sync.domain.grammar import DURATION_PATTERN, condition_schema, parse_duration
+from mautic_sync.domain.journey import FACTS, SPANS
 
 FILES = ("stages", "validation", "fields", "identity", "scoring", "actions")
 ZEROBOUNCE_FIELDS = (
@@ -426,14 +427,14 @@ def _with_conditions(part: Any) -> Any:
 
 # --- Templates --------------------------------------------------------------------------------------------------
 
-FIELD_PLACEHOLDERS = ("reason", "stage", "kind", "score", "verdict.status", "verdict.sub_status", "verdict.at")
-LATER_PLACEHOLDERS = (
-    "reasons", "points", "name", "link", "score.fit", "score.interest",
-    "first.page", "first.referer", "first.campaign", "first.at", "last.page", "last.campaign", "last.at",
-    "before_lead.page", "before_lead.campaign", "before_lead.referer", "before_lead.at",
+SHARED_PLACEHOLDERS = ("reason", "stage", "kind", "score", "verdict.status", "verdict.sub_status", "verdict.at")
+"""What the same is said of thousands of people with."""
+PERSONAL_PLACEHOLDERS = (
+    "reasons", "points", "name", "link", *(f"{span}.{fact}" for span in SPANS for fact in FACTS),
 )  # fmt: skip
-"""Known, but computed only by a later version."""
-ACTION_PLACEHOLDERS = (*FIELD_PLACEHOLDERS, *LATER_PLACEHOLDERS)
+"""Computed person by person, and only where a template names them; `score.` and a group of scoring.yaml as well."""
+FIELD_PLACEHOLDERS = (*SHARED_PLACEHOLDERS, *PERSONAL_PLACEHOLDERS)
+ACTION_PLACEHOLDERS = FIELD_PLACEHOLDERS
 
 
 def placeholders(template: str) -> list[str]:

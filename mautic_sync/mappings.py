@@ -11,25 +11,27 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from mautic_sync.domain.classification import Decision, LoopGuard, StageRule, StageRules
 from mautic_sync.domain.conditions import Condition, exists, names_in
-from mautic_sync.domain.contact import Catalogue, Outcome
+from mautic_sync.domain.contact import NOTHING, Catalogue, Outcome
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.grammar import Leaf, Named, Requirement, leaves, nearest, requirements_of, suggestion
+from mautic_sync.domain.journey import SPANS, STEPS, moment_text
 from mautic_sync.domain.matchers import ActivityMatcher
 from mautic_sync.domain.scoring import Decay, HotRule, ScoreRule, ScoreRules
 from mautic_sync.domain.validation import ValidationRules, Verdict
 from mautic_sync.mapping_checks import CIRCLE, DAY, Checked, Checker, place_of, segments_of
 from mautic_sync.mapping_files import (
     FILES,
+    SHARED_PLACEHOLDERS,
     ActionsFile,
     IdentityFile,
     fill,
     mappings_schema,
+    placeholders,
 )
 from mautic_sync.mapping_problems import FileProblem, MappingsError, SourceFile
 from mautic_sync.yaml_text import Document, read_yaml
@@ -160,11 +162,6 @@ class Mappings:
         return self.scores.matchers
 
     @property
-    def stages_read_scores(self) -> bool:
-        """Whether any stage depends on a score."""
-        return any(stage.condition is not None and stage.condition.reads_score for stage in self.stages.stages)
-
-    @property
     def reads_idle(self) -> bool:
         """Whether the time of somebody's last activity decides anything."""
         return any(leaf.subject == "idle" for condition in self._conditions() for leaf in leaves(condition.node))
@@ -176,11 +173,24 @@ class Mappings:
     @property
     def catalogues_needed(self) -> frozenset[str]:
         """Which parts of a catalogue `bind` needs beside the fields."""
-        return frozenset(f"{one.kind}s" for one in self.requirements if one.kind != "field")
+        needed = {f"{one.kind}s" for one in self.requirements if one.kind != "field"}
+        if any(name.endswith(".campaign") for name in self.placeholders):
+            needed |= {"campaigns", "emails"}
+        return frozenset(needed)
 
     def shown_reasons(self) -> frozenset[str]:
         """Fields that tell the reason of a decision."""
         return frozenset(alias for alias, template in self.fields.write.items() if "{reason}" in template)
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """The placeholders that the templates of fields.yaml name."""
+        return frozenset(name for template in self.fields.write.values() for name in placeholders(template))
+
+    @property
+    def shown_steps(self) -> frozenset[str]:
+        """Types of activity each of which may change a field that tells the first or the last."""
+        return STEPS if any(name.startswith(("first.", "last.")) for name in self.placeholders) else frozenset()
 
     @property
     def written_tags(self) -> frozenset[str]:
@@ -297,31 +307,47 @@ class Templates:
     """
 
     def __init__(self, templates: Mapping[str, str]) -> None:
-        self._templates = templates
+        named = {alias: frozenset(placeholders(template)) for alias, template in templates.items()}
+        self.names = frozenset(name for names in named.values() for name in names).difference(SHARED_PLACEHOLDERS)
+        """Placeholders whose values `render` must be told of each person."""
+        self._templates = {alias: text for alias, text in templates.items() if not named[alias] & self.names}
+        self._personal = {alias: text for alias, text in templates.items() if named[alias] & self.names}
         self._rendered: dict[tuple[object, ...], dict[str, str | None]] = {}
 
-    def render(self, decision: Decision, verdict: Verdict | None) -> Mapping[str, str | None]:
-        """The value wanted in each field; None: empty. Remembered, because the same is said of thousands."""
+    def render(
+        self, decision: Decision, verdict: Verdict | None, personal: Mapping[str, str] = NOTHING
+    ) -> Mapping[str, str | None]:
+        """The value wanted in each field; None: empty.
+
+        `personal` has a value for each of `names`. What needs none of them is remembered, because the same is said
+        of thousands.
+        """
         told = ("", "", None) if verdict is None else (verdict.status, verdict.sub_status, verdict.at)
         key = (decision.reason, decision.stage, decision.score, told)
         found = self._rendered.get(key)
         if found is None:
             if len(self._rendered) >= MOST_RENDERED:
                 self._rendered.clear()
-            found = self._rendered[key] = self._render(decision, *told)
-        return found
+            found = self._rendered[key] = _rendered(self._templates, _shared(decision, *told))
+        if not self._personal:
+            return found
+        return {**found, **_rendered(self._personal, {**_shared(decision, *told), **personal})}
 
-    def _render(self, decision: Decision, status: str, sub_status: str, at: int | None) -> dict[str, str | None]:
-        values = {
-            "reason": decision.reason,
-            "stage": decision.stage,
-            "kind": decision.kind,
-            "score": str(decision.score),
-            "verdict.status": status,
-            "verdict.sub_status": sub_status,
-            "verdict.at": "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        return {alias: _writable(fill(template, values)) for alias, template in self._templates.items()}
+
+def _shared(decision: Decision, status: str, sub_status: str, at: int | None) -> dict[str, str]:
+    return {
+        "reason": decision.reason,
+        "stage": decision.stage,
+        "kind": decision.kind,
+        "score": str(decision.score),
+        "verdict.status": status,
+        "verdict.sub_status": sub_status,
+        "verdict.at": "" if at is None else moment_text(at),
+    }
+
+
+def _rendered(templates: Mapping[str, str], values: dict[str, str]) -> dict[str, str | None]:
+    return {alias: _writable(fill(template, values)) for alias, template in templates.items()}
 
 
 def _writable(text: str) -> str | None:
@@ -461,7 +487,8 @@ def _assembled(
 
 def _activity_types(checked: Checked) -> frozenset[str]:
     named = {leaf.names[0] for node in checked.conditions.values() for leaf in leaves(node) if leaf.matcher}
-    return frozenset(named)
+    shown = {name.partition(".")[0] for text in checked.fields.write.values() for name in placeholders(text)}
+    return frozenset(named | STEPS if shown.intersection(SPANS) else named)
 
 
 def _score_rules(checked: Checked, compiled: Callable[..., Condition | None], time_zone: str) -> ScoreRules:

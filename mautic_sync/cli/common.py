@@ -28,7 +28,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 # Events that somebody should look at; all others are information.
 WARNINGS = frozenset({
     "quarantined", "refused", "doubtful", "gate_open", "gate_failed", "no_answer", "validation_refused", "set_back",
-    "unknown_status", "budget",
+    "unknown_status", "budget", "triggers_unknown",
 })  # fmt: skip
 
 
@@ -49,16 +49,23 @@ def read_settings(config: Path | None, **overrides: Any) -> Settings:
     return settings
 
 
-def read_mappings(settings: Settings, directory: Path | None = None) -> Mappings:
-    """The rules of `directory`, else of `mappings.dir`, else the packaged ones."""
+def mappings_dir(settings: Settings, directory: Path | None = None) -> Path | None:
+    """`directory`, else `mappings.dir`, else None: the packaged rules."""
     chosen: Path | None = directory or settings.mappings.dir
     if directory is None and chosen is not None and not chosen.is_dir():
         if chosen != MappingsSettings().dir:
             msg = f"mappings.dir: there is no directory {chosen}; copy the packaged one with `mautic-sync init`"
             raise ConfigError(msg)
         chosen = None
+    return chosen
+
+
+def read_mappings(settings: Settings, directory: Path | None = None) -> Mappings:
+    """The rules of that directory."""
     return load_mappings(
-        chosen, time_zone=settings.time_zone, history_seconds=int(settings.pull.history.total_seconds())
+        mappings_dir(settings, directory),
+        time_zone=settings.time_zone,
+        history_seconds=int(settings.pull.history.total_seconds()),
     )
 
 

@@ -1,19 +1,30 @@
-"""`check` and `schema`: settings and mappings, without Mautic."""
+"""`check`, `test-rules` and `schema`: settings and mappings, without Mautic."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from mautic_sync.cli.common import ConfigOption, JsonOption, print_json, read_mappings, read_settings
-from mautic_sync.mappings import mappings_schema
+from mautic_sync import rule_tests
+from mautic_sync.cli.common import (
+    ConfigOption,
+    JsonOption,
+    mappings_dir,
+    print_json,
+    read_mappings,
+    read_settings,
+)
+from mautic_sync.errors import ConfigError
+from mautic_sync.mappings import mappings_schema, packaged_mappings_dir
+from mautic_sync.rule_test_files import NAME, read_rule_tests, rule_tests_schema
 from mautic_sync.settings import settings_schema
 
 
 def register(app: typer.Typer) -> None:
     app.command("check")(check_command)
+    app.command("test-rules")(rule_tests_command)
     app.command("schema")(schema_command)
 
 
@@ -25,6 +36,7 @@ def check_command(
     """Check settings and mappings without Mautic. Exit code 2 names what is wrong and where."""
     settings = read_settings(config)
     mappings = read_mappings(settings, directory)
+    tests = read_rule_tests(mappings_dir(settings, directory) or packaged_mappings_dir())
     stages = [{"stage": stage.name, "kind": stage.kind, "weight": stage.weight} for stage in mappings.stages.stages]
     if as_json:
         print_json({"ok": True, "stages": stages, "warnings": list(mappings.warnings)})
@@ -33,8 +45,51 @@ def check_command(
     print("Stages, from top to bottom: " + ", ".join(f"{row['stage']} ({row['kind']})" for row in stages))
     for warning in mappings.warnings:
         print(f"Note: {warning}")
+    if tests:
+        print("Whether the rules do what they are meant to: `mautic-sync test-rules`")
+
+
+def rule_tests_command(
+    directory: Annotated[
+        Path | None, typer.Argument(help="Directory of the mappings whose tests are tried.", metavar="DIR")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try the rules on the examples in tests/ of the mappings, without Mautic. Exit code 1 when one does not hold."""
+    settings = read_settings(config)
+    mappings = read_mappings(settings, directory)
+    chosen = mappings_dir(settings, directory) or packaged_mappings_dir()
+    files = read_rule_tests(chosen)
+    if not files:
+        msg = f"there are no tests of rules in {chosen / NAME}; docs/mappings.md shows how one is written"
+        raise ConfigError(msg)
+    document = rule_tests.document(rule_tests.try_rules(mappings, files))
+    if as_json:
+        print_json(document)
+    else:
+        _show_tests(document)
+    raise typer.Exit(0 if document["ok"] else 1)
+
+
+def _show_tests(document: dict[str, Any]) -> None:
+    for file in document["files"]:
+        held = file["tests"] - len(file["failures"])
+        print(f"{file['file']}: {held} of {file['tests']} tests hold")
+        for failure in file["failures"]:
+            print(f"  line {failure['line']}, {failure['name']}")
+            for miss in failure["expectations"]:
+                print(f"    {miss['key']}: expected {_shown(miss['expected'])}, got {_shown(miss['got'])}")
+                for line in miss["why"]:
+                    print(f"      {line}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return (", ".join(value) or "nothing") if isinstance(value, list) else str(value)
 
 
 def schema_command() -> None:
-    """Print the JSON Schema of the mappings (by file name) and of the settings."""
-    print_json({"settings": settings_schema(), "mappings": mappings_schema()})
+    """Print the JSON Schema of the mappings (by file name), of the tests of rules and of the settings."""
+    print_json({"settings": settings_schema(), "mappings": {**mappings_schema(), NAME: rule_tests_schema()}})

@@ -190,6 +190,7 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     points = document["points"]
     out.print(
         f"Score {points['score']} (ours), {points['granted']} of it granted, points {points['mautic']} (Mautic's total)"
+        + (f", {points['opening']} of history not granted" if points["opening"] else "")
         + (", hot" if points["hot"] else "")
         + (", of low value" if points["low_value"] else "")
     )

@@ -106,6 +106,7 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
         "plan_id": plan_id,
         "as_of": None,
         **plan_totals(run),
+        "start": run.start.as_json() if run.start is not None else None,
         "listed": [change_as_json(row) for row in listed],
         "quarantined": run.counts.quarantined,
     }
@@ -135,6 +136,8 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
             f"{document['verdicts_needed']} addresses need a verdict; a sync would ask for "
             f"{document['verdicts_to_buy']} (one credit each at most)."
         )
+    if document.get("start") is not None:
+        out.print(escape(_start_text(document["start"])))
     if document["listed"]:
         table = Table("contact", "old → new", "why", box=None, pad_edge=False)
         for row in document["listed"]:
@@ -145,6 +148,17 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
             out.print(f"… and {hidden} more (--limit)")
     if document["plan_id"] is not None:
         out.print(f"Plan {document['plan_id']}: nothing was written. Carry it out with `mautic-sync sync`.")
+
+
+def _start_text(start: dict[str, Any]) -> str:
+    """Where points begin at the first push, and the triggers in Mautic that speak against granting all at once."""
+    triggers = ", ".join(f"{one['name']} (at {one['points']} points)" for one in start["triggers"])
+    if start["points"] == "history":
+        warning = f" These point triggers of Mautic will fire: {triggers}." if triggers else ""
+        return f"The first sync grants the points of the whole history.{warning}"
+    why = f", or point triggers of Mautic would fire: {triggers}" if triggers else ""
+    why = ", for Mautic does not let us read its point triggers" if start["unknown"] else why
+    return f"Points begin now: what was done before is not granted{why} (start in scoring.yaml)."
 
 
 def describe_change(row: dict[str, Any]) -> str:

@@ -443,12 +443,12 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
 
 
 def reasons_text(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, most: int = 3) -> str:
-    """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`."""
+    """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`; empty for nothing."""
     zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     weighty = [(left, rule.name) for rule, _counted, left in _parts(signals, rules, day, start) if round(left)]
     weighty.sort(key=lambda one: -abs(one[0]))
-    return ", ".join([f"{name} {left:.0f}" for left, name in weighty[:most]]) or "nothing counts any more"
+    return ", ".join([f"{name} {left:.0f}" for left, name in weighty[:most]])
 
 
 def _parts(

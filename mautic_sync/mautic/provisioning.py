@@ -63,6 +63,16 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class PointTrigger:
+    """Something that Mautic does once for whoever reaches so many points."""
+
+    id: int
+    name: str
+    points: int
+    published: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Self:
     """Whom Mautic takes us for. `name` is how our own rows look in the audit log."""
 
@@ -189,6 +199,19 @@ def list_emails(transport: Transport) -> list[Named]:
 
 def list_pages(transport: Transport) -> list[Named]:
     return [_named(row, "title") for row in _all(transport, "pages", "pages")]
+
+
+def list_point_triggers(transport: Transport) -> list[PointTrigger]:
+    """The triggers on a contact's points; those on the points of a group are left out. None where there is no list."""
+    try:
+        rows = [row for row in _all(transport, "points/triggers", "triggers") if not row.get("group")]
+    except RefusedError as refused:
+        if refused.status == 404:
+            return []
+        raise
+    return [
+        PointTrigger(_id(row), str(row.get("name") or ""), int(row.get("points") or 0), _published(row)) for row in rows
+    ]
 
 
 def list_campaigns(transport: Transport) -> list[Named]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine
@@ -19,6 +19,9 @@ from mautic_sync.store import runs
 from mautic_sync.store.activities import Counting
 from mautic_sync.store.people import Reading
 from mautic_sync.zerobounce import ZeroBounce
+
+if TYPE_CHECKING:
+    from mautic_sync.pipeline.opening import Start
 
 # Fields that are kept whatever the mappings say: who this is, for people to read.
 ALWAYS_KEPT = frozenset({"email", "firstname", "lastname", "company", "phone", "mobile", "country"})
@@ -93,16 +96,24 @@ class Run:
     """The one person that this run is about; None: everybody."""
     log_above: int | None = None
     """The highest id of Mautic's points log, read when this run first had points to send."""
+    start: Start | None = None
+    """Where points begin, chosen before the first push."""
+    grants: bool = True
+    """Whether points are planned: not before a first push that begins now."""
     began: float = field(default_factory=time.monotonic)
 
     @property
     def reading(self) -> Reading:
-        return Reading(ALWAYS_KEPT | self.mappings.fields_read(self.catalogue), idle_matters=self.mappings.reads_idle)
+        return Reading(
+            ALWAYS_KEPT | self.mappings.fields_read(self.catalogue),
+            idle_matters=self.mappings.reads_idle,
+            points_matter="points" in self.mappings.placeholders,
+        )
 
     @property
     def counting(self) -> Counting:
         mappings = self.mappings
-        return _counting(mappings.matchers, mappings.score_matchers, mappings.time_zone)
+        return _counting(mappings.matchers, mappings.score_matchers, mappings.time_zone, mappings.shown_steps)
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -117,5 +128,7 @@ class Run:
 
 
 @lru_cache(maxsize=2)
-def _counting(proofs: tuple[ActivityMatcher, ...], tallies: tuple[ActivityMatcher, ...], time_zone: str) -> Counting:
-    return Counting(Matchers(proofs), Matchers(tallies), ZoneInfo(time_zone))
+def _counting(
+    proofs: tuple[ActivityMatcher, ...], tallies: tuple[ActivityMatcher, ...], time_zone: str, shown: frozenset[str]
+) -> Counting:
+    return Counting(Matchers(proofs), Matchers(tallies), ZoneInfo(time_zone), shown)

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection
 
-from mautic_sync.domain.classification import Decision, Previous, decide, needs_verdict
-from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals, VerdictSignal
+from mautic_sync.domain.classification import Decision, Previous, needs_verdict
+from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals
 from mautic_sync.domain.countries import mautic_country
+from mautic_sync.domain.judgement import SYNTAX_REJECT, judge
 from mautic_sync.domain.plan import (
     CONTACT,
     DNC,
@@ -27,10 +28,12 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
-from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, flags_of, reasons_text, score
+from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
+from mautic_sync.pipeline import opening
 from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.placeholders import Placeholders
 from mautic_sync.store import changes, decisions, ledger, notes, people, runs
 
 PERSONS_PER_TRANSACTION = 1000
@@ -42,7 +45,6 @@ OTHERWISE = ":otherwise"
 MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
 NOBODYS: frozenset[str] = frozenset()
-SYNTAX_REJECT = VerdictSignal("rejected", "invalid", "failed_syntax_check")
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,6 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
-    flagging = scores.hot is not None or scores.low_value is not None
     gate_open = by.gate_open
     found = []
     for row in rows:
@@ -145,17 +146,14 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         scored = score(signals, scores, now, row.score_day or 0)
         by_name.update(scored.by_name)
         previous = Previous(row.stage, row.kind)
-        decision = decide(signals, rules, previous, now, gate_open=gate_open)._replace(score=scored.total)
+        before = _FLAGGED.get(row.flags, COLD)
+        decision, flags = judge(signals, scored, rules, scores, previous, before, now, gate_open=gate_open)
         if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
             # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
             decision = decision._replace(reason=row.reason)
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
         if asks and validation.only_if is not None:
             asks = validation.only_if.holds(signals, now)
-        flags = COLD
-        if flagging:
-            decided = signals if decision.kind == row.kind else signals._replace(kind=decision.kind)
-            flags = flags_of(decided, scores, _FLAGGED.get(row.flags, COLD), now)
         found.append(Considered(row, signals, verdict, decisions.standing_of(row), scored, flags, decision, asks))
     return found
 
@@ -190,9 +188,12 @@ def _store(
         plan_stage(one.decision.stage, one.signals.stage, one.standing, run.mappings.stages, run.now)
         for one in considered
     ]
-    granting = run.mappings.scores.push_to == "points"
+    granting = run.mappings.scores.push_to == "points" and run.grants
     granted = ledger.granted(connection, numbers) if granting else {}
     on_the_way = changes.with_points_on_the_way(connection) if granting else set()
+    if granting and not baseline and opening.began_now(connection):
+        totals = {one.row.person_id: one.score.total for one in considered}
+        opening.let_history_fade(run, connection, totals, granted, on_the_way)
     guard = run.mappings.stages.loop_guard
     recent: dict[int, int] = {}
     if not calm:
@@ -203,6 +204,7 @@ def _store(
     adopted: dict[int, str] = {}
     wanted: dict[tuple[int, str], Change] = {}
     writing = _Writing.of(run)
+    told = writing.placeholders.of(connection, considered, run.now)
     silent = baseline and not run.with_actions
     for one, stage_plan in zip(considered, stage_plans, strict=True):
         planned = stage_plan
@@ -264,7 +266,7 @@ def _store(
         rejected = one.signals.verdict.outcome == "rejected" and not silent
         if rejected and not run.with_actions and first_push.knew(one):
             rejected = False  # the baseline knew it already: it is nobody's transition
-        edit = writing.contact_change(one, planned, rejected=rejected)
+        edit = writing.contact_change(one, planned, told.get(number, NOTHING), rejected=rejected)
         if edit is not None:
             wanted[number, CONTACT] = edit
         if number in lost:
@@ -292,7 +294,7 @@ def points_change(one: Considered, granted: int, scores: ScoreRules, now: int) -
     """What Mautic has yet to receive of the score, `granted` being what it has received."""
     if one.score.total == granted:
         return None
-    reasons = reasons_text(one.signals, scores, now, one.score.day)
+    reasons = reasons_text(one.signals, scores, now, one.score.day) or "nothing counts any more"
     return plan_points(one.score.total, granted, reasons, VALUE_OF_KIND[one.decision.kind])
 
 
@@ -313,6 +315,7 @@ class _Writing:
     run: Run
     templates: Templates
     without_reasons: Templates
+    placeholders: Placeholders
     append: Mapping[str, str]
     typo_field: str | None
     reject_tag: str | None
@@ -323,9 +326,11 @@ class _Writing:
         validation, known = run.mappings.validation, run.catalogue.fields
         templates = {alias: template for alias, template in run.mappings.fields.write.items() if alias in known}
         reasons = run.mappings.shown_reasons()
+        shown = Templates(templates)
         return cls(
             run,
-            templates=Templates(templates),
+            templates=shown,
+            placeholders=Placeholders(shown.names, run.mautic.base_url, run.mappings.scores, run.catalogue),
             # The reason of a decision that is not shown would mislead.
             without_reasons=Templates({alias: text for alias, text in templates.items() if alias not in reasons}),
             append={alias: source for alias, source in validation.append.items() if alias in known},
@@ -334,12 +339,14 @@ class _Writing:
             dnc=validation.reject_dnc,
         )
 
-    def contact_change(self, one: Considered, stage: StagePlan, *, rejected: bool) -> Change | None:
+    def contact_change(
+        self, one: Considered, stage: StagePlan, told: Mapping[str, str], *, rejected: bool
+    ) -> Change | None:
         if stage.set_to is None and one.row.stage_id in self.run.unpublished_stages:
             return None  # Mautic refuses every edit of a contact in an unpublished stage that does not set another
         signals, verdict = one.signals, one.verdict
         templates = self.without_reasons if stage.left_alone else self.templates
-        wanted = templates.render(one.decision, verdict)
+        wanted = templates.render(one.decision, verdict, told)
         more = _appended(one, self.append) if verdict is not None else {}
         if self.typo_field is not None:
             more.update(_suggestion(one, self.typo_field))

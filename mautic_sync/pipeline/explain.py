@@ -45,6 +45,7 @@ def explain_person(
     in_mautic = signals.stage
     stage_plan = plan_stage(decision.stage, in_mautic, standing, mappings.stages, now)
     last = changes.last_write(connection, person_id)
+    opening = ledger.openings(connection, [person_id]).get(person_id, 0)
     verdict = considered.verdict
     return {
         "id": current,
@@ -74,7 +75,8 @@ def explain_person(
             "hot": considered.flags.hot,
             "low_value": considered.flags.low_value,
             "account": [_entry(one) for one in account(signals, mappings.scores, now, considered.score.day)],
-            "granted": ledger.granted(connection, [person_id]).get(person_id, 0),
+            "granted": ledger.granted(connection, [person_id]).get(person_id, 0) - opening,
+            "opening": opening,
             "mautic": row.points,
             "ledger": [
                 {"at": iso(line["at"]), "delta": line["delta"], "reason": line["reason"]}
@@ -159,6 +161,7 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
             "low_value": False,
             "account": [],
             "granted": 0,
+            "opening": 0,
             "mautic": 0,
             "ledger": [],
         },

@@ -87,6 +87,8 @@ def _enter(run: Run, connection: Connection, row: Any, delta: int, reason: str) 
         ],
     )
     people.add_points(connection, {row.person_id: delta})
+    if run.reading.points_matter:
+        people.mark_dirty(connection, [row.person_id])
 
 
 # -- what is in doubt -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from mautic_sync.domain.plan import SafetyLimit
 from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, StopError, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
-from mautic_sync.pipeline import decide, pull, push, validate
+from mautic_sync.pipeline import decide, opening, pull, push, validate
 from mautic_sync.pipeline.context import Counts, Observer, Run, silence
 from mautic_sync.settings import Settings
 from mautic_sync.store import changes, decisions, notes, people, runs
@@ -161,6 +161,9 @@ def sync(run: Run, options: Options) -> None:
             _stop_large_baseline(run, options)
             with run.engine.begin() as connection:
                 notes.put_json(connection, decide.BASELINE, {"at": run.now, "run_id": run.id})
+                if opening.began_now(connection):
+                    opening.open_accounts(run, connection)
+            run.grants = True
         _stop_unsafe(run, options)
         with run.engine.begin() as connection:
             decisions.let_vanished_go(connection, run.now)
@@ -189,6 +192,10 @@ def _decide(run: Run) -> bool:
     with run.engine.begin() as connection:
         baseline = notes.get(connection, decide.BASELINE) is None
     decide.decide_changed(run, baseline=baseline)
+    if baseline and run.start is None:
+        run.start = opening.choose(run)
+        run.grants = run.start is None or run.start.chosen == "history"
+        decide.decide_changed(run, baseline=baseline)
     return baseline
 
 

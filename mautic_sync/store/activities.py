@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -39,6 +39,8 @@ class Counting:
     proofs: Matchers
     tallies: Matchers = NOTHING_COUNTS
     zone: ZoneInfo = UTC
+    shown: frozenset[str] = frozenset()
+    """Types each of which may change what is shown of a person: whoever did it is decided again."""
 
     @property
     def types(self) -> frozenset[str]:
@@ -123,6 +125,7 @@ def add_activities(
     first = int(notes.get(connection, NEXT_ACTIVITY) or 1)
     counted = counting.types
     stored: list[tuple[Any, ...]] = []
+    showing: set[int] = set()
     found = _Found(counting)
     for number, row in enumerate(new.values(), start=first):
         contact_id, type_ = row.contact_id, row.type
@@ -133,12 +136,14 @@ def add_activities(
         stored.append((number, row.source, row.source_id, type_, person_id, waiting, row.at, row.object_id, kept))
         if person_id is not None and type_ in counted:
             found.look_at(number, person_id, _named(type_, row.at, row.object_id, attributes, catalogue))
+        if person_id is not None and type_ in counting.shown:
+            showing.add(person_id)
     if stored:
         notes.put(connection, NEXT_ACTIVITY, str(first + len(stored)))
         insert_rows(connection, activity, _STORED, stored)
         added.new = len(stored)
     recount(connection, changed, counting, catalogue)
-    mark_dirty(connection, found.keep(connection, recounted=changed) | changed)
+    mark_dirty(connection, found.keep(connection, recounted=changed) | changed | showing)
     return added
 
 
@@ -308,7 +313,8 @@ def adopt_waiting(
         found = _Found(counting)
         for row in rows:
             found.look_at(row["id"], persons[row["waiting_id"]], as_activity(row, catalogue))
-        mark_dirty(connection, found.keep(connection))
+        showing = {persons[row["waiting_id"]] for row in rows if row["type"] in counting.shown}
+        mark_dirty(connection, found.keep(connection) | showing)
 
 
 def recount(connection: Connection, person_ids: Collection[int], counting: Counting, catalogue: Catalogue) -> None:
@@ -455,6 +461,19 @@ def replace_members(connection: Connection, kind: str, object_id: int, mautic_id
         update=(),
     )
     mark_dirty(connection, present ^ wanted)
+
+
+def of_persons(
+    connection: Connection, person_ids: Collection[int], types: Collection[str], catalogue: Catalogue
+) -> Iterator[tuple[int, int, Activity]]:
+    """(person, number of the row, activity) of these types, also of those who were merged into them; in no order."""
+    survivors = former_of(connection, person_ids)
+    for chunk in in_chunks(list(survivors)):
+        rows = connection.execute(
+            select(activity).where(activity.c.person_id.in_(chunk), activity.c.type.in_(types))
+        ).mappings()
+        for row in rows:
+            yield survivors[row["person_id"]], row["id"], as_activity(row, catalogue)
 
 
 def activity_of(connection: Connection, person_id: int, limit: int = 20) -> list[Any]:

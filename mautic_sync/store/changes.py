@@ -421,6 +421,15 @@ def supersede(connection: Connection, numbers: Collection[int], error: str, now:
         )
 
 
+def supersede_points(connection: Connection, error: str, now: int) -> None:
+    """Plan no points for anybody: they are not to be granted."""
+    connection.execute(
+        update(change)
+        .where(change.c.state == PLANNED, change.c.target == POINTS)
+        .values(state=SUPERSEDED, open_key=None, error=error, settled_at=now)
+    )
+
+
 def count_planned(connection: Connection, *, baseline: bool | None = None) -> int:
     query = select(func.count()).select_from(change).where(change.c.state == PLANNED)
     if baseline is not None:

@@ -196,6 +196,48 @@ def recent_transitions(connection: Connection, person_ids: Collection[int], sinc
     return found
 
 
+def scores_above(connection: Connection, after: int, limit: int) -> dict[int, int]:
+    """Person → score of the next persons who have one, by number; those deleted in Mautic as well."""
+    rows = connection.execute(
+        select(decision.c.person_id, decision.c.score)
+        .where(decision.c.person_id > after, decision.c.score != 0)
+        .order_by(decision.c.person_id)
+        .limit(limit)
+    )
+    return {row.person_id: row.score for row in rows}
+
+
+def would_reach(connection: Connection, points: int) -> bool:
+    """Whether anybody has fewer points in Mautic now, and would have that many with the score added."""
+    query = (
+        select(contact.c.person_id)
+        .join(decision, decision.c.person_id == contact.c.person_id)
+        .where(
+            contact.c.vanished_at.is_(None),
+            contact.c.points < points,
+            contact.c.points + decision.c.score >= points,
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
+
+
+def first_transitions(connection: Connection, person_ids: Collection[int]) -> dict[int, dict[str, int]]:
+    """Person → kind → when the first settled transition into it was; merged persons' count as well. Ghosts aside."""
+    found: dict[int, dict[str, int]] = {}
+    survivors = former_of(connection, person_ids)
+    for chunk in in_chunks(list(survivors)):
+        rows = connection.execute(
+            select(transition.c.person_id, transition.c.to_kind, func.min(transition.c.at))
+            .where(transition.c.person_id.in_(chunk), transition.c.to_kind != "ghost")
+            .group_by(transition.c.person_id, transition.c.to_kind)
+        )
+        for number, kind, at in rows:
+            first = found.setdefault(survivors[number], {})
+            first[kind] = min(first.get(kind, at), at)
+    return found
+
+
 def last_transition(connection: Connection) -> int:
     """When the newest transition was that is not of the baseline; 0 for none."""
     return int(connection.execute(select(func.max(transition.c.at)).where(~transition.c.baseline)).scalar() or 0)

@@ -1,4 +1,8 @@
-"""Points that Mautic has received from us: append-only, and read through the redirect of merged persons."""
+"""Points that Mautic has received from us: append-only, and read through the redirect of merged persons.
+
+Lines under the key `OPENING` are no grants: they stand for history that was not granted, so that only what came later
+is. Mautic's log has nothing of them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from mautic_sync.store.engine import in_chunks
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import ledger, person
 
+OPENING = "opening"
+
 
 def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows of person_id, at, run_id, change_id, event_key, delta, reason."""
@@ -19,7 +25,7 @@ def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def granted(connection: Connection, person_ids: Sequence[int]) -> dict[int, int]:
-    """Person → the sum of what was granted, what merged persons had received included; numbers ascend."""
+    """Person → the sum of the account, `OPENING` included, what merged persons had received included; numbers ascend."""
     if not person_ids:
         return {}
     first, last = person_ids[0], person_ids[-1]
@@ -38,6 +44,21 @@ def granted(connection: Connection, person_ids: Sequence[int]) -> dict[int, int]
     found: dict[int, int] = {}
     for who, points in rows:
         found[who] = found.get(who, 0) + int(points)
+    return found
+
+
+def openings(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
+    """Person → the part of `granted` that Mautic never received: history from before the start."""
+    found: dict[int, int] = {}
+    survivors = former_of(connection, person_ids)
+    for chunk in in_chunks(list(survivors)):
+        rows = connection.execute(
+            select(ledger.c.person_id, func.sum(ledger.c.delta))
+            .where(ledger.c.person_id.in_(chunk), ledger.c.event_key == OPENING)
+            .group_by(ledger.c.person_id)
+        )
+        for number, points in rows:
+            found[survivors[number]] = found.get(survivors[number], 0) + int(points)
     return found
 
 

@@ -39,10 +39,11 @@ DNC_COMMENT = "mautic-sync"
 
 @dataclass(frozen=True)
 class Reading:
-    """How contacts are kept: which fields the mappings need, and whether idleness decides anything."""
+    """How contacts are kept: which fields the mappings need, and whether idleness or points in Mautic show anywhere."""
 
     fields: frozenset[str]
     idle_matters: bool = False
+    points_matter: bool = False
 
 
 @dataclass
@@ -126,6 +127,8 @@ def save_contacts(
             if relevant and ours is not None and one.id in ours:
                 relevant = row["digest"] != _digest(_after_edit(old, row, ours[one.id]))
             if reading.idle_matters and row["last_active"] != old.last_active:
+                relevant = True
+            if reading.points_matter and row["points"] != old.points:
                 relevant = True
             row["dirty"] = 1 if relevant else old.dirty
             if relevant:

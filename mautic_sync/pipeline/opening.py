@@ -1,0 +1,117 @@
+"""Where the account of points begins: with the whole history, or with what comes after the first push.
+
+Points that are granted at once may fire Mautic's own point triggers, e-mails among them, for things done long ago.
+`start: auto` of scoring.yaml therefore looks at the published triggers first. The choice is made with the first push
+and kept; before that it is made anew, so that a plan tells what a sync would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from mautic_sync.errors import StopError
+from mautic_sync.mautic.provisioning import PointTrigger, list_point_triggers
+from mautic_sync.pipeline.context import Run
+from mautic_sync.store import changes, decisions, ledger, notes, people
+
+START = "points_start"
+"""What was chosen last: history or now."""
+AT_ONCE = 1000
+NOT_GRANTED = "history before the start, not granted"
+FADED = "history faded"
+
+
+@dataclass(frozen=True)
+class Start:
+    """`chosen`, and the published triggers that granting the history would fire; `unknown`: they could not be read."""
+
+    chosen: Literal["history", "now"]
+    triggers: tuple[PointTrigger, ...] = ()
+    unknown: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {"points": self.chosen, "triggers": [asdict(one) for one in self.triggers], "unknown": self.unknown}
+
+
+def choose(run: Run) -> Start | None:
+    """Choose before the first push, everybody being decided; None where scores are not pushed as points.
+
+    With `now`, what was planned to be granted is planned no more; where that was chosen before and is no longer,
+    everybody is decided again.
+    """
+    scores = run.mappings.scores
+    if scores.push_to != "points":
+        return None
+    try:
+        published = [one for one in list_point_triggers(run.mautic) if one.published]
+        unknown = False
+    except StopError as error:
+        published, unknown = [], True
+        run.tell("triggers_unknown", reason=str(error))
+    with run.engine.begin() as connection:
+        fired = tuple(one for one in published if decisions.would_reach(connection, one.points))
+        chosen: Literal["history", "now"] = "now" if fired or unknown else "history"
+        start = Start(chosen if scores.start == "auto" else scores.start, fired, unknown)
+        before = notes.get(connection, START)
+        notes.put(connection, START, start.chosen)
+        if start.chosen == "now":
+            changes.supersede_points(connection, "points begin now", run.now)
+        elif before == "now":
+            people.mark_everyone_dirty(connection)
+    return start
+
+
+def began_now(connection: Connection) -> bool:
+    return notes.get(connection, START) == "now"
+
+
+def open_accounts(run: Run, connection: Connection) -> None:
+    """With the first push: everybody's score as it is now counts as received, though Mautic never gets it."""
+    after = 0
+    while True:
+        scores = decisions.scores_above(connection, after, AT_ONCE)
+        if not scores:
+            return
+        after = max(scores)
+        granted = ledger.granted(connection, sorted(scores))
+        rows = {number: score - granted.get(number, 0) for number, score in scores.items()}
+        ledger.append(connection, [_line(run, number, delta, NOT_GRANTED) for number, delta in rows.items() if delta])
+
+
+def let_history_fade(
+    run: Run, connection: Connection, scores: dict[int, int], granted: dict[int, int], waiting: set[int]
+) -> None:
+    """What a score loses is first taken from the history that was not granted, and corrected in `granted`.
+
+    Else Mautic would be told to take back points that it never had, as history fades from day to day. `scores` are
+    those of now, `granted` the sums of the ledger, `waiting` persons whose points are on the way.
+    """
+    losing: Sequence[int] = [
+        number for number, score in scores.items() if score < granted.get(number, 0) and number not in waiting
+    ]
+    if not losing:
+        return
+    openings = ledger.openings(connection, losing)
+    rows = []
+    for number in losing:
+        faded = min(openings.get(number, 0), granted.get(number, 0) - scores[number])
+        if faded > 0:
+            granted[number] -= faded
+            rows.append(_line(run, number, -faded, FADED))
+    ledger.append(connection, rows)
+
+
+def _line(run: Run, person_id: int, delta: int, reason: str) -> dict[str, Any]:
+    return {
+        "person_id": person_id,
+        "at": run.now,
+        "run_id": run.id,
+        "change_id": 0,
+        "event_key": ledger.OPENING,
+        "delta": delta,
+        "reason": reason,
+    }

@@ -1,0 +1,258 @@
+"""Rules are tried on examples: the packaged ones hold, and what does not hold or cannot be read is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner
+
+from mautic_sync.cli import app
+from mautic_sync.mapping_problems import MappingsError
+from mautic_sync.mappings import load_mappings, packaged_mappings_dir
+from mautic_sync.rule_test_files import ExpectText, PersonText, RuleTest, WasText, read_rule_tests, rule_tests_schema
+from mautic_sync.rule_tests import document, triggers_of, try_rules
+from mautic_sync.yaml_text import read_yaml
+
+PACKAGED = sorted((packaged_mappings_dir() / "tests").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file of tests into a directory of mappings, and returns the directory."""
+
+    def write(text: str, **mappings: str) -> Path:
+        (tmp_path / "tests").mkdir(exist_ok=True)
+        (tmp_path / "tests" / "mine.yaml").write_text(text, encoding="utf-8")
+        for name, content in mappings.items():
+            (tmp_path / f"{name}.yaml").write_text(content, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def problems(write):
+    def problems(tests: str) -> list[str]:
+        directory = write(f"version: 1\ntests:\n{tests}")
+        with pytest.raises(MappingsError) as caught:
+            try_rules(load_mappings(directory), read_rule_tests(directory))
+        return [str(one).removeprefix(f"{directory}/tests/") for one in caught.value.problems]
+
+    return problems
+
+
+@pytest.fixture
+def tried(write):
+    """The document of one file with these tests."""
+
+    def tried(tests: str, **mappings: str):
+        directory = write(f"version: 1\ntests:\n{tests}", **mappings)
+        return document(try_rules(load_mappings(directory), read_rule_tests(directory)))
+
+    return tried
+
+
+def misses(document) -> dict[str, tuple[object, object]]:
+    (file,) = document["files"]
+    return {one["key"]: (one["expected"], one["got"]) for fail in file["failures"] for one in fail["expectations"]}
+
+
+# -- the packaged examples
+
+
+def test_every_packaged_example_holds():
+    result = document(try_rules(load_mappings(), read_rule_tests(packaged_mappings_dir())))
+    assert [one for file in result["files"] for one in file["failures"]] == []
+    assert result["ok"]
+
+
+def test_the_packaged_examples_show_every_packaged_rule_at_work():
+    """Each condition of a stage, each rule that gives points, the flags and each action."""
+    mappings = load_mappings()
+    outcomes = [one for _, found in try_rules(mappings, read_rule_tests(packaged_mappings_dir())) for one in found]
+    seen = {rule for one in outcomes for rule in one.rules}
+    stages = {
+        f"{stage.name}:any[{number}]"
+        for stage in mappings.stages.stages
+        if stage.condition is not None
+        for number in range(len(stage.condition.node.parts))
+    }
+    scores = {rule.name for rule in mappings.scores.rules}
+    actions = {one.name for one in triggers_of(mappings)}
+    assert {*stages, "Customer:sticky", "Ghost:otherwise", *scores, "hot", "low_value", *actions} - seen == set()
+    told = " ".join(one.name for one in outcomes)
+    assert {name for name in {*scores, *actions} if name.split()[-1] not in told} == set()
+
+
+@pytest.mark.parametrize("path", PACKAGED, ids=lambda path: path.name)
+def test_the_packaged_examples_fit_the_schema_and_name_it(path):
+    schema = rule_tests_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(read_yaml(path.read_bytes()).value, schema)
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=../schema/tests.schema.json\n")
+
+
+def test_the_committed_schema_is_up_to_date():
+    committed = packaged_mappings_dir() / "schema" / "tests.schema.json"
+    assert json.loads(committed.read_text(encoding="utf-8")) == rule_tests_schema()
+
+
+def test_the_documents_name_every_key():
+    text = (Path(__file__).parents[1] / "docs" / "mappings.md").read_text(encoding="utf-8")
+    keys = {key for model in (RuleTest, PersonText, WasText, ExpectText) for key in model.model_fields}
+    assert sorted(key for key in {*keys, "days_ago", "times"} if f"`{key}`" not in text) == []
+
+
+# -- what is decided
+
+
+@pytest.mark.parametrize(
+    ("person", "expect"),
+    [
+        ("fields: {email: a@b.example}, verdict: invalid", "kind: ghost, reason: rejected"),
+        ("fields: {email: a@b.example}, verdict: invalid/mailbox_not_found", "kind: ghost, waiting: false"),
+        ("fields: {email: a@b.example}, verdict: {status: valid, at: -179d}", "kind: lead, waiting: false"),
+        ("fields: {email: a@b.example}, verdict: {status: valid, at: -181d}", "kind: ghost, waiting: true"),
+        ("fields: {email: a@b.example}, verdict: held, was: {kind: lead}", "kind: lead, waiting: true"),
+        ("fields: {lastname: Doe, phone: }", "kind: ghost"),
+        ("last_active: 2026-08-01", "scores: {interest: -5}"),
+        ("first_seen: -61d", "score: -5"),
+        ("stage: Partner, was: {stage: Customer}", "stage: Customer"),
+        ("segments: [a], campaigns: [b], dnc: {email: bounced}", "kind: ghost"),
+    ],
+)
+def test_a_person_is_decided_as_a_run_would(tried, person, expect):
+    assert misses(tried(f"  - {{name: a, person: {{{person}}}, expect: {{{expect}}}}}\n")) == {}
+
+
+def test_activity_is_counted_by_the_same_matchers(tried):
+    scoring = (
+        "version: 1\ngroups: {seen: [{name: Ads, on: page.hit, where: {utm_source: ads}, points: 3, at_most: 2, per: 7d}]}"
+        "\nhot: {when: {activity: page.hit, within: 2d, at_least: 4}}"
+    )
+    tests = (
+        "  - name: a\n"
+        "    activity: [{type: page.hit, url: 'https://s.example/?utm_source=ADS', at: -1d, times: 3},"
+        " {type: page.hit, url: 'https://s.example/', utm_source: ads, at: 2026-10-31T18:00:00Z}]\n"
+        "    expect: {scores: {seen: 6}, hot: true}\n"
+    )
+    actions = "version: 1\n"
+    assert misses(tried(tests, scoring=scoring, actions=actions)) == {}
+
+
+def test_what_does_not_hold_is_told_with_what_explains_it(tried):
+    found = tried(
+        "  - name: wrong\n"
+        "    person: {fields: {position: CEO}, was: {stage: Lead}}\n"
+        "    expect: {kind: customer, stage: Customer, score: 11, scores: {fit: 9}, hot: true, low_value: true,"
+        " waiting: true, reason: because, actions: [become hot]}\n"
+    )
+    assert misses(found) == {
+        "kind": ("customer", "ghost"),
+        "stage": ("Customer", "Ghost"),
+        "score": (11, 10),
+        "scores.fit": (9, 10),
+        "hot": (True, False),
+        "low_value": (True, False),
+        "waiting": (True, False),
+        "reason": ("because", "Ghost: no other rule holds"),
+        "actions": (["become hot"], []),
+    }
+    (failure,) = found["files"][0]["failures"]
+    why = {one["key"]: "\n".join(one["why"]) for one in failure["expectations"]}
+    assert failure["line"] == 3
+    assert "10 fit: Decides" in why["score"]
+    assert "stage Lead" in why["kind"]
+    assert "kind" in why["hot"]
+
+
+# -- what cannot be read
+
+
+@pytest.mark.parametrize(
+    ("tests", "told"),
+    [
+        ("  - {name: a, expect: {}}\n", "mine.yaml, line 3, tests[0].expect: `expect` is empty"),
+        ("  - {name: a}\n", "line 3, tests[0].expect: `expect` is missing"),
+        (
+            "  - {name: a, expect: {kid: lead}}\n",
+            "line 3, tests[0].expect.kid: there is no key `kid` here; did you mean `kind`?",
+        ),
+        ("  - {name: a, persn: {}, expect: {score: 1}}\n", "there is no key `persn` here; did you mean `person`?"),
+        ("  - {name: a, expect: {stage: Leed}}\n", "no stage `Leed` is managed here; did you mean `Lead`?"),
+        ("  - {name: a, expect: {scores: {fitt: 1}}}\n", "there is no group `fitt`; did you mean `fit`?"),
+        ("  - {name: a, expect: {actions: [white glove]}}\n", "no action `white glove`; did you mean `white-glove`?"),
+        ("  - {name: a, person: {was: {stage: Leed}}, expect: {score: 1}}\n", "no stage `Leed` is managed here"),
+        ("  - {name: a, person: {was: {holds: [enter customer]}}, expect: {score: 1}}\n", "with `when`"),
+        ("  - {name: a, person: {verdict: acepted}, expect: {score: 1}}\n", "did you mean `accepted`?"),
+        ("  - {name: a, person: {verdict: role_based}, expect: {score: 1}}\n", "like `invalid/role_based`"),
+        ("  - {name: a, person: {verdict: invalid/role}, expect: {score: 1}}\n", "no sub-status `role`"),
+        ("  - {name: a, person: {first_seen: 30d}, expect: {score: 1}}\n", "`30d` is no day or moment"),
+        ("  - {name: a, activity: [{type: page.hits, at: -1d}], expect: {score: 1}}\n", "did you mean `page.hit`?"),
+        ("  - {name: a, activity: [{type: page.hit}], expect: {score: 1}}\n", "this takes `at` or `days_ago`"),
+        ("  - {name: a, activity: [{type: page.hit, at: +1d}], expect: {score: 1}}\n", "lies ahead of `now`"),
+        ("  - {name: a, activity: [{type: page.hit, at: 2027-01-01}], expect: {score: 1}}\n", "lies ahead of `now`"),
+        ("  - {name: a, activity: [{type: page.hit, days_ago: 1, form: x}], expect: {score: 1}}\n", "tells no `form`"),
+        ("  - {name: a, activity: [{type: page.hit, days_ago: 1, times: 0}], expect: {score: 1}}\n", "is too small"),
+        (
+            "  - {name: a, expect: {score: 1}}\n  - {name: a, expect: {score: 1}}\n",
+            "line 4, tests[1].name: there are two",
+        ),
+        ("  []\n", "`tests` is empty"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(problems, tests, told):
+    found = problems(tests)
+    assert any(told in one for one in found), found
+
+
+def test_a_directory_of_mappings_may_hold_tests(write):
+    load_mappings(write("version: 1\ntests: [{name: a, expect: {kind: ghost}}]\n"))
+
+
+# -- the command
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, arguments)
+
+
+def test_the_command_tells_a_line_per_file_and_leaves_with_0_when_all_holds():
+    result = run("test-rules")
+    assert result.exit_code == 0
+    assert [line.split(": ")[1] for line in result.stdout.splitlines()] == [
+        "8 of 8 tests hold",
+        "21 of 21 tests hold",
+        "17 of 17 tests hold",
+    ]
+
+
+def test_the_command_leaves_with_1_and_tells_why_when_something_does_not_hold(write):
+    directory = write(
+        "version: 1\ntests: [{name: buys, person: {tags: [customer]}, expect: {kind: lead, hot: true}}]\n"
+    )
+    result = run("test-rules", str(directory))
+    assert result.exit_code == 1
+    assert "mine.yaml: 0 of 1 tests hold" in result.stdout
+    assert "line 2, buys" in result.stdout
+    assert "kind: expected lead, got customer" in result.stdout
+    assert "hot: expected true, got false" in result.stdout
+    found = run("test-rules", str(directory), "--json")
+    assert (found.exit_code, json.loads(found.stdout)["failed"]) == (1, 1)
+
+
+@pytest.mark.parametrize("command", ["test-rules", "check"])
+def test_what_cannot_be_read_is_a_mistake_of_configuration(write, command):
+    result = run(command, str(write("version: 1\ntest: []\n")))
+    assert isinstance(result.exception, MappingsError)
+    assert result.exception.exit_code == 2
+    assert "there is no key `test` here; did you mean `tests`?" in str(result.exception)
+
+
+def test_a_directory_without_tests_says_so(tmp_path):
+    result = run("test-rules", str(tmp_path))
+    assert "there are no tests of rules" in str(result.exception)
+    assert run("check", str(tmp_path)).exit_code == 0
