@@ -339,13 +339,16 @@ class AddRemoveText(_Model):
 class OwnerText(_Model):
     """Who gets the contact."""
 
-    round_robin: list[Positive | Name] = Field(description="Ids or e-mail addresses of Mautic users, in turn.")
+    round_robin: list[Positive | Name] = Field(description="Ids, e-mail addresses or names of Mautic users, in turn.")
+    replace: bool = Field(False, description="Whoever has an owner already gets another one; else they keep theirs.")
 
 
 class NotifyText(_Model):
     """A message to people."""
 
-    to: list[Name]
+    to: list[Name] = Field(
+        description="Addresses as Apprise has them, or env:NAME: the address stands in the environment."
+    )
     text: Annotated[str, Field(min_length=1)]
 
 
@@ -355,6 +358,10 @@ class DoText(_Model):
     segments: AddRemoveText = AddRemoveText()
     campaigns: AddRemoveText = AddRemoveText()
     tags: AddRemoveText = AddRemoveText()
+    dnc: AddRemoveText = Field(
+        default=AddRemoveText(), description="Channels, like email, for which somebody is not to be contacted."
+    )
+    fields: dict[Alias, str] = Field(default={}, description="Field: text with placeholders in braces.")
     note: str | None = None
     owner: OwnerText | None = None
     notify: NotifyText | None = None
@@ -433,7 +440,10 @@ LATER_PLACEHOLDERS = (
     "before_lead.page", "before_lead.campaign", "before_lead.referer", "before_lead.at",
 )  # fmt: skip
 """Known, but computed only by a later version."""
-ACTION_PLACEHOLDERS = (*FIELD_PLACEHOLDERS, *LATER_PLACEHOLDERS)
+ACTION_PLACEHOLDERS = (
+    *FIELD_PLACEHOLDERS, "reasons", "points", "name", "link", "email", "company", "phone", "mobile", "country",
+)  # fmt: skip
+"""Those of notes and messages; `score.<group>` is known as well."""
 
 
 def placeholders(template: str) -> list[str]:

@@ -89,9 +89,11 @@ def test_the_packaged_rules_are_read_without_a_warning():
     assert mappings.warnings == ()
 
 
-def test_the_packaged_rules_need_evidence_for_three_things():
+def test_the_packaged_rules_need_evidence_for_four_things():
     mappings = load_mappings(None)
-    assert {matcher.type for matcher in mappings.matchers} == {"form.submitted", "page.hit", "Order Completed"}
+    assert {matcher.type for matcher in mappings.matchers} == {
+        "form.submitted", "page.hit", "Order Completed", "product",
+    }  # fmt: skip
     assert {"email.read", "asset.download", "dnc.unsubscribed", "product"} <= mappings.activity_types
 
 
@@ -615,6 +617,7 @@ def test_evidence_is_kept_for_conditions_of_scores_and_flags_and_days_for_what_t
             "{name: B, on: page.hit, points: 1}",
             extra="hot: {when: {activity: email.click}, until: {activity: email.sent}}\nlow_value: {when: {activity: email.bounced}}\n",
         ),
+        actions="version: 1\n",
     )
     for one in (mappings, mappings.bind(MAUTIC)):
         assert {matcher.type for matcher in one.matchers} == {"video.hit", "email.click", "email.sent", "email.bounced"}

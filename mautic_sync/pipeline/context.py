@@ -49,6 +49,8 @@ class Counts:
     """Grants that Mautic has received."""
     fields: int = 0
     dnc: int = 0
+    actions_done: int = 0
+    actions_refused: int = 0
     push_calls: int = 0
     landed: int = 0
     """Changes that were answered for, whatever the answer, in `push_seconds` of writing."""
@@ -93,6 +95,8 @@ class Run:
     """The one person that this run is about; None: everybody."""
     log_above: int | None = None
     """The highest id of Mautic's points log, read when this run first had points to send."""
+    told_once: set[str] = field(default_factory=set)
+    """What this run has told and need not tell again."""
     began: float = field(default_factory=time.monotonic)
 
     @property

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection
 
+from mautic_sync.domain.actions import HOT, LOW_VALUE, flags_text, read_flags
 from mautic_sync.domain.classification import Decision, Previous, decide, needs_verdict
+from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals, VerdictSignal
 from mautic_sync.domain.countries import mautic_country
 from mautic_sync.domain.plan import (
@@ -30,6 +32,7 @@ from mautic_sync.domain.plan import (
 from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, flags_of, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
+from mautic_sync.pipeline import occasions
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import changes, decisions, ledger, notes, people, runs
 
@@ -66,6 +69,14 @@ class Considered(NamedTuple):
     flags: Flags
     decision: Decision
     asks: bool
+    named: tuple[str, ...] = ()
+    """Flags of the conditions of actions that are true."""
+    named_due_at: int | None = None
+
+    @property
+    def flags_text(self) -> str:
+        """The flags as they are kept."""
+        return flags_text(self.flags.hot, self.flags.low_value, self.named)
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     reads_scores = by.mappings.stages_read_scores
     flagging = scores.hot is not None or scores.low_value is not None
     gate_open = by.gate_open
+    named = by.mappings.action_rules.named
     found = []
     for row in rows:
         fields = orjson.loads(row.fields)
@@ -155,21 +167,29 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         flags = COLD
         if flagging:
             decided = signals._replace(scores=scored.by_name, kind=decision.kind)
-            flags = flags_of(decided, scores, _FLAGGED.get(row.flags, COLD), now)
-        found.append(Considered(row, signals, verdict, decisions.standing_of(row), scored, flags, decision, asks))
+            flags = flags_of(decided, scores, _flags_before(row.flags), now)
+        # Nobody pays for a verdict about somebody of low value.
+        asks = asks and not flags.low_value
+        standing = decisions.standing_of(row)
+        one = Considered(row, signals, verdict, standing, scored, flags, decision, asks)
+        found.append(_with_named(one, named, now) if named else one)
     return found
 
 
-# What is kept of somebody who is hot or of low value.
-_FLAGS = {
-    (False, False): "[]",
-    (True, False): '["hot"]',
-    (False, True): '["low_value"]',
-    (True, True): '["hot","low_value"]',
-}
+def _with_named(one: Considered, named: Sequence[tuple[str, Condition]], now: int) -> Considered:
+    """With the conditions of actions that are true of this person, who is decided."""
+    decided = one.signals._replace(scores=one.score.by_name, kind=one.decision.kind)
+    holding = tuple(flag for flag, condition in named if condition.holds(decided, now))
+    dues = (condition.due_at(decided, now) for _flag, condition in named if condition.timed)
+    return one._replace(named=holding, named_due_at=min((at for at in dues if at is not None), default=None))
 
 
-_FLAGGED = {text: Flags(*flags) for flags, text in _FLAGS.items()}
+def _flags_before(text: str | None) -> Flags:
+    """The flags that were decided last time."""
+    if text is None or text == "[]":
+        return COLD
+    flags = read_flags(text)
+    return Flags(HOT in flags, LOW_VALUE in flags)
 
 
 def _store(
@@ -204,6 +224,9 @@ def _store(
     wanted: dict[tuple[int, str], Change] = {}
     writing = _Writing.of(run)
     silent = baseline and not run.with_actions
+    # What the run of the baseline decides again after its push is still the baseline.
+    quiet = (baseline or first_push.run_id == run.id) and not run.with_actions
+    flagged: list[Considered] = []
     for one, stage_plan in zip(considered, stage_plans, strict=True):
         planned = stage_plan
         row, decision = one.row, one.decision
@@ -227,10 +250,10 @@ def _store(
         if planned.adopted is not None:
             adopted[number] = planned.adopted
         due_at = decision.due_at
-        for at in (planned.due_at, one.score.due_at, one.flags.due_at):
+        for at in (planned.due_at, one.score.due_at, one.flags.due_at, one.named_due_at):
             if at is not None and (due_at is None or at < due_at):
                 due_at = at
-        groups, flags = orjson.dumps(one.score.groups).decode(), _FLAGS[one.flags[:2]]
+        groups, flags = orjson.dumps(one.score.groups).decode(), one.flags_text
         trace = orjson.dumps(decision.trace).decode()
         if (
             row.trace != trace
@@ -257,10 +280,13 @@ def _store(
                     "scores": groups,
                     "score_day": one.score.day,
                     "flags": flags,
+                    "hot_since": (row.hot_since or run.now) if one.flags.hot else None,
                     "decided_at": run.now,
                     "run_id": run.id,
                 }
             )
+        if (row.flags or "[]") != flags and not quiet:
+            flagged.append(one)
         rejected = one.signals.verdict.outcome == "rejected" and not silent
         if rejected and not run.with_actions and first_push.knew(one):
             rejected = False  # the baseline knew it already: it is nobody's transition
@@ -281,6 +307,7 @@ def _store(
             if points is not None:
                 wanted[number, POINTS] = points
     decisions.save_decisions(connection, rows)
+    occasions.queue_flags(run, connection, flagged)
     decisions.save_manual(connection, manual)
     decisions.clear_manual(connection, by_hand_no_more)
     changes.adopt_stages(connection, adopted, run.now)

@@ -51,6 +51,7 @@ _DECISION = (
     decision.c.scores,
     decision.c.score_day,
     decision.c.flags,
+    decision.c.hot_since,
 )
 _STANDING = (
     standing.c.stage.label("our_stage"),
