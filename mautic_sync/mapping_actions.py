@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -69,9 +68,6 @@ def _problems_of_do(here: Path, do: DoText, not_ours: Collection[str]) -> Proble
     for alias in do.fields:
         if alias in not_ours:
             yield (*here, "fields", alias), f"`{alias}` is not ours to write; choose a field of its own"
-    if do.notify is not None and do.notify.to and importlib.util.find_spec("apprise") is None:
-        told = "messages need the package apprise; install it with `pip install 'mautic-sync[notify]'`, or leave `to` empty"
-        yield (*here, "notify", "to"), told
 
 
 def unset_addresses(file: ActionsFile) -> Problems:

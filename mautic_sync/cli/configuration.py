@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from mautic_sync.cli.common import ConfigOption, JsonOption, print_json, read_mappings, read_settings
+from mautic_sync.destinations import notifications
+from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import mappings_schema
 from mautic_sync.settings import settings_schema
 
@@ -25,6 +27,9 @@ def check_command(
     """Check settings and mappings without Mautic. Exit code 2 names what is wrong and where."""
     settings = read_settings(config)
     mappings = read_mappings(settings, directory)
+    if any(rule.do.notify_to for rule in mappings.action_rules.rules) and not notifications.installed():
+        msg = f"actions.yaml names addresses under notify.to, but {notifications.NOT_INSTALLED}, or leave `to` empty"
+        raise ConfigError(msg)
     stages = [{"stage": stage.name, "kind": stage.kind, "weight": stage.weight} for stage in mappings.stages.stages]
     if as_json:
         print_json({"ok": True, "stages": stages, "warnings": list(mappings.warnings)})

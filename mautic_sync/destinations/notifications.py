@@ -7,6 +7,7 @@ when the first message goes out, and nothing else needs it.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import os
 from collections.abc import Mapping
@@ -16,6 +17,11 @@ from mautic_sync.errors import ConfigError
 from mautic_sync.mapping_actions import FROM_ENVIRONMENT
 
 NOT_INSTALLED = "messages need the package apprise: install it with `pip install 'mautic-sync[notify]'`"
+
+
+def installed() -> bool:
+    """Whether messages can be sent at all."""
+    return importlib.util.find_spec("apprise") is not None
 
 
 class DeliveryError(Exception):
