@@ -140,8 +140,10 @@ class _Values:
             return name_of(fields, self._number)
         if name == "link":
             return link_to(self._run.mautic.base_url, self._number)
-        if name in {"score", "points"}:
+        if name == "score":
             return str(one.score.total)
+        if name == "points":
+            return str(one.row.points)
         if name.startswith("score."):
             return str(one.score.groups.get(name.removeprefix("score."), 0))
         if name == "verdict.at":
@@ -159,7 +161,7 @@ def name_of(fields: Mapping[str, Any], number: int | None) -> str:
     parts = [str(fields[key]) for key in ("firstname", "lastname") if fields.get(key)]
     if parts:
         return " ".join(parts)
-    return str(fields.get("company") or fields.get("email") or f"Contact {number}")
+    return str(fields.get("company") or fields.get("email") or f"contact {number}")
 
 
 def link_to(base_url: str, number: int | None) -> str:
