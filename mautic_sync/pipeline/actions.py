@@ -133,7 +133,7 @@ def _intend(run: Run, person_id: int) -> list[Any]:
     now = int(time.time())
     ready: list[Any] = []
     with run.engine.begin() as connection:
-        if actions.has_edit_on_the_way(connection, person_id):
+        if actions.has_change_on_the_way(connection, person_id):
             return []
         for row in actions.open_of(connection, person_id):
             if row.mautic_id is None or (row.state == actions.DOUBTFUL and now - (row.sent_at or 0) < patience):
@@ -288,7 +288,10 @@ class _OneAction:
                 tag for tag in self.todo["tags"] if (tag.removeprefix("-") in there) == tag.startswith("-")
             ]
         if "fields" in self.todo:
-            values["fields"] = self.todo["fields"]
+            shown = self.contact.fields
+            values["fields"] = {
+                alias: value for alias, value in self.todo["fields"].items() if value != str(shown.get(alias) or "")
+            }
         if "owner" in self.todo and "owner" not in self.done:
             keeps = self.contact.owner_id is not None and not self.todo["owner"]["replace"]
             values["owner"] = self.contact.owner_id if keeps else self.mautic.user(self.todo["owner"]["user"])
@@ -424,7 +427,7 @@ def _land(run: Run, rows: Sequence[Any], future: Future[list[_Performed]]) -> li
         for performed in found:
             messages += _keep(run, connection, performed)
         for row in rows[len(found) :]:
-            actions.back_to_planned(connection, row.id, orjson.loads(row.done), None)
+            actions.back_to_planned(connection, row.id, orjson.loads(row.done), row.error, attempts=row.attempts)
     stopped = next((one.stopped for one in found if one.stopped is not None), None)
     if stopped is not None:
         raise stopped
@@ -448,7 +451,8 @@ def _keep(run: Run, connection: Connection, one: _Performed) -> list[_Message]:
         actions.supersede(connection, [row.id], "the contact was deleted in Mautic", run.now)
         people.vanish(connection, [row.mautic_id], run.now)
     elif one.stopped is not None:
-        actions.back_to_planned(connection, row.id, one.done, str(one.stopped))
+        # The last call changed nothing, so that this was no attempt.
+        actions.back_to_planned(connection, row.id, one.done, str(one.stopped), attempts=row.attempts)
     elif one.doubtful is not None:
         actions.close(connection, row.id, actions.DOUBTFUL, one.done, one.doubtful, run_id=run.id, now=run.now)
         run.counts.doubtful += 1
@@ -456,7 +460,7 @@ def _keep(run: Run, connection: Connection, one: _Performed) -> list[_Message]:
     else:
         message = _message(run, one)
         if message is not None:
-            actions.back_to_planned(connection, row.id, one.done, one.refused)
+            actions.back_to_planned(connection, row.id, one.done, one.refused, attempts=row.attempts)
             return [message]
         _close(run, connection, row, one.done, one.refused)
     return []
@@ -546,8 +550,10 @@ def _settle_message(run: Run, connection: Connection, message: _Message) -> None
     """Close the action when every address has been dealt with; what failed is tried again by later runs."""
     row = message.row
     if any(_part(address) not in message.done for address in message.to):
-        error = message.failed or message.refused
-        actions.back_to_planned(connection, row.id, _kept(message.done), error and f"notify: {error}")
+        error, attempts = message.refused, row.attempts
+        if message.failed is not None:
+            error, attempts = f"notify: {message.failed}", row.attempts + 1
+        actions.back_to_planned(connection, row.id, _kept(message.done), error, attempts=attempts)
     else:
         _close(run, connection, row, _kept(message.done), message.refused)
 

@@ -60,12 +60,12 @@ def take_back(connection: Connection, wanted: Mapping[int, str], now: int) -> se
     numbers: list[int] = []
     for person_id, occasion in wanted.items():
         rows = connection.execute(
-            select(action.c.id, action.c.state, action.c.attempts, action.c.run_id)
+            select(action.c.id, action.c.state, action.c.attempts, action.c.done, action.c.run_id)
             .where(action.c.person_id == person_id, action.c.occasion == occasion)
             .order_by(action.c.id.desc())
         ).all()
         batch = [row for row in rows if row.run_id == rows[0].run_id]
-        untouched = [row.id for row in batch if row.state == PLANNED and not row.attempts]
+        untouched = [row.id for row in batch if row.state == PLANNED and not row.attempts and row.done == "{}"]
         numbers += untouched
         if untouched and len(untouched) == len(batch):
             whole.add(person_id)
@@ -134,8 +134,8 @@ def open_of(connection: Connection, person_id: int) -> list[Any]:
     return list(connection.execute(query))
 
 
-def has_edit_on_the_way(connection: Connection, person_id: int) -> bool:
-    """Whether an edit of this person is sent or in doubt: nothing else is written there until it is answered for."""
+def has_change_on_the_way(connection: Connection, person_id: int) -> bool:
+    """Whether a change of this person is sent or in doubt: nothing else is written there until it is answered for."""
     query = select(change.c.id).where(change.c.person_id == person_id, change.c.state.in_(("sent", "doubtful")))
     return connection.execute(query.limit(1)).first() is not None
 
@@ -148,12 +148,14 @@ def mark_sent(connection: Connection, numbers: Sequence[int], *, run_id: str, no
     )
 
 
-def back_to_planned(connection: Connection, number: int, done: Mapping[str, Any], error: str | None) -> None:
-    """What is done of it stays done; the rest waits."""
+def back_to_planned(
+    connection: Connection, number: int, done: Mapping[str, Any], error: str | None, *, attempts: int
+) -> None:
+    """What is done of it stays done; the rest waits. `attempts` are those that count."""
     connection.execute(
         update(action)
         .where(action.c.id == number)
-        .values(state=PLANNED, done=dump(dict(done)), sent_at=None, settled_run=None, error=error)
+        .values(state=PLANNED, done=dump(dict(done)), sent_at=None, settled_run=None, error=error, attempts=attempts)
     )
 
 
