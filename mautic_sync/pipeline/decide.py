@@ -29,7 +29,7 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
-from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, flags_of, reasons_text, score
+from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, flags_of, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline import occasions
@@ -124,7 +124,6 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
-    reads_scores = by.mappings.stages_read_scores
     flagging = scores.hot is not None or scores.low_value is not None
     gate_open = by.gate_open
     named = by.mappings.action_rules.named
@@ -139,7 +138,9 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         else:
             verdict_signal = NO_VERDICT
         belongs = members.get(row.person_id, {})
+        by_name: dict[str, int] = {}  # filled below: to make the signals anew would cost as much as the score
         signals = Signals(
+            scores=by_name,
             tallies=orjson.loads(row.tallies) if row.tallies is not None else NOTHING,
             fields=fields,
             tags=frozenset(orjson.loads(row.tags)) if row.tags != "[]" else NOBODYS,
@@ -154,8 +155,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             kind=row.kind,
         )
         scored = score(signals, scores, now, row.score_day or 0)
-        if reads_scores:
-            signals = signals._replace(scores=scored.by_name)
+        by_name.update(scored.by_name)
         previous = Previous(row.stage, row.kind)
         decision = decide(signals, rules, previous, now, gate_open=gate_open)._replace(score=scored.total)
         if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
@@ -166,7 +166,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             asks = validation.only_if.holds(signals, now)
         flags = COLD
         if flagging:
-            decided = signals._replace(scores=scored.by_name, kind=decision.kind)
+            decided = signals if decision.kind == row.kind else signals._replace(kind=decision.kind)
             flags = flags_of(decided, scores, _flags_before(row.flags), now)
         # Nobody pays for a verdict about somebody of low value.
         asks = asks and not flags.low_value
@@ -178,10 +178,18 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
 
 def _with_named(one: Considered, named: Sequence[tuple[str, Condition]], now: int) -> Considered:
     """With the conditions of actions that are true of this person, who is decided."""
-    decided = one.signals._replace(scores=one.score.by_name, kind=one.decision.kind)
-    holding = tuple(flag for flag, condition in named if condition.holds(decided, now))
-    dues = (condition.due_at(decided, now) for _flag, condition in named if condition.timed)
-    return one._replace(named=holding, named_due_at=min((at for at in dues if at is not None), default=None))
+    decided, kind = one.signals, one.decision.kind
+    if kind != one.row.kind:
+        decided = decided._replace(kind=kind)
+    holding, due_at = [], None
+    for flag, condition in named:
+        if condition.holds(decided, now):
+            holding.append(flag)
+        if condition.timed:
+            at = condition.due_at(decided, now)
+            if at is not None and (due_at is None or at < due_at):
+                due_at = at
+    return one._replace(named=tuple(holding), named_due_at=due_at) if holding or due_at is not None else one
 
 
 def _flags_before(text: str | None) -> Flags:
@@ -319,7 +327,7 @@ def points_change(one: Considered, granted: int, scores: ScoreRules, now: int) -
     """What Mautic has yet to receive of the score, `granted` being what it has received."""
     if one.score.total == granted:
         return None
-    reasons = reasons_text(account(one.signals, scores, now, one.score.day))
+    reasons = reasons_text(one.signals, scores, now, one.score.day)
     return plan_points(one.score.total, granted, reasons, VALUE_OF_KIND[one.decision.kind])
 
 

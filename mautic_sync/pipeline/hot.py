@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from mautic_sync.domain.scoring import account, reasons_text
+from mautic_sync.domain.scoring import reasons_text
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline.decide import Deciding, consider
 from mautic_sync.pipeline.explain import deciding_from_store
@@ -35,7 +35,6 @@ def _told(
 ) -> dict[str, Any]:
     (one,) = consider(deciding, connection, [row], now)
     fields, groups = one.signals.fields, orjson.loads(row.scores)
-    entries = account(one.signals, deciding.mappings.scores, now, row.score_day or 0)
     return {
         "id": number,
         "name": name_of(fields, number),
@@ -46,7 +45,7 @@ def _told(
         "fit": groups.get("fit"),
         "interest": groups.get("interest"),
         "groups": groups,
-        "reasons": reasons_text(entries),
+        "reasons": reasons_text(one.signals, deciding.mappings.scores, now, row.score_day or 0),
         "since": iso(row.hot_since) if row.hot_since is not None else None,
         "owner": actions.owner_of(connection, row.person_id),
         "link": link_to(base_url, number),

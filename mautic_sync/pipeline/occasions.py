@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from mautic_sync.domain.actions import HOT, ActionRule, Members, entered, read_flags, turns
 from mautic_sync.domain.plan import VALUE_OF_KIND
-from mautic_sync.domain.scoring import account, reasons_text
+from mautic_sync.domain.scoring import reasons_text
 from mautic_sync.mapping_files import fill, placeholders
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import actions, notes, people
@@ -135,7 +135,7 @@ class _Values:
         one = self._one
         fields, verdict, decision = one.signals.fields, one.verdict, one.decision
         if name == "reasons":
-            return reasons_text(account(one.signals, self._run.mappings.scores, self._run.now, one.score.day))
+            return reasons_text(one.signals, self._run.mappings.scores, self._run.now, one.score.day)
         if name == "name":
             return name_of(fields, self._number)
         if name == "link":
