@@ -49,18 +49,22 @@ by `sync`, `retry` and `validate` alone.
 DOCUMENTS = {
     "sync": "`--json`: `run_id, started_at, seconds, pulled {contacts, activities, calls}, kinds {ghost, lead, customer}, "
     "transitions [{from, to, count}]` (stages; settled in this run)`, validated {credits, accept, hold, reject, cached}, "
-    "pushed {stages, points, fields, dnc, calls}, merged, vanished, quarantined, failed, doubtful, pending, "
+    "pushed {stages, points, fields, dnc, calls}, actions {done, refused, pending}, merged, vanished, quarantined, failed, doubtful, pending, "
     "pending_eta_seconds`.",
-    "retry": "`--json`: as `sync`, and `retried {writes, contacts}`.",
-    "plan": "`--json`: `plan_id, as_of, changes, contacts, moves [{from, to, count}]` (kinds)`, kinds, verdicts_needed, "
-    "verdicts_to_buy, start {points, triggers [{id, name, points, published}], unknown}` (before the first push)`, listed [{contact, "
-    "target, old, new, reason, state}], quarantined`.",
+    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions}`.",
+    "plan": "`--json`: `plan_id, as_of, changes, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
+    "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
+    "points, published}], unknown}` (before the first push)`, listed [{contact, target, old, new, reason, state}], quarantined`.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
-    "verdict, points {score, groups, hot, low_value, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, last_write`.",
-    "status": "`--json`: `mautic, kinds, runs, cursors, pending, quarantined, failed, credits`; with a run: "
+    "verdict, points {score, groups, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, "
+    "actions [{rule, state, todo, at, key, error}], last_write`.",
+    "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, fit, interest, groups, reasons, since, owner, "
+    "link}]`. `--csv` has the same columns but `groups`; text that a spreadsheet would take for a formula begins with `'`. "
+    "`since` is when we first saw it, `owner` the Mautic user whom an action last met or set there.",
+    "status": "`--json`: `mautic, kinds, runs, cursors, pending, quarantined, failed, actions {pending, refused}, credits`; with a run: "
     "`run_id, changes`.",
     "quarantine": "`--json`: `quarantined [{source, key, reason, first_at, last_at, excerpt}], failed [{contact, target, "
-    "new, error}]`.",
+    "new, error}], actions [{contact, rule, todo, done, error}]`.",
     "validate": "`--json`: `verdicts [{address, outcome, status, sub_status, did_you_mean, source, at}], credits`.",
     "init": "`--json`: `mautic, version, user, config, created [{what, name}], present [{what, name}]`; asks nothing.",
     "check": "`--json`: `ok, stages [{stage, kind, weight}], warnings`.",

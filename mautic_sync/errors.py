@@ -21,6 +21,10 @@ class UnreadableError(StopError):
     """A page came back where JSON was due: the API is off, this is no Mautic, or one contact makes Mautic fail."""
 
 
+class ForbiddenError(StopError):
+    """A right is missing for what was asked; other things may be allowed."""
+
+
 class ConfigError(MauticSyncError):
     """Settings, mappings or arguments are wrong: nothing was read or written."""
 

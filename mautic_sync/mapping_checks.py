@@ -29,6 +29,7 @@ from mautic_sync.domain.grammar import (
     suggestion,
 )
 from mautic_sync.domain.validation import ORDER_KEYS, OrderKey
+from mautic_sync.mapping_actions import circles, problems_of, templates_of, unset_addresses
 from mautic_sync.mapping_files import (
     ACTION_PLACEHOLDERS,
     FIELD_PLACEHOLDERS,
@@ -101,7 +102,7 @@ class Checker:
         if isinstance(scoring, ScoringFile):
             self.check_scoring(scoring)
         if isinstance(actions, ActionsFile):
-            self.check_actions(actions, stages if isinstance(stages, StagesFile) else None)
+            self.check_actions(actions, stages if isinstance(stages, StagesFile) else None, scoring)
         self.check_circles(stages, validation, fields, actions)
         if (
             self.problems
@@ -473,37 +474,15 @@ class Checker:
                     told = f"there is no score `{leaf.names[0]}`{suggestion(leaf.names[0], known)}"
                     self.problem(name, (*leaf.path, "score"), told)
 
-    def check_actions(self, file: ActionsFile, stages: StagesFile | None) -> None:
-        known = {fold(stage.stage): stage.stage for stage in stages.stages} if stages else None
-        names: set[str] = set()
-        for index, action in enumerate(file.on):
-            here: Path = ("on", index)
-            self.exactly_one("actions", here, {"enter": action.enter, "become": action.become, "when": action.when})
-            if action.when is not None and action.name is None:
-                self.problem("actions", here, "an action with `when` needs a `name`, under which its state is kept")
-            if action.name is not None and action.name in names:
-                self.problem("actions", (*here, "name"), f"there are two actions `{action.name}`; rename one")
-            if action.name is not None:
-                names.add(action.name)
-            if action.enter is not None:
-                self.exactly_one("actions", (*here, "enter"), {"kind": action.enter.kind, "stage": action.enter.stage})
-                stage = action.enter.stage
-                if stage is not None and known is not None and fold(stage) not in known:
-                    self.problem(
-                        "actions",
-                        (*here, "enter", "stage"),
-                        f"no stage `{stage}` is managed here{suggestion(stage, known.values())}",
-                    )
-            done = action.do
-            for key, both in (("segments", done.segments), ("campaigns", done.campaigns), ("tags", done.tags)):
-                for name in sorted(set(both.add) & set(both.remove)):
-                    self.problem(
-                        "actions", (*here, "do", key), f"`{name}` is added and removed at once; do one of them"
-                    )
-            if done.note is not None:
-                self.template("actions", (*here, "do", "note"), done.note, ACTION_PLACEHOLDERS)
-            if done.notify is not None:
-                self.template("actions", (*here, "do", "notify", "text"), done.notify.text, ACTION_PLACEHOLDERS)
+    def check_actions(self, file: ActionsFile, stages: StagesFile | None, scoring: object) -> None:
+        for path, told in problems_of(file, stages, NOT_OURS_TO_WRITE):
+            self.problem("actions", path, told)
+        groups = scoring.groups if isinstance(scoring, ScoringFile) else ()
+        known = (*ACTION_PLACEHOLDERS, *(f"score.{group}" for group in groups))
+        for path, template in templates_of(file):
+            self.template("actions", path, template, known)
+        for path, told in unset_addresses(file):
+            self.warnings.append(str(self.sources["actions"].problem(path, told)))
 
     # Circles: rules that read what we write
 
@@ -551,6 +530,11 @@ class Checker:
         if any(leaf.subject == "score" for leaf in self.leaves_of("stages")):
             # What follows from the stages then follows from the scores as well.
             scored_tags, scored, scored_segments = scored_tags | staged_tags, scored | staged, segments
+        if isinstance(actions, ActionsFile):
+            readers = [(file, place_of(leaf), leaf) for (file, _), node in self.nodes.items() for leaf in leaves(node)]
+            reading = any(leaf.subject == "score" for leaf in self.leaves_of("stages"))
+            for file, path, told in circles(actions, readers, stages_read_scores=reading):
+                self.problem(file, path, f"{told}: {CIRCLE}")
         for (file, path), node in self.nodes.items():
             for leaf in leaves(node):
                 if file == "stages":

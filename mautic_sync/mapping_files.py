@@ -340,13 +340,16 @@ class AddRemoveText(_Model):
 class OwnerText(_Model):
     """Who gets the contact."""
 
-    round_robin: list[Positive | Name] = Field(description="Ids or e-mail addresses of Mautic users, in turn.")
+    round_robin: list[Positive | Name] = Field(description="Ids, e-mail addresses or names of Mautic users, in turn.")
+    replace: bool = Field(False, description="Whoever has an owner already gets another one; else they keep theirs.")
 
 
 class NotifyText(_Model):
     """A message to people."""
 
-    to: list[Name]
+    to: list[Name] = Field(
+        description="Addresses as Apprise has them, or env:NAME: the address stands in the environment."
+    )
     text: Annotated[str, Field(min_length=1)]
 
 
@@ -356,9 +359,19 @@ class DoText(_Model):
     segments: AddRemoveText = AddRemoveText()
     campaigns: AddRemoveText = AddRemoveText()
     tags: AddRemoveText = AddRemoveText()
+    dnc: AddRemoveText = Field(
+        default=AddRemoveText(), description="Channels, like email, for which somebody is not to be contacted."
+    )
+    fields: dict[Alias, str] = Field(default={}, description="Field: text with placeholders in braces.")
     note: str | None = None
     owner: OwnerText | None = None
     notify: NotifyText | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All templates."""
+        told = (self.note, self.notify.text if self.notify is not None else None)
+        return (*self.fields.values(), *filter(None, told))
 
 
 class ActionText(_Model):
@@ -434,7 +447,8 @@ PERSONAL_PLACEHOLDERS = (
 )  # fmt: skip
 """Computed person by person, and only where a template names them; `score.` and a group of scoring.yaml as well."""
 FIELD_PLACEHOLDERS = (*SHARED_PLACEHOLDERS, *PERSONAL_PLACEHOLDERS)
-ACTION_PLACEHOLDERS = FIELD_PLACEHOLDERS
+ACTION_PLACEHOLDERS = (*FIELD_PLACEHOLDERS, "email", "company", "phone", "mobile", "country")
+"""Those of notes and messages."""
 
 
 def placeholders(template: str) -> list[str]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from mautic_sync.domain.actions import ActionRules
 from mautic_sync.domain.classification import Decision, LoopGuard, StageRule, StageRules
 from mautic_sync.domain.conditions import Condition, exists, names_in
 from mautic_sync.domain.contact import NOTHING, Catalogue, Outcome
@@ -23,9 +25,11 @@ from mautic_sync.domain.journey import SPANS, STEPS, moment_text
 from mautic_sync.domain.matchers import ActivityMatcher
 from mautic_sync.domain.scoring import Decay, HotRule, ScoreRule, ScoreRules
 from mautic_sync.domain.validation import ValidationRules, Verdict
+from mautic_sync.mapping_actions import action_rules
 from mautic_sync.mapping_checks import CIRCLE, DAY, Checked, Checker, place_of, segments_of
 from mautic_sync.mapping_files import (
     FILES,
+    PERSONAL_PLACEHOLDERS,
     SHARED_PLACEHOLDERS,
     ActionsFile,
     IdentityFile,
@@ -107,6 +111,7 @@ class Mappings:
     requirements: tuple[Requirement, ...]
     warnings: tuple[str, ...] = ()
     time_zone: str = "UTC"
+    action_rules: ActionRules = field(default_factory=ActionRules)
     _scored_activity: tuple[Leaf, ...] = field(default=(), repr=False, compare=False)
     _sources: Mapping[str, SourceFile] = field(default_factory=dict, repr=False, compare=False)
     _base_fingerprint: str = field(default="", repr=False, compare=False)
@@ -134,6 +139,7 @@ class Mappings:
         if absent:
             told = f"this Mautic has no contact field `{typo}`, so suggested spellings are not written; create it, or list it under `create` in fields.yaml"
             warnings = (*warnings, str(self._sources["validation"].problem(("on_typo", "field"), told)))
+        warnings = (*warnings, *(str(one) for one in self._unknown_members(catalogue)))
         depends = sorted(
             {
                 (one.kind, one.name, has.one(one.kind, one.name), has.type(one.name) if one.kind == "field" else "")
@@ -145,6 +151,13 @@ class Mappings:
             stages=stages,
             validation=validation,
             scores=self._bound_scores(catalogue),
+            action_rules=replace(
+                self.action_rules,
+                rules=tuple(
+                    replace(rule, condition=self._compiled(rule.condition, catalogue))
+                    for rule in self.action_rules.rules
+                ),
+            ),
             warnings=warnings,
             fingerprint=_fingerprint([self._base_fingerprint, depends, absent]),
         )
@@ -174,8 +187,11 @@ class Mappings:
     def catalogues_needed(self) -> frozenset[str]:
         """Which parts of a catalogue `bind` needs beside the fields."""
         needed = {f"{one.kind}s" for one in self.requirements if one.kind != "field"}
-        if any(name.endswith(".campaign") for name in self.placeholders):
+        if any(name.endswith(".campaign") for name in self.placeholders | self.placeholders_of_actions):
             needed |= {"campaigns", "emails"}
+        rules = self.action_rules.rules
+        needed |= {"segments"} if any(rule.do.segments.named for rule in rules) else set()
+        needed |= {"campaigns"} if any(rule.do.campaigns.named for rule in rules) else set()
         return frozenset(needed)
 
     def shown_reasons(self) -> frozenset[str]:
@@ -186,6 +202,13 @@ class Mappings:
     def placeholders(self) -> frozenset[str]:
         """The placeholders that the templates of fields.yaml name."""
         return frozenset(name for template in self.fields.write.values() for name in placeholders(template))
+
+    @property
+    def placeholders_of_actions(self) -> frozenset[str]:
+        """Those that the texts of actions name and that are computed person by person."""
+        texts = (text for rule in self.action_rules.rules for text in rule.do.texts)
+        named = {name for text in texts for name in placeholders(text)}
+        return frozenset(name for name in named if name in PERSONAL_PLACEHOLDERS or name.startswith("score."))
 
     @property
     def shown_steps(self) -> frozenset[str]:
@@ -205,6 +228,7 @@ class Mappings:
         if self.validation.only_if is not None:
             yield self.validation.only_if
         yield from self.scores.conditions
+        yield from (condition for _flag, condition in self.action_rules.named)
 
     def _compiled(self, condition: Condition | None, catalogue: Catalogue) -> Condition | None:
         if condition is None or condition.node is None:
@@ -240,6 +264,16 @@ class Mappings:
         for one in (one for leaf in self._scored_activity for one in requirements_of(leaf)):
             if not one.optional and not has.one(one.kind, one.name):
                 yield scoring.problem(one.path, has.lacks(one.kind, one.name))
+        actions = self._sources["actions"]
+        for _flag, condition in self.action_rules.named:
+            for one in condition.requirements:
+                if not one.optional and not has.one(one.kind, one.name) and not self._created(one):
+                    told = _and(has.lacks(one.kind, one.name), "If it may be missing, add `optional: true`")
+                    yield actions.problem(one.path, told)
+        for index, action in enumerate(self.actions.on):
+            for alias in action.do.fields:
+                if not has.field(alias, self.fields):
+                    yield actions.problem(("on", index, "do", "fields", alias), has.lacks("field", alias))
         for alias in self.fields.write:
             if not has.field(alias, self.fields):
                 told = _and(has.lacks("field", alias), "List it under `create` to have it made")
@@ -250,6 +284,21 @@ class Mappings:
         user = self.identity.keys.user.field
         if user is not None and not has.field(user, self.fields):
             yield identity.problem(("keys", "user", "field"), has.lacks("field", user))
+
+    def _unknown_members(self, catalogue: Catalogue) -> Iterator[FileProblem]:
+        """Segments and campaigns of actions that this Mautic lacks: that part is left out, or waits for `retry`."""
+        if self._sources["actions"].packaged:
+            return  # whoever keeps the default and has no such segment is not to blame for it
+        made = {segment_alias(name) for name in self.fields.create_segments}
+        for index, action in enumerate(self.actions.on):
+            for kind, members in (("segment", action.do.segments), ("campaign", action.do.campaigns)):
+                known = list(names_in(catalogue, "segment" if kind == "segment" else "campaign"))
+                for key in ("add", "remove"):
+                    for place, name in enumerate(getattr(members, key)):
+                        if member_named(known, name) is not None or (kind == "segment" and segment_alias(name) in made):
+                            continue
+                        told = f"this Mautic has no {kind} `{name}`{suggestion(name, known)}"
+                        yield self._sources["actions"].problem(("on", index, "do", f"{kind}s", key, place), told)
 
     def _created(self, requirement: Requirement) -> bool:
         return requirement.kind == "field" and any(new.alias == requirement.name for new in self.fields.create)
@@ -266,6 +315,17 @@ class Mappings:
                 if fold(name) in ours:
                     told = f"the segment `{name}` is built in Mautic on what we write (a stage, points, one of our tags or fields): {CIRCLE}"
                     yield self._sources[file].problem(place_of(leaf), told)
+
+
+def segment_alias(name: str) -> str:
+    """The alias that Mautic makes of a segment's name."""
+    return re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")
+
+
+def member_named(known: Iterable[str], name: str) -> str | None:
+    """The segment (by its alias, or the name it comes from) or campaign (by its name) that is meant."""
+    wanted = {fold(name), segment_alias(name)}
+    return next((one for one in known if fold(one) in wanted), None)
 
 
 def _leaves_of(condition: Condition | None) -> Iterator[Leaf]:
@@ -429,7 +489,7 @@ def _fingerprint(content: object) -> str:
 def _assembled(
     checked: Checked, sources: Mapping[str, SourceFile], warnings: Iterable[str], time_zone: str
 ) -> Mappings:
-    def compiled(file: Literal["stages", "validation", "scoring"], *path: str | int) -> Condition | None:
+    def compiled(file: Literal["stages", "validation", "scoring", "actions"], *path: str | int) -> Condition | None:
         node = checked.conditions.get((file, path))
         return None if node is None else Condition.build(node, time_zone=time_zone)
 
@@ -451,7 +511,13 @@ def _assembled(
         if file == "scoring" and path[-1] in {"on", "unless"}
         for leaf in leaves(node)
     )
-    decided = (*(stage.condition for stage in rules.stages), validation.only_if, *scores.conditions)
+    actions = action_rules(checked.actions, rules.by_name, lambda index: compiled("actions", "on", index, "when"))
+    decided = (
+        *(stage.condition for stage in rules.stages),
+        validation.only_if,
+        *scores.conditions,
+        *(condition for _flag, condition in actions.named),
+    )
     conditions = [one for one in decided if one is not None]
     files = (stages, checked.validation, checked.fields, checked.identity, checked.scoring, checked.actions)
     fingerprint = _fingerprint([time_zone, *(file.model_dump(mode="json") for file in files)])
@@ -479,6 +545,7 @@ def _assembled(
         ),
         warnings=tuple(warnings),
         time_zone=time_zone,
+        action_rules=actions,
         _scored_activity=scored,
         _sources=sources,
         _base_fingerprint=fingerprint,
@@ -487,7 +554,9 @@ def _assembled(
 
 def _activity_types(checked: Checked) -> frozenset[str]:
     named = {leaf.names[0] for node in checked.conditions.values() for leaf in leaves(node) if leaf.matcher}
-    shown = {name.partition(".")[0] for text in checked.fields.write.values() for name in placeholders(text)}
+    done = [action.do for action in checked.actions.on]
+    texts = [*checked.fields.write.values(), *(text for one in done for text in one.texts)]
+    shown = {name.partition(".")[0] for text in texts for name in placeholders(text)}
     return frozenset(named | STEPS if shown.intersection(SPANS) else named)
 
 

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple, get_args
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
+from mautic_sync.domain.actions import HOT, LOW_VALUE, entered, turns
 from mautic_sync.domain.activity import ACTIVITY_TYPES, ATTRIBUTES_OF, Activity
 from mautic_sync.domain.classification import Previous, explain
-from mautic_sync.domain.conditions import Condition, compile_condition
+from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import DNC_REASONS, NO_VERDICT, Kind, Outcome as Made, Signals, VerdictSignal
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.grammar import suggestion
 from mautic_sync.domain.judgement import SYNTAX_REJECT, Judgement, judge
 from mautic_sync.domain.matchers import Matchers
 from mautic_sync.domain.scoring import Entry, Flags, Score, account, day_of, score
-from mautic_sync.domain.triggers import State, Trigger, holding, triggered
 from mautic_sync.domain.validation import Verdict, normalise_address
 from mautic_sync.mapping_problems import FileProblem, MappingsError
 from mautic_sync.mappings import Mappings
@@ -59,23 +59,14 @@ class _Rules:
     """The mappings, ready to be tried again and again."""
 
     mappings: Mappings
-    triggers: tuple[Trigger, ...]
     proofs: Matchers
     tallies: Matchers
     zone: ZoneInfo
 
     @classmethod
     def of(cls, mappings: Mappings) -> _Rules:
-        triggers = triggers_of(mappings)
-        asked = [one.condition for one in triggers if one.condition is not None]
-        matchers = {one.key: one for one in (*mappings.matchers, *(one for each in asked for one in each.matchers))}
-        return cls(
-            mappings,
-            triggers,
-            Matchers(matchers.values()),
-            Matchers(mappings.score_matchers),
-            ZoneInfo(mappings.time_zone),
-        )
+        proofs, tallies = Matchers(mappings.matchers), Matchers(mappings.score_matchers)
+        return cls(mappings, proofs, tallies, ZoneInfo(mappings.time_zone))
 
 
 class _Tried(NamedTuple):
@@ -85,22 +76,7 @@ class _Tried(NamedTuple):
     signals: Signals
     score: Score
     judgement: Judgement
-    state: State
     set_off: tuple[str, ...]
-
-
-def triggers_of(mappings: Mappings) -> tuple[Trigger, ...]:
-    """What sets off the actions of actions.yaml, in the order of the file."""
-    return tuple(
-        Trigger.of(
-            action.name,
-            kind=action.enter.kind if action.enter is not None else None,
-            stage=action.enter.stage if action.enter is not None else None,
-            become=action.become,
-            condition=None if action.when is None else compile_condition(action.when, time_zone=mappings.time_zone),
-        )
-        for action in mappings.actions.on
-    )
 
 
 def try_rules(mappings: Mappings, files: Sequence[RuleTests]) -> list[tuple[RuleTests, list[Outcome]]]:
@@ -114,8 +90,9 @@ def try_rules(mappings: Mappings, files: Sequence[RuleTests]) -> list[tuple[Rule
 
 def _unknown_names(rules: _Rules, tests: RuleTests) -> Iterator[FileProblem]:
     stages = [stage.name for stage in rules.mappings.stages.stages]
-    groups, actions = rules.mappings.scores.groups, [one.name for one in rules.triggers]
-    conditional = [one.name for one in rules.triggers if one.condition is not None]
+    of_actions = rules.mappings.action_rules.rules
+    groups, actions = rules.mappings.scores.groups, [one.name for one in of_actions]
+    conditional = [one.name for one in of_actions if one.condition is not None]
     for index, test in enumerate(tests.file.tests):
         here = ("tests", index)
         was, expect = test.person.was, test.expect
@@ -171,13 +148,19 @@ def _try(rules: _Rules, test: RuleTest, now: int) -> _Tried:
     )
     decision, flags = judgement.decision, judgement.flags
     decided = signals._replace(kind=decision.kind)
-    holds = holding(rules.triggers, decided, now)
-    after = State(decision.kind, decision.stage, flags.hot, flags.low_value, holds)
-    before = State(kind_was, was.stage, was.hot, was.low_value, frozenset(was.holds))
-    if was.stage is None and kind_was is not None and kind_was == decision.kind:
-        before = before._replace(stage=decision.stage)  # only the kind is told of: the stage counts as the same
-    set_off = tuple(one.name for one in triggered(rules.triggers, before, after))
-    return _Tried(now, decided, scored, judgement, after, set_off)
+    actions = mappings.action_rules
+    holding = [flag for flag, condition in actions.named if condition.holds(decided, now)]
+    held = [one.occasion for one in actions.rules if one.condition is not None and one.name in was.holds]
+    before, after = _flags(was.hot, was.low_value, held), _flags(flags.hot, flags.low_value, holding)
+    occasions = [turn.occasion for turn in turns(before, after) if turn.occasion is not None]
+    # Where only the kind was told of, the stage counts as the same.
+    if decision.stage != was.stage and (was.stage is not None or decision.kind != kind_was):
+        occasions += entered(kind_was, decision.stage, decision.kind)
+    return _Tried(now, decided, scored, judgement, tuple(one.name for one in actions.of(occasions)))
+
+
+def _flags(hot: bool, low_value: bool, named: Iterable[str]) -> frozenset[str]:
+    return frozenset([*([HOT] if hot else []), *([LOW_VALUE] if low_value else []), *named])
 
 
 def _kind_of(mappings: Mappings, stage: str | None) -> Kind | None:
@@ -278,13 +261,13 @@ def _misses(rules: _Rules, test: RuleTest, tried: _Tried, entries: Sequence[Entr
     if expect.reason is not None and fold(expect.reason) not in fold(decision.reason):
         yield Miss("reason", expect.reason, decision.reason, stages())
     if expect.actions is not None and sorted(expect.actions) != sorted(tried.set_off):
-        was, state = test.person.was, tried.state
+        was = test.person.was
         before = f"was {was.stage or was.kind or 'nobody'}{', hot' if was.hot else ''}"
         yield Miss(
             "actions",
             sorted(expect.actions),
             sorted(tried.set_off),
-            (f"{before}; is {state.stage}{', hot' if state.hot else ''}, {tried.score.total} points",),
+            (f"{before}; is {decision.stage}{', hot' if flags.hot else ''}, {tried.score.total} points",),
         )
 
 

@@ -89,9 +89,11 @@ def test_the_packaged_rules_are_read_without_a_warning():
     assert mappings.warnings == ()
 
 
-def test_the_packaged_rules_need_evidence_for_three_things():
+def test_the_packaged_rules_need_evidence_for_four_things():
     mappings = load_mappings(None)
-    assert {matcher.type for matcher in mappings.matchers} == {"form.submitted", "page.hit", "Order Completed"}
+    assert {matcher.type for matcher in mappings.matchers} == {
+        "form.submitted", "page.hit", "Order Completed", "product",
+    }  # fmt: skip
     assert {"email.read", "asset.download", "dnc.unsubscribed", "product"} <= mappings.activity_types
 
 
@@ -618,6 +620,7 @@ def test_evidence_is_kept_for_conditions_of_scores_and_flags_and_days_for_what_t
             "{name: B, on: page.hit, points: 1}",
             extra="hot: {when: {activity: email.click}, until: {activity: email.sent}}\nlow_value: {when: {activity: email.bounced}}\n",
         ),
+        actions="version: 1\n",
     )
     for one in (mappings, mappings.bind(MAUTIC)):
         assert {matcher.type for matcher in one.matchers} == {"video.hit", "email.click", "email.sent", "email.bounced"}
@@ -688,11 +691,83 @@ def test_the_packaged_scores_suit_a_mautic_without_custom_fields():
         ),
         ("{become: hot, do: {notes: x}}", "on[0].do.notes: there is no key `notes` here; did you mean `note`?"),
         ("{when: {score: fit, gte: x}, name: a, do: {note: x}}", "on[0].when.gte: `gte` takes a number, not `x`"),
+        ("{become: hot, do: {dnc: {add: [mail]}}}", "on[0].do.dnc.add[0]: there is no channel `mail`"),
+        ("{become: hot, do: {fields: {points: x}}}", "on[0].do.fields.points: `points` is not ours to write"),
+        ("{become: hot, do: {tags: {add: [-a]}}}", "on[0].do.tags.add[0]: `-a` begins with `-`"),
+        (
+            "{become: hot, do: {note: '{score.fid}'}}",
+            "there is no placeholder `{score.fid}`; did you mean `score.fit`?",
+        ),
+        (
+            "{when: {tag: vip}, name: a, do: {tags: {remove: [vip]}}}",
+            "on[0].when.tag: actions.yaml sets the tag `vip`: a rule that reads it would swap people for ever",
+        ),
     ],
 )
 def test_actions_are_checked(problems, action, told):
     found = problems(actions=f"version: 1\non:\n  - {action}\n")
     assert any(told in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("condition", "do", "told"),
+    [
+        ("{segment: nurture}", "{segments: {add: [Nurture]}}", "changes the members of the segment `nurture`"),
+        ("{campaign: Out}", "{campaigns: {remove: [out]}}", "changes the members of the campaign `Out`"),
+        ("{dnc: email}", "{dnc: {add: [email]}}", "sets do-not-contact for `email`"),
+        ("{field: city, is: x}", "{fields: {city: '{stage}'}}", "writes the field `city`"),
+        (
+            "{activity: segment.added, where: {segment: nurture}}",
+            "{segments: {add: [nurture]}}",
+            "changes the members of the segment `nurture`",
+        ),
+    ],
+)
+def test_no_rule_reads_what_an_action_does(problems, condition, do, told):
+    actions = f"version: 1\non:\n  - {{become: hot, do: {do}}}\n"
+    (told_of_stages,) = problems(stages=stages(condition), fields="version: 1\n", actions=actions)
+    assert f"actions.yaml {told}: a rule that reads it would swap people for ever" in told_of_stages
+    told_of_scores = problems(
+        stages=stages("{tag: a}"),
+        fields="version: 1\n",
+        actions=actions,
+        scoring=scored(f"{{name: A, when: {condition}, points: 1}}"),
+    )
+    assert any(told in one for one in told_of_scores), told_of_scores
+
+
+def test_a_mautic_without_the_segment_of_an_action_is_warned_of_and_not_refused(rules):
+    mappings = rules(
+        actions="version: 1\non:\n  - {become: hot, do: {segments: {add: [Nurtur, Hot leads]}, campaigns: {add: [In]}}}\n"
+    )
+    bound = mappings.bind(replace(MAUTIC, segments={1: "nurture"}, campaigns={1: "Out"}))
+    assert [told.partition("on[0].do.")[2] for told in bound.warnings] == [
+        "segments.add[0]: this Mautic has no segment `Nurtur`; did you mean `nurture`?",
+        "campaigns.add[0]: this Mautic has no campaign `In`; known: `Out`",
+    ]
+
+
+def test_rules_are_named_by_what_sets_them_off_and_have_keys_of_their_own(rules):
+    mappings = rules(
+        actions="""version: 1
+on:
+  - {enter: {stage: lead}, do: {note: a}}
+  - {enter: {kind: lead}, do: {note: b}}
+  - {become: low_value, do: {note: c}}
+  - {become: low_value, do: {note: d}}
+  - {when: {tag: a}, name: Größe über alles und noch viel mehr davon, do: {note: e}}
+"""
+    )
+    told = [(rule.name, rule.occasion) for rule in mappings.action_rules.rules]
+    assert told[:4] == [
+        ("enter lead", "stage:Lead"),
+        ("enter lead (2)", "kind:lead"),
+        ("become low value", "low_value"),
+        ("become low value (4)", "low_value"),
+    ]
+    keys = [rule.key for rule in mappings.action_rules.rules]
+    assert len(set(keys)) == 5
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", key) for key in keys)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mautic_sync.cli import app
 from mautic_sync.mapping_problems import MappingsError
 from mautic_sync.mappings import load_mappings, packaged_mappings_dir
 from mautic_sync.rule_test_files import ExpectText, PersonText, RuleTest, WasText, read_rule_tests, rule_tests_schema
-from mautic_sync.rule_tests import document, triggers_of, try_rules
+from mautic_sync.rule_tests import document, try_rules
 from mautic_sync.yaml_text import read_yaml
 
 PACKAGED = sorted((packaged_mappings_dir() / "tests").glob("*.yaml"))
@@ -81,7 +81,7 @@ def test_the_packaged_examples_show_every_packaged_rule_at_work():
         for number in range(len(stage.condition.node.parts))
     }
     scores = {rule.name for rule in mappings.scores.rules}
-    actions = {one.name for one in triggers_of(mappings)}
+    actions = {one.name for one in mappings.action_rules.rules}
     assert {*stages, "Customer:sticky", "Ghost:otherwise", *scores, "hot", "low_value", *actions} - seen == set()
     told = " ".join(one.name for one in outcomes)
     assert {name for name in {*scores, *actions} if name.split()[-1] not in told} == set()

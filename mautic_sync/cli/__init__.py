@@ -11,7 +11,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from mautic_sync import __version__
-from mautic_sync.cli import configuration, demo, inspection, passes, provisioning, simulation
+from mautic_sync.cli import configuration, demo, hot, inspection, passes, provisioning, simulation
 from mautic_sync.errors import MauticSyncError, Terminated
 
 app = typer.Typer(
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, provisioning, passes, configuration, inspection, simulation):
+for module in (demo, provisioning, passes, configuration, inspection, hot, simulation):
     module.register(app)
 
 

@@ -28,7 +28,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 # Events that somebody should look at; all others are information.
 WARNINGS = frozenset({
     "quarantined", "refused", "doubtful", "gate_open", "gate_failed", "no_answer", "validation_refused", "set_back",
-    "unknown_status", "budget", "triggers_unknown",
+    "unknown_status", "budget", "triggers_unknown", "lacking", "message_failed",
 })  # fmt: skip
 
 

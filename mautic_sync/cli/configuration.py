@@ -16,6 +16,7 @@ from mautic_sync.cli.common import (
     read_mappings,
     read_settings,
 )
+from mautic_sync.destinations import notifications
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import mappings_schema, packaged_mappings_dir
 from mautic_sync.rule_test_files import NAME, read_rule_tests, rule_tests_schema
@@ -37,6 +38,9 @@ def check_command(
     settings = read_settings(config)
     mappings = read_mappings(settings, directory)
     tests = read_rule_tests(mappings_dir(settings, directory) or packaged_mappings_dir())
+    if any(rule.do.notify_to for rule in mappings.action_rules.rules) and not notifications.installed():
+        msg = f"actions.yaml names addresses under notify.to, but {notifications.NOT_INSTALLED}, or leave `to` empty"
+        raise ConfigError(msg)
     stages = [{"stage": stage.name, "kind": stage.kind, "weight": stage.weight} for stage in mappings.stages.stages]
     if as_json:
         print_json({"ok": True, "stages": stages, "warnings": list(mappings.warnings)})

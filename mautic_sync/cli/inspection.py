@@ -26,10 +26,11 @@ from mautic_sync.cli.passes import LARGEST_ID, change_as_json, describe_change, 
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError, MauticSyncError, StopError
 from mautic_sync.pipeline import pull
+from mautic_sync.pipeline.actions import NOTIFY
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import all_kinds, connect_zerobounce, iso, outcome
 from mautic_sync.pipeline.validate import OUTCOME_WORDS, credits_left, keep_answer
-from mautic_sync.store import changes, notes, people, runs, verdicts
+from mautic_sync.store import actions, changes, notes, people, runs, verdicts
 
 RUNS_SHOWN = 10
 
@@ -85,6 +86,10 @@ def status_command(
             "pending": runs.pending_counts(connection),
             "quarantined": len(runs.in_quarantine(connection)),
             "failed": len(changes.refused_persons(connection)),
+            "actions": {
+                "pending": actions.count_open(connection),
+                "refused": len(actions.refused(connection)),
+            },
             "credits": credits_now,
         }
     if as_json:
@@ -113,6 +118,8 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
     out.print(
         f"Pending: {pending or 'nothing'}. In quarantine: {document['quarantined']}. Failed: {document['failed']}."
     )
+    if any(document["actions"].values()):
+        out.print(f"Actions: {document['actions']['pending']} pending, {document['actions']['refused']} refused.")
     if document["credits"] is not None:
         out.print(f"ZeroBounce credits left: {document['credits']}")
     table = Table("run", "command", "started", "exit", "read", "written", box=None, pad_edge=False)
@@ -205,6 +212,9 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         out.print(f"Former Mautic ids: {', '.join(map(str, identity['former_ids']))}")
     for act in document["activity"]:
         out.print(escape(f"  {act['at']}  {act['type']}  {act['what']}"))
+    for act in document["actions"]:
+        failed = f": {act['error']}" if act["error"] and act["state"] != "done" else ""
+        out.print(escape(f"Action: {act['at']}  {act['rule']} ({act['state']}){failed}"))
     if document["last_write"]:
         write = document["last_write"]
         out.print(escape(f"Last write: {describe_change(write)} ({write['state']})"))
@@ -243,6 +253,7 @@ def quarantine_command(config: ConfigOption = None, as_json: JsonOption = False)
         held = runs.in_quarantine(connection)
         refused = changes.refused_persons(connection)
         numbers = people.current_ids(connection, list(refused))
+        refused_actions = actions.refused(connection)
     document = {
         "quarantined": [
             {
@@ -264,12 +275,22 @@ def quarantine_command(config: ConfigOption = None, as_json: JsonOption = False)
             }
             for person_id, row in refused.items()
         ],
+        "actions": [
+            {
+                "contact": row["mautic_id"],
+                "rule": row["rule"],
+                "todo": row["todo"],
+                "done": sorted(part for part in row["done"] if not part.startswith(NOTIFY)),
+                "error": row["error"],
+            }
+            for row in refused_actions
+        ],
     }
     if as_json:
         print_json(document)
         return
     out = console()
-    if not held and not refused:
+    if not held and not refused and not refused_actions:
         out.print("Nothing is held back.")
     for entry in document["quarantined"]:
         out.print(escape(f"{entry['source']} {entry['key']}: {entry['reason']} (since {entry['first_at']})"))
@@ -277,7 +298,9 @@ def quarantine_command(config: ConfigOption = None, as_json: JsonOption = False)
         out.print(
             escape(f"contact {entry['contact']}: {describe_change({'old': {}, **entry})} failed: {entry['error']}")
         )
-    if held or refused:
+    for entry in document["actions"]:
+        out.print(escape(f"contact {entry['contact']}: action {entry['rule']} failed: {entry['error']}"))
+    if held or refused or refused_actions:
         out.print("Try again with `mautic-sync retry`.")
 
 

@@ -33,7 +33,7 @@ from mautic_sync.pipeline import forecast, pull
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, plan_totals, summary, sync
 from mautic_sync.settings import Settings
-from mautic_sync.store import changes, people, runs
+from mautic_sync.store import actions, changes, people, runs
 
 PLAN_ROWS = 50
 NOTHING_SAID = Options()
@@ -131,6 +131,8 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         out.print("Nothing to change: Mautic shows the truth.")
     for move in document["moves"]:
         out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
+    for one in document["actions"]:
+        out.print(escape(f"  {one['count']:>7}  times it would set off: {one['rule']}"))
     if document["verdicts_needed"]:
         out.print(
             f"{document['verdicts_needed']} addresses need a verdict; a sync would ask for "
@@ -203,7 +205,8 @@ def sync_command(
     no_push: Annotated[bool, typer.Option("--no-push", help="Read, validate and decide; write nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="The same as `plan`.")] = False,
     with_actions: Annotated[
-        bool, typer.Option("--with-actions", help="Let the first run set do-not-contact and tags too.")
+        bool,
+        typer.Option("--with-actions", help="Let the first run set do-not-contact and tags and carry out actions too."),
     ] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="This store's Mautic has moved to another address.")] = False,
     wait: WaitOption = 0,
@@ -250,6 +253,9 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
         )
     else:
         out.print("Nothing had to be written.")
+    acted = document["actions"]
+    if any(acted.values()):
+        out.print(f"Actions: {acted['done']} done, {acted['refused']} refused, {acted['pending']} pending.")
     out.print(f"Now: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
     for word, meaning in (
         ("pending", "changes are pending for the next run"),
@@ -269,6 +275,7 @@ def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait
         pull.read_instance(run, fresh=True)
         with run.engine.begin() as connection:
             refused = changes.refused_persons(connection)
+            acts = actions.try_refused_again(connection)
             people.mark_dirty(connection, list(refused))
             broken = [int(row["key"]) for row in runs.in_quarantine(connection, "contact") if row["key"].isdigit()]
         page = mautic_contacts.contacts_by_id(run.mautic, broken)
@@ -276,11 +283,14 @@ def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait
             pull.keep(run, connection, page.contacts, page.malformed)
         rows = pull.retry_rows(run)
         sync(run, Options())
-        document = {**summary(run), "retried": {"writes": len(refused), "contacts": len(broken), "rows": rows}}
+        document = {
+            **summary(run),
+            "retried": {"writes": len(refused), "contacts": len(broken), "rows": rows, "actions": acts},
+        }
     if as_json:
         print_json(document)
     else:
         out = console()
-        out.print(f"Tried {len(refused)} writes, {len(broken)} contacts and {rows} rows again.")
+        out.print(f"Tried {len(refused)} writes, {acts} actions, {len(broken)} contacts and {rows} rows again.")
         show_summary(out, run, document)
     raise typer.Exit(outcome(run.counts))

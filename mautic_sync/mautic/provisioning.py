@@ -73,6 +73,21 @@ class PointTrigger:
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who can own contacts."""
+
+    id: int
+    username: str
+    email: str = ""
+
+    def is_called(self, name: int | str) -> bool:
+        """By id, e-mail address or user name."""
+        return name in {self.id, str(self.id)} or str(name).casefold() in {
+            word.casefold() for word in (self.username, self.email) if word
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Self:
     """Whom Mautic takes us for. `name` is how our own rows look in the audit log."""
 
@@ -91,6 +106,12 @@ def who_am_i(transport: Transport) -> Self:
     role = role if isinstance(role, Mapping) else {}
     name = f"{body.get('firstName') or ''} {body.get('lastName') or ''}".strip()
     return Self(str(body["username"]), name, str(role.get("name") or ""), bool(role.get("isAdmin")))
+
+
+def list_users(transport: Transport) -> list[User]:
+    """The users of this Mautic; needs the right to see them."""
+    rows = _all(transport, "users", "users")
+    return [User(_id(row), str(row.get("username") or ""), str(row.get("email") or "")) for row in rows]
 
 
 # -- stages ---------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from urllib3.exceptions import NewConnectionError
 from mautic_sync.errors import (
     ConfigError,
     DoubtfulError,
+    ForbiddenError,
     MauticSyncError,
     RefusedError,
     RetryError,
@@ -58,6 +59,8 @@ _RIGHTS = {
     "emails": ("email:emails:viewother", "email:emails:create"),
     "pages": ("page:pages:viewother", "page:pages:create"),
     "campaigns": ("campaign:campaigns:view", "campaign:campaigns:edit"),
+    "notes": ("lead:leads:viewown and viewother", "lead:leads:editown and editother"),
+    "users": ("user:users:view", "user:users:edit"),
 }
 
 
@@ -373,7 +376,7 @@ class Transport:
                 f"While {doing}: Basic Auth disabled. Enable it in Mautic under Settings → Configuration → API Settings, "
                 "or set mautic.client_id and mautic.client_secret."
             )
-        raise StopError(f"While {doing}, Mautic answered 403: {missing_right(path, writing=writing)}")
+        raise ForbiddenError(f"While {doing}, Mautic answered 403: {missing_right(path, writing=writing)}")
 
     def _raise_refusal(self, response: requests.Response, doing: str, *, writing: bool) -> None:
         status = response.status_code
@@ -630,7 +633,7 @@ def _raise_errors_in(body: Any, path: str, doing: str, clean: Callable[[str], st
         return
     codes = [error.get("code") for error in _errors(body)]
     if 403 in codes:
-        raise StopError(f"While {doing}, Mautic answered 403: {missing_right(path, writing=writing)}")
+        raise ForbiddenError(f"While {doing}, Mautic answered 403: {missing_right(path, writing=writing)}")
     reason = shorten(clean("; ".join(_messages(body))[:MOST_SAID]))
     code = next((code for code in codes if isinstance(code, int) and 400 <= code < 600), 400)
     if writing and code >= 500:

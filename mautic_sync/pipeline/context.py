@@ -52,6 +52,8 @@ class Counts:
     """Grants that Mautic has received."""
     fields: int = 0
     dnc: int = 0
+    actions_done: int = 0
+    actions_refused: int = 0
     push_calls: int = 0
     landed: int = 0
     """Changes that were answered for, whatever the answer, in `push_seconds` of writing."""
@@ -100,6 +102,8 @@ class Run:
     """Where points begin, chosen before the first push."""
     grants: bool = True
     """Whether points are planned: not before a first push that begins now."""
+    told_once: set[str] = field(default_factory=set)
+    """What this run has told and need not tell again."""
     began: float = field(default_factory=time.monotonic)
 
     @property

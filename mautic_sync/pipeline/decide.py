@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection
 
+from mautic_sync.domain.actions import HOT, LOW_VALUE, flags_text, read_flags
 from mautic_sync.domain.classification import Decision, Previous, needs_verdict
+from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals
 from mautic_sync.domain.countries import mautic_country
 from mautic_sync.domain.judgement import SYNTAX_REJECT, judge
@@ -31,9 +33,9 @@ from mautic_sync.domain.plan import (
 from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
-from mautic_sync.pipeline import opening
+from mautic_sync.pipeline import occasions, opening
 from mautic_sync.pipeline.context import Run
-from mautic_sync.pipeline.placeholders import Placeholders
+from mautic_sync.pipeline.placeholders import Placeholders, placeholders_of
 from mautic_sync.store import changes, decisions, ledger, notes, people, runs
 
 PERSONS_PER_TRANSACTION = 1000
@@ -68,6 +70,14 @@ class Considered(NamedTuple):
     flags: Flags
     decision: Decision
     asks: bool
+    named: tuple[str, ...] = ()
+    """Flags of the conditions of actions that are true."""
+    named_due_at: int | None = None
+
+    @property
+    def flags_text(self) -> str:
+        """The flags as they are kept."""
+        return flags_text(self.flags.hot, self.flags.low_value, self.named)
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     )
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
     gate_open = by.gate_open
+    named = by.mappings.action_rules.named
     found = []
     for row in rows:
         fields = orjson.loads(row.fields)
@@ -146,7 +157,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         scored = score(signals, scores, now, row.score_day or 0)
         by_name.update(scored.by_name)
         previous = Previous(row.stage, row.kind)
-        before = _FLAGGED.get(row.flags, COLD)
+        before = _flags_before(row.flags)
         decision, flags = judge(signals, scored, rules, scores, previous, before, now, gate_open=gate_open)
         if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
             # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
@@ -154,20 +165,36 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
         if asks and validation.only_if is not None:
             asks = validation.only_if.holds(signals, now)
-        found.append(Considered(row, signals, verdict, decisions.standing_of(row), scored, flags, decision, asks))
+        # Nobody pays for a verdict about somebody of low value.
+        asks = asks and not flags.low_value
+        standing = decisions.standing_of(row)
+        one = Considered(row, signals, verdict, standing, scored, flags, decision, asks)
+        found.append(_with_named(one, named, now) if named else one)
     return found
 
 
-# What is kept of somebody who is hot or of low value.
-_FLAGS = {
-    (False, False): "[]",
-    (True, False): '["hot"]',
-    (False, True): '["low_value"]',
-    (True, True): '["hot","low_value"]',
-}
+def _with_named(one: Considered, named: Sequence[tuple[str, Condition]], now: int) -> Considered:
+    """With the conditions of actions that are true of this person, who is decided."""
+    decided, kind = one.signals, one.decision.kind
+    if kind != one.row.kind:
+        decided = decided._replace(kind=kind)
+    holding, due_at = [], None
+    for flag, condition in named:
+        if condition.holds(decided, now):
+            holding.append(flag)
+        if condition.timed:
+            at = condition.due_at(decided, now)
+            if at is not None and (due_at is None or at < due_at):
+                due_at = at
+    return one._replace(named=tuple(holding), named_due_at=due_at) if holding or due_at is not None else one
 
 
-_FLAGGED = {text: Flags(*flags) for flags, text in _FLAGS.items()}
+def _flags_before(text: str | None) -> Flags:
+    """The flags that were decided last time."""
+    if text is None or text == "[]":
+        return COLD
+    flags = read_flags(text)
+    return Flags(HOT in flags, LOW_VALUE in flags)
 
 
 def _store(
@@ -206,6 +233,9 @@ def _store(
     writing = _Writing.of(run)
     told = writing.placeholders.of(connection, considered, run.now)
     silent = baseline and not run.with_actions
+    # What the run of the baseline decides again after its push is still the baseline.
+    quiet = (baseline or first_push.run_id == run.id) and not run.with_actions
+    flagged: list[Considered] = []
     for one, stage_plan in zip(considered, stage_plans, strict=True):
         planned = stage_plan
         row, decision = one.row, one.decision
@@ -229,10 +259,10 @@ def _store(
         if planned.adopted is not None:
             adopted[number] = planned.adopted
         due_at = decision.due_at
-        for at in (planned.due_at, one.score.due_at, one.flags.due_at):
+        for at in (planned.due_at, one.score.due_at, one.flags.due_at, one.named_due_at):
             if at is not None and (due_at is None or at < due_at):
                 due_at = at
-        groups, flags = orjson.dumps(one.score.groups).decode(), _FLAGS[one.flags[:2]]
+        groups, flags = orjson.dumps(one.score.groups).decode(), one.flags_text
         trace = orjson.dumps(decision.trace).decode()
         if (
             row.trace != trace
@@ -259,10 +289,13 @@ def _store(
                     "scores": groups,
                     "score_day": one.score.day,
                     "flags": flags,
+                    "hot_since": (row.hot_since or run.now) if one.flags.hot else None,
                     "decided_at": run.now,
                     "run_id": run.id,
                 }
             )
+        if (row.flags or "[]") != flags and not quiet:
+            flagged.append(one)
         rejected = one.signals.verdict.outcome == "rejected" and not silent
         if rejected and not run.with_actions and first_push.knew(one):
             rejected = False  # the baseline knew it already: it is nobody's transition
@@ -283,6 +316,7 @@ def _store(
             if points is not None:
                 wanted[number, POINTS] = points
     decisions.save_decisions(connection, rows)
+    occasions.queue_flags(run, connection, flagged)
     decisions.save_manual(connection, manual)
     decisions.clear_manual(connection, by_hand_no_more)
     changes.adopt_stages(connection, adopted, run.now)
@@ -330,7 +364,7 @@ class _Writing:
         return cls(
             run,
             templates=shown,
-            placeholders=Placeholders(shown.names, run.mautic.base_url, run.mappings.scores, run.catalogue),
+            placeholders=placeholders_of(run, shown.names),
             # The reason of a decision that is not shown would mislead.
             without_reasons=Templates({alias: text for alias, text in templates.items() if alias not in reasons}),
             append={alias: source for alias, source in validation.append.items() if alias in known},

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, select
 
+from mautic_sync.domain.actions import WHEN
 from mautic_sync.domain.classification import explain as explain_rules
 from mautic_sync.domain.plan import plan_stage
 from mautic_sync.domain.scoring import Entry, account
@@ -17,22 +18,20 @@ from mautic_sync.pipeline.decide import Deciding, consider
 from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
 from mautic_sync.pipeline.run import iso
 from mautic_sync.settings import Settings
-from mautic_sync.store import activities, changes, decisions, ledger, notes
+from mautic_sync.store import actions, activities, changes, decisions, ledger, notes
 from mautic_sync.store.schema import alias
 
 ACTIVITIES_SHOWN = 10
 GRANTS_SHOWN = 20
+ACTIONS_SHOWN = 10
 
 
 def explain_person(
     connection: Connection, person_id: int, settings: Settings, mappings: Mappings, now: int
 ) -> dict[str, Any]:
     """The document of `explain --json`."""
-    stored = notes.get_json(connection, CATALOGUE)
-    catalogue = catalogue_from_json(stored or {})
-    mappings = mappings.bind(catalogue) if stored is not None else mappings
-    stage_names = {int(number): name for number, name in (notes.get_json(connection, STAGES) or {}).items()}
-    deciding = Deciding(mappings, catalogue, stage_names, gate_open=settings.zerobounce.api_key is None)
+    deciding = deciding_from_store(connection, settings, mappings)
+    mappings = deciding.mappings
     row = decisions.one_person(connection, person_id)
     numbers = connection.execute(select(alias).where(alias.c.person_id == person_id)).all()
     current = next((one.mautic_id for one in numbers if one.current), None)
@@ -74,6 +73,7 @@ def explain_person(
             "groups": dict(considered.score.groups),
             "hot": considered.flags.hot,
             "low_value": considered.flags.low_value,
+            "conditions": [flag.removeprefix(WHEN) for flag in considered.named],
             "account": [_entry(one) for one in account(signals, mappings.scores, now, considered.score.day)],
             "granted": ledger.granted(connection, [person_id]).get(person_id, 0) - opening,
             "opening": opening,
@@ -93,6 +93,7 @@ def explain_person(
             "last_active": iso(row.last_active) if row.last_active else None,
         },
         "activity": [_activity(one) for one in activities.activity_of(connection, person_id, ACTIVITIES_SHOWN)],
+        "actions": [_action(one) for one in actions.last_of(connection, person_id, ACTIONS_SHOWN)],
         "last_write": None
         if last is None
         else {
@@ -104,6 +105,26 @@ def explain_person(
             "at": iso(last["settled_at"] or last["sent_at"] or last["planned_at"]),
             "error": last["error"],
         },
+    }
+
+
+def deciding_from_store(connection: Connection, settings: Settings, mappings: Mappings) -> Deciding:
+    """What decides, as far as the store knows this Mautic."""
+    stored = notes.get_json(connection, CATALOGUE)
+    catalogue = catalogue_from_json(stored or {})
+    bound = mappings.bind(catalogue) if stored is not None else mappings
+    stage_names = {int(number): name for number, name in (notes.get_json(connection, STAGES) or {}).items()}
+    return Deciding(bound, catalogue, stage_names, gate_open=settings.zerobounce.api_key is None)
+
+
+def _action(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "rule": row["rule"],
+        "state": row["state"],
+        "todo": row["todo"],
+        "at": iso(row["settled_at"] or row["sent_at"] or row["planned_at"]),
+        "key": row["key"],
+        "error": row["error"],
     }
 
 
@@ -159,6 +180,7 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
             "groups": {},
             "hot": False,
             "low_value": False,
+            "conditions": [],
             "account": [],
             "granted": 0,
             "opening": 0,
@@ -167,5 +189,6 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
         },
         "identity": {"person": None, "mautic_id": current, "former_ids": former, "email": None},
         "activity": [],
+        "actions": [],
         "last_write": None,
     }

@@ -53,6 +53,7 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
         "contacts": contacts,
         "moves": moves_as_json(moves),
         "kinds": all_kinds(kinds),
+        "actions": [],
         "verdicts_to_buy": 0,
         "verdicts_needed": 0,
         "listed": listed,

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from mautic_sync.domain.contact import Catalogue, FieldValue
 from mautic_sync.domain.journey import FACTS, SPANS, STEPS, Journey, Span
 from mautic_sync.domain.scoring import ScoreRules, reasons_text
+from mautic_sync.pipeline.context import Run
 from mautic_sync.store import activities, decisions, people
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Placeholders:
             told = {f"score.{group}": str(points) for group, points in one.score.groups.items()}
             told["points"] = str(one.row.points)
             told["name"] = name_of(one.signals.fields, ids.get(number))
-            told["link"] = f"{self.address}/s/contacts/view/{ids[number]}" if number in ids else ""
+            told["link"] = link_to(self.address, ids[number]) if number in ids else ""
             if "reasons" in self.names:
                 told["reasons"] = reasons_text(one.signals, self.scores, now, one.score.day)
             if number in journeys:
@@ -70,6 +71,15 @@ class Placeholders:
         for number, order, activity in activities.of_persons(connection, list(kinds), STEPS, self.catalogue):
             journeys[number].see(activity, order)
         return journeys
+
+
+def placeholders_of(run: Run, names: frozenset[str]) -> Placeholders:
+    return Placeholders(names, run.mautic.base_url, run.mappings.scores, run.catalogue)
+
+
+def link_to(base_url: str, number: int | None) -> str:
+    """The contact's page in Mautic."""
+    return f"{base_url.rstrip('/')}/s/contacts/view/{number}"
 
 
 def name_of(fields: Mapping[str, FieldValue], mautic_id: int | None) -> str:

@@ -153,6 +153,8 @@ def read_instance(run: Run, *, fresh: bool) -> None:
         with run.engine.begin() as connection:
             notes.put_json(connection, CATALOGUE, asdict(run.catalogue))
             notes.put(connection, RULES, run.unbound.fingerprint)
+        for told in bound.warnings[len(run.unbound.warnings) :]:
+            run.tell("lacking", reason=told)
     else:
         run.catalogue = catalogue_from_json(stored)
         bound = run.unbound.bind(run.catalogue)

@@ -39,7 +39,7 @@ from mautic_sync.mautic.writes import (
     remove_dnc,
     set_stage,
 )
-from mautic_sync.pipeline import points
+from mautic_sync.pipeline import actions, points
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
 from mautic_sync.store import changes, people
@@ -108,6 +108,7 @@ def push(run: Run) -> None:
     _push(run, CONTACT, least_value=least, until=until)
     _push(run, POINTS, least_value=least, until=until)
     run.counts.push_seconds += time.monotonic() - began
+    actions.carry_out(run, least_value=least, until=until)
 
 
 def _push_dnc(run: Run, *, least_value: int, until: float) -> None:
@@ -359,6 +360,7 @@ def _close(run: Run, connection: Connection, settled: Sequence[tuple[Any, Contac
     run.counts.stages += len(moves)
     for move in moves:
         run.counts.moves[move] = run.counts.moves.get(move, 0) + 1
+    actions.queue_entries(run, connection, [(row, sent) for row, _, sent in settled])
     for row, one, sent in settled:
         run.counts.fields += len(sent.get("fields", {}))
         channel = channel_of(row.target)

@@ -17,10 +17,10 @@ from mautic_sync.domain.plan import SafetyLimit
 from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, StopError, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
-from mautic_sync.pipeline import decide, opening, pull, push, validate
+from mautic_sync.pipeline import decide, occasions, opening, pull, push, validate
 from mautic_sync.pipeline.context import Counts, Observer, Run, silence
 from mautic_sync.settings import Settings
-from mautic_sync.store import changes, decisions, notes, people, runs
+from mautic_sync.store import actions, changes, decisions, notes, people, runs
 from mautic_sync.store.engine import run_lock
 from mautic_sync.zerobounce import ZeroBounce
 
@@ -298,6 +298,9 @@ def plan_totals(run: Run) -> dict[str, Any]:
             "contacts": changes.count_contacts(connection),
             "moves": moves_as_json(moves),
             "kinds": all_kinds(people.count_by_kind(connection)),
+            "actions": occasions.expected(
+                run, changes.planned_moves(connection, baseline=False), actions.count_open_by_rule(connection)
+            ),
             "verdicts_to_buy": min(asked, validate.credits_left(run, connection)) if asked else 0,
             "verdicts_needed": asked,
         }
@@ -331,6 +334,7 @@ def summary(run: Run) -> dict[str, Any]:
     with run.engine.begin() as connection:
         kinds = people.count_by_kind(connection)
         pending = runs.pending_counts(connection)
+        actions_pending = actions.count_open(connection)
     return {
         "run_id": run.id,
         "started_at": iso(run.now),
@@ -345,6 +349,11 @@ def summary(run: Run) -> dict[str, Any]:
             "fields": counts.fields,
             "dnc": counts.dnc,
             "calls": run.mautic.writes,
+        },
+        "actions": {
+            "done": counts.actions_done,
+            "refused": counts.actions_refused,
+            "pending": actions_pending,
         },
         "merged": counts.merged,
         "vanished": sum(counts.vanished.values()),

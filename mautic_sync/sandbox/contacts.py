@@ -302,13 +302,13 @@ class Contacts:
         owner = sent.get("owner")
         if owner in {None, "", 0, "0"}:
             return None
-        if not str(owner).isdigit() or int(str(owner)) != 1:
+        if not str(owner).isdigit() or int(str(owner)) not in {1, *self._instance.users}:
             raise RefusedError(
                 400,
                 f"owner: {self._instance.traits.invalid_choice}",
                 {"owner": [self._instance.traits.invalid_choice]},
             )
-        return 1
+        return int(str(owner))
 
     def _set_last_active(self, row: Row, value: Any, changes: Row) -> None:
         found = self._instance.fields_by_alias["last_active"]

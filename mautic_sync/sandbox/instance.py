@@ -108,6 +108,8 @@ class Instance:
         self.fields: list[Field] = []
         self.stages: dict[int, Stage] = {}
         self.entities: dict[str, dict[int, dict[str, Any]]] = {}
+        #: who can own contacts besides the administrator, who is 1
+        self.users: dict[int, dict[str, Any]] = {}
         self.counters: dict[str, int] = {}
         self.tokens: dict[str, datetime] = {}
         self.books = Books()

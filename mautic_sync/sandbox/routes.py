@@ -635,7 +635,9 @@ class Mautic:
         return {"isPublished": True, "id": 1, "username": username, "firstName": "Ada", "lastName": "Admin"}
 
     def _users(self, _call: Call) -> Response:
-        return json_response({"total": 1, "users": [self._user()]})
+        with self.instance.lock:
+            others = [{"isPublished": True, "id": number, **user} for number, user in self.instance.users.items()]
+        return json_response({"total": 1 + len(others), "users": [self._user(), *others]})
 
     def _companies(self, _call: Call) -> Response:
         with self.instance.lock:

@@ -263,10 +263,10 @@ class Shapes:
         contact = row["id"]
         owner = None
         if row["owner_id"] is not None:
-            owner = {
-                "createdByUser": None, "modifiedByUser": None, "id": row["owner_id"], "username": "admin",
-                "firstName": "Ada", "lastName": "Admin",
-            }  # fmt: skip
+            admin = {"username": "admin", "firstName": "Ada", "lastName": "Admin"}
+            user = self._instance.users.get(row["owner_id"], admin)
+            shown = {key: user[key] for key in admin}
+            owner = {"createdByUser": None, "modifiedByUser": None, "id": row["owner_id"], **shown}
         return {
             "lastActive": iso(row["last_active"]),
             "owner": owner,

@@ -51,6 +51,7 @@ _DECISION = (
     decision.c.scores,
     decision.c.score_day,
     decision.c.flags,
+    decision.c.hot_since,
 )
 _STANDING = (
     standing.c.stage.label("our_stage"),
@@ -90,6 +91,20 @@ def to_decide(connection: Connection, after: int, limit: int, *, everyone: bool 
     if not everyone:
         query = query.where(contact.c.dirty == 1)
     return _persons(connection.execute(query))
+
+
+_HOT = and_(decision.c.flags.like('%"hot"%'), contact.c.vanished_at.is_(None))
+
+
+def hot_persons(connection: Connection, limit: int | None) -> list[Any]:
+    """Whoever is hot, the highest score first, as `to_decide` gives them."""
+    query = EVERYTHING.where(_HOT).order_by(decision.c.score.desc(), contact.c.person_id)
+    return _persons(connection.execute(query if limit is None else query.limit(limit)))
+
+
+def count_hot(connection: Connection) -> int:
+    query = select(func.count()).select_from(decision).join(contact, contact.c.person_id == decision.c.person_id)
+    return int(connection.execute(query.where(_HOT)).scalar() or 0)
 
 
 def one_person(connection: Connection, person_id: int) -> Any | None:

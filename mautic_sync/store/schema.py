@@ -1,8 +1,8 @@
 """The tables of the store.
 
 Times are integers, seconds since 1970 in UTC; JSON stands in text columns. Only `alias` knows Mautic's contact ids:
-every other table refers to the person. `activity`, `credit`, `ledger`, `merge`, `transition` and settled changes are
-append-only: after a merge they are read through `person.redirect_to`.
+every other table refers to the person. `activity`, `credit`, `ledger`, `merge`, `transition`, actions and settled
+changes are append-only: after a merge they are read through `person.redirect_to`.
 """
 
 from __future__ import annotations
@@ -184,6 +184,7 @@ decision = Table(
     Column("scores", Prose, nullable=False, server_default="{}"),
     Column("score_day", Integer),
     Column("flags", Prose, nullable=False, server_default="[]"),
+    Column("hot_since", BigInteger),
 )
 
 # What a person's activity adds up to, so that a score needs no look at all of it again.
@@ -270,6 +271,30 @@ transition = Table(
     Column("run_id", Line(32), nullable=False, index=True),
     Column("change_id", BigInteger, nullable=False),
     Column("baseline", Boolean, nullable=False),
+)
+
+# What one transition set off for one person: `todo` with its texts rendered, `done` what of it is done. The key makes
+# it happen once: it is made of the transition and the rule.
+action = Table(
+    "action",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("key", Line(64), nullable=False, unique=True),
+    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("rule", Line(191), nullable=False),
+    Column("occasion", Line(200), nullable=False),
+    Column("todo", Prose, nullable=False),
+    Column("done", Prose, nullable=False),
+    Column("state", Line(16), nullable=False),
+    Column("value", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("run_id", Line(32), nullable=False),
+    Column("planned_at", BigInteger, nullable=False),
+    Column("sent_at", BigInteger),
+    Column("settled_at", BigInteger),
+    Column("settled_run", Line(32), index=True),
+    Column("error", Prose),
+    Index("ix_action_in_order", "state", "value", "id"),
 )
 
 merge = Table(

@@ -1,0 +1,97 @@
+"""`hot`: the contacts worth a call."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mautic_sync.cli.common import (
+    ConfigOption,
+    JsonOption,
+    console,
+    open_store,
+    print_json,
+    read_mappings,
+    read_settings,
+)
+from mautic_sync.errors import ConfigError
+from mautic_sync.pipeline.hot import hot_contacts
+
+COLUMNS = (
+    "id", "name", "email", "company", "phone", "score", "fit", "interest", "reasons", "since", "owner", "link",
+)  # fmt: skip
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("hot")(hot_command)
+
+
+def hot_command(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV (RFC 4180, UTF-8) instead of text.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="No more than so many.")] = None,
+) -> None:
+    """Who is worth a call, the highest score first, and why. Reads the store only."""
+    if as_json and as_csv:
+        msg = "--json and --csv are two ways to print the same; choose one"
+        raise ConfigError(msg)
+    settings = read_settings(config)
+    mappings = read_mappings(settings)
+    engine = open_store(settings)
+    with engine.begin() as connection:
+        document = hot_contacts(connection, settings, mappings, int(time.time()), limit)
+    engine.dispose()
+    if as_json:
+        print_json(document)
+    elif as_csv:
+        sys.stdout.flush()
+        typer.get_binary_stream("stdout").write(as_csv_text(document["hot"]).encode())
+    else:
+        _show(console(), document)
+
+
+def as_csv_text(rows: list[dict[str, Any]]) -> str:
+    """A head and a line for each contact; text that a spreadsheet would take for a formula begins with `'`."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    clean = value.replace("\x00", "")
+    return f"'{clean}" if clean.startswith(FORMULA) else clean
+
+
+def _show(out: Console, document: dict[str, Any]) -> None:
+    rows = document["hot"]
+    if not rows:
+        out.print("Nobody is hot.")
+        return
+    for row in rows:
+        told = Table.grid(padding=(0, 1))
+        who = ", ".join(str(row[key]) for key in ("company", "phone", "email") if row[key])
+        told.add_row(f"{row['score']:>4}", escape(f"{row['name']} ({row['id']})" + (f": {who}" if who else "")))
+        since = f" since {row['since']}" if row["since"] else ""
+        owner = f", owner {row['owner']}" if row["owner"] else ""
+        told.add_row(
+            "", escape(f"fit {row['fit'] or 0}, interest {row['interest'] or 0}{since}{owner}: {row['reasons']}")
+        )
+        told.add_row("", escape(row["link"]))
+        out.print(told)
+    if document["total"] > len(rows):
+        out.print(f"… and {document['total'] - len(rows)} more (--limit)")

@@ -1,0 +1,1 @@
+"""Where news goes besides Mautic."""

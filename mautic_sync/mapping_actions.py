@@ -1,0 +1,195 @@
+"""What `actions.yaml` means: its mistakes, the circles it could close, and the rules that come of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+from mautic_sync.domain.actions import WHEN, ActionRule, ActionRules, Do, Members
+from mautic_sync.domain.conditions import Condition
+from mautic_sync.domain.countries import fold
+from mautic_sync.domain.grammar import Leaf, Path, suggestion
+from mautic_sync.mapping_files import ActionsFile, ActionText, DoText, StagesFile
+
+LONGEST_KEY = 24
+FROM_ENVIRONMENT = "env:"
+"""How an address of `notify.to` begins that stands in the environment."""
+CHANNELS = ("email", "sms", "notification")
+Problems = Iterator[tuple[Path, str]]
+
+
+# --- What is wrong with them
+
+
+def problems_of(file: ActionsFile, stages: StagesFile | None, not_ours: Collection[str]) -> Problems:
+    """Place and sentence of each mistake but those of conditions and templates."""
+    known = {fold(stage.stage): stage.stage for stage in stages.stages} if stages else None
+    names: set[str] = set()
+    for index, action in enumerate(file.on):
+        here: Path = ("on", index)
+        yield from _one_of(here, {"enter": action.enter, "become": action.become, "when": action.when})
+        if action.when is not None and action.name is None:
+            yield here, "an action with `when` needs a `name`, under which its state is kept"
+        if action.name is not None and action.name in names:
+            yield (*here, "name"), f"there are two actions `{action.name}`; rename one"
+        if action.name is not None:
+            names.add(action.name)
+        if action.enter is not None:
+            yield from _one_of((*here, "enter"), {"kind": action.enter.kind, "stage": action.enter.stage})
+            stage = action.enter.stage
+            if stage is not None and known is not None and fold(stage) not in known:
+                told = f"no stage `{stage}` is managed here{suggestion(stage, known.values())}"
+                yield (*here, "enter", "stage"), told
+        yield from _problems_of_do((*here, "do"), action.do, not_ours)
+
+
+def _one_of(path: Path, keys: Mapping[str, object]) -> Problems:
+    given = [key for key, value in keys.items() if value is not None]
+    if len(given) != 1:
+        wanted = " or ".join(f"`{key}`" for key in keys)
+        yield path, f"this takes {wanted}, {'not both' if given else 'and has none of them'}"
+
+
+def _problems_of_do(here: Path, do: DoText, not_ours: Collection[str]) -> Problems:
+    both = {"segments": do.segments, "campaigns": do.campaigns, "tags": do.tags, "dnc": do.dnc}
+    for key, members in both.items():
+        for name in sorted(set(members.add) & set(members.remove)):
+            yield (*here, key), f"`{name}` is added and removed at once; do one of them"
+    for key in ("add", "remove"):
+        for index, name in enumerate(getattr(do.tags, key)):
+            if name.startswith("-"):
+                yield (*here, "tags", key, index), f"`{name}` begins with `-`, which Mautic takes for a removal"
+        for index, channel in enumerate(getattr(do.dnc, key)):
+            if channel not in CHANNELS:
+                told = f"there is no channel `{channel}`{suggestion(channel, CHANNELS)}"
+                yield (*here, "dnc", key, index), told
+    for alias in do.fields:
+        if alias in not_ours:
+            yield (*here, "fields", alias), f"`{alias}` is not ours to write; choose a field of its own"
+
+
+def unset_addresses(file: ActionsFile) -> Problems:
+    """Addresses in the environment that are not there now; the worker may have them."""
+    for index, action in enumerate(file.on):
+        for place, entry in enumerate(action.do.notify.to if action.do.notify is not None else ()):
+            name = entry.removeprefix(FROM_ENVIRONMENT)
+            if name != entry and not os.environ.get(name):
+                path = ("on", index, "do", "notify", "to", place)
+                yield path, f"the environment has no {name} here; without it the message is refused"
+
+
+def templates_of(file: ActionsFile) -> Iterator[tuple[Path, str]]:
+    """Every text with placeholders."""
+    for index, action in enumerate(file.on):
+        here: Path = ("on", index, "do")
+        if action.do.note is not None:
+            yield (*here, "note"), action.do.note
+        if action.do.notify is not None:
+            yield (*here, "notify", "text"), action.do.notify.text
+        for alias, template in action.do.fields.items():
+            yield (*here, "fields", alias), template
+
+
+# --- Circles: rules that read what actions do
+
+
+def circles(
+    file: ActionsFile, readers: Sequence[tuple[str, Path, Leaf]], *, stages_read_scores: bool
+) -> Iterator[tuple[str, Path, str]]:
+    """File, place and what is read, for each leaf of a condition that reads what an action does.
+
+    Points for what the entering of a stage sets off are no circle while no stage reads points. Tags read by stages and
+    scores are looked at where those of validation.yaml are.
+    """
+    for name, path, leaf in readers:
+        if name not in {"stages", "scoring", "actions"}:
+            continue
+        for action in file.on:
+            if name == "scoring" and action.enter is not None and not stages_read_scores:
+                continue
+            for what in _reads(leaf, action.do, tags=name == "actions"):
+                yield name, path, f"actions.yaml {what}"
+
+
+def _reads(leaf: Leaf, do: DoText, *, tags: bool) -> Iterator[str]:
+    written = {
+        "segment": (do.segments, "changes the members of the segment"),
+        "campaign": (do.campaigns, "changes the members of the campaign"),
+        "dnc": (do.dnc, "sets do-not-contact for"),
+        **({"tag": (do.tags, "sets the tag")} if tags else {}),
+    }
+    if leaf.subject in written:
+        members, told = written[leaf.subject]
+        ours = {fold(name) for name in (*members.add, *members.remove)}
+        yield from (f"{told} `{name}`" for name in leaf.names if fold(name) in ours)
+    if leaf.matcher is not None:
+        named = leaf.matcher.where.get("segment", [])
+        joined = {fold(name) for name in ([named] if isinstance(named, str) else named)}
+        changed = {fold(name): name for name in (*do.segments.add, *do.segments.remove)}
+        yield from (f"changes the members of the segment `{changed[name]}`" for name in sorted(joined & changed.keys()))
+    if leaf.subject == "field":
+        yield from (f"writes the field `{name}`" for name in leaf.names if name.lower() in do.fields)
+
+
+# --- Rules
+
+
+def action_rules(file: ActionsFile, stages: Iterable[str], compiled: Callable[[int], Condition | None]) -> ActionRules:
+    """`stages` are the names as stages.yaml spells them; `compiled` gives the condition at a place of the list."""
+    spelled = {fold(stage): stage for stage in stages}
+    keys: set[str] = set()
+    rules: list[ActionRule] = []
+    for index, text in enumerate(file.on):
+        occasion = _occasion(text, spelled)
+        name = text.name or _plain_name(text)
+        key = _slug(name)
+        if key in keys:
+            key = f"{key}-{index + 1}"
+        if any(rule.name == name for rule in rules):
+            name = f"{name} ({index + 1})"
+        keys.add(key)
+        rules.append(ActionRule(name, key, occasion, _do(text.do), compiled(index)))
+    return ActionRules(tuple(rules), file.notify.max_per_run)
+
+
+def _occasion(text: ActionText, spelled: Mapping[str, str]) -> str:
+    if text.enter is not None:
+        stage = text.enter.stage
+        return f"kind:{text.enter.kind}" if stage is None else f"stage:{spelled.get(fold(stage), stage)}"
+    return text.become if text.become is not None else f"{WHEN}{text.name}"
+
+
+def _plain_name(text: ActionText) -> str:
+    if text.enter is not None:
+        return f"enter {text.enter.kind or text.enter.stage}"
+    return f"become {text.become}".replace("_", " ")
+
+
+def _slug(name: str) -> str:
+    """`become low value` → `become-low-value`; what is longer or has other letters ends in a digest of all of it."""
+    plain = re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")
+    if len(plain) <= LONGEST_KEY and plain and plain.isascii():
+        return plain
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{plain[: LONGEST_KEY - 9].rstrip('-')}-{digest}".lstrip("-")
+
+
+def _do(text: DoText) -> Do:
+    def members(names: str) -> Members:
+        both = getattr(text, names)
+        return Members(tuple(both.add), tuple(both.remove))
+
+    return Do(
+        tags=members("tags"),
+        segments=members("segments"),
+        campaigns=members("campaigns"),
+        dnc=members("dnc"),
+        fields=dict(text.fields),
+        note=text.note or None,
+        owners=tuple(text.owner.round_robin) if text.owner is not None else (),
+        replace_owner=text.owner is not None and text.owner.replace,
+        notify_to=tuple(text.notify.to) if text.notify is not None else (),
+        notify_text=text.notify.text if text.notify is not None else None,
+    )

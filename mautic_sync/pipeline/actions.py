@@ -1,0 +1,574 @@
+"""Actions are carried out after stages and points, by value, each part once.
+
+What is done to a contact may be repeated without harm: tags, fields, owner, do-not-contact, segments and campaigns are
+set to what they should be, and a note carries a key by which it is found. A message is sent at least once.
+docs/delivery.md: "Actions".
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from mautic_sync.destinations import notifications
+from mautic_sync.domain.actions import ActionRule, entered
+from mautic_sync.domain.contact import Contact
+from mautic_sync.errors import (
+    ConfigError,
+    ForbiddenError,
+    MalformedError,
+    MauticSyncError,
+    RefusedError,
+    UnreadableError,
+)
+from mautic_sync.mappings import member_named
+from mautic_sync.mautic.contacts import get_contact
+from mautic_sync.mautic.handling import Done, Place, add_note, has_note, join, leave
+from mautic_sync.mautic.provisioning import User, list_campaigns, list_segments, list_users
+from mautic_sync.mautic.writes import (
+    ContactEdit,
+    Doubtful,
+    Gone,
+    Moved,
+    Refused,
+    Result,
+    Settled,
+    add_dnc,
+    edit_one,
+    remove_dnc,
+)
+from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
+from mautic_sync.pipeline.occasions import key_of, queue
+from mautic_sync.store import actions, decisions, people
+
+ACTIONS_AT_ONCE = 500
+MOST_ATTEMPTS = 5
+"""So often an action is tried whose end never shows."""
+LINES_OF_DIGEST = 50
+NOTIFY = "notify:"
+"""Beginning of the part of a message to one address."""
+
+
+def queue_entries(run: Run, connection: Connection, settled: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
+    """Changes that were just settled, each with what was sent: store what entering a stage or a kind sets off."""
+    rules, kinds = run.mappings.action_rules, run.kinds
+    due = []
+    for row, sent in settled:
+        if "stage" not in sent or (row.baseline and not run.with_actions):
+            continue
+        before, after = orjson.loads(row.old).get("stage"), sent["stage"]
+        found = rules.of(entered(kinds.get(before or ""), after, kinds[after]))
+        person = decisions.one_person(connection, row.person_id) if found else None
+        if person is not None:
+            (one,) = consider(deciding_by(run), connection, [person], run.now)
+            due += [(rule, one, key_of(rule, f"change {row.id}")) for rule in found]
+    queue(run, connection, due)
+
+
+def carry_out(run: Run, *, least_value: int, until: float) -> None:
+    """Do what is due, for as long as `until` (monotonic seconds) allows; the rest stays planned."""
+    with run.engine.begin() as connection:
+        actions.doubt_what_was_sent(connection)
+        actions.let_vanished_go(connection, run.now)
+        if not actions.count_open(connection):
+            return
+    mautic = _Mautic(run)
+    messages: list[_Message] = []
+    persons = _persons(run, least_value)
+    with ThreadPoolExecutor(max_workers=run.settings.mautic.concurrency, thread_name_prefix="act") as pool:
+        flying: dict[Future[list[_Performed]], Sequence[Any]] = {}
+        try:
+            while True:
+                while len(flying) < run.settings.mautic.concurrency and time.monotonic() < until:
+                    person_id = next(persons, None)
+                    if person_id is None:
+                        break
+                    rows = _intend(run, person_id)
+                    if rows:
+                        flying[pool.submit(_perform_all, mautic, rows)] = rows
+                if not flying:
+                    break
+                landed, _ = wait(flying, return_when=FIRST_COMPLETED)
+                for future in landed:
+                    messages += _land(run, flying.pop(future), future)
+        except BaseException:
+            # What is in flight is answered for first: then the run may end.
+            for future, sent in flying.items():
+                with suppress(MauticSyncError):
+                    _land(run, sent, future)
+            raise
+    _send_messages(run, messages, until)
+
+
+def _persons(run: Run, least_value: int) -> Iterator[int]:
+    """Survivors with something to do, most valuable first, each once."""
+    after: tuple[int, int] | None = None
+    met: set[int] = set()
+    while True:
+        with run.engine.begin() as connection:
+            rows = actions.next_persons(
+                connection, limit=ACTIONS_AT_ONCE, after=after, least_value=least_value, only=run.only
+            )
+        if not rows:
+            return
+        after = (rows[-1].value, rows[-1].id)
+        for row in rows:
+            if row.survivor not in met:
+                met.add(row.survivor)
+                yield row.survivor
+
+
+def _intend(run: Run, person_id: int) -> list[Any]:
+    """Store this person's actions as sent, oldest first; what is in doubt and what comes after it waits."""
+    patience = int(run.settings.mautic.settle_after.total_seconds())
+    now = int(time.time())
+    ready: list[Any] = []
+    with run.engine.begin() as connection:
+        if actions.has_change_on_the_way(connection, person_id):
+            return []
+        for row in actions.open_of(connection, person_id):
+            if row.mautic_id is None or (row.state == actions.DOUBTFUL and now - (row.sent_at or 0) < patience):
+                break
+            if row.attempts >= MOST_ATTEMPTS:
+                _close(run, connection, row, orjson.loads(row.done), f"tried {row.attempts} times: {row.error}")
+                continue
+            ready.append(row)
+        actions.mark_sent(connection, [row.id for row in ready], run_id=run.id, now=now)
+    return ready
+
+
+# -- one contact ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Performed:
+    """What became of one action. `shown` are contacts as Mautic showed them, with what we had asked for."""
+
+    row: Any
+    done: dict[str, Any]
+    refused: str | None = None
+    doubtful: str | None = None
+    stopped: MauticSyncError | None = None
+    """Nothing was changed by the last call, and the run cannot go on."""
+    gone: bool = False
+    moved_to: int | None = None
+    shown: list[tuple[Contact, Mapping[str, Any]]] = field(default_factory=list)
+    dnc: list[tuple[str, int | None, Contact]] = field(default_factory=list)
+
+
+def _perform_all(mautic: _Mautic, rows: Sequence[Any]) -> list[_Performed]:
+    """One person's actions in their order, until one ends in doubt; those after it are not in the answer."""
+    found: list[_Performed] = []
+    number: int = rows[0].mautic_id
+    for row in rows:
+        performed = _OneAction(mautic, row, number).perform()
+        found.append(performed)
+        if performed.doubtful is not None or performed.stopped is not None or performed.gone:
+            break
+        number = performed.moved_to or number
+    return found
+
+
+class _Ended(Exception):
+    """The contact is gone, or a write is in doubt."""
+
+
+class _OneAction:
+    """The parts of one action, each noted as done as soon as Mautic says so."""
+
+    def __init__(self, mautic: _Mautic, row: Any, number: int) -> None:
+        self.mautic = mautic
+        self.transport = mautic.run.mautic
+        self.row = row
+        self.number = number
+        self.todo: dict[str, Any] = orjson.loads(row.todo)
+        self.performed = _Performed(row, orjson.loads(row.done))
+        self.done = self.performed.done
+
+    def perform(self) -> _Performed:
+        try:
+            parts = self._parts()
+            if parts:
+                self.contact = self._look()
+                for name, part in parts:
+                    self._try(name, part)
+        except _Ended:
+            pass
+        except (ForbiddenError, UnreadableError, RefusedError, MalformedError) as error:
+            self._refuse("the contact", str(error))
+        except MauticSyncError as error:
+            self.performed.stopped = error
+        return self.performed
+
+    def _parts(self) -> list[tuple[str, Callable[[], Any]]]:
+        """What is left to do, but for messages: the name of each part, and how to do it."""
+        todo = self.todo
+        parts: list[tuple[str, Callable[[], Any]]] = []
+        if any(name in todo and name not in self.done for name in ("tags", "fields", "owner")):
+            parts.append(("edit", self._edit))
+        for action in ("add", "remove"):
+            channels = todo.get("dnc", {}).get(action, ())
+            parts += [(f"dnc:{action}:{channel}", _of(self._dnc, action, channel)) for channel in channels]
+        places: tuple[Place, ...] = ("segments", "campaigns")
+        for place in places:
+            for action in ("add", "remove"):
+                names = todo.get(place, {}).get(action, ())
+                parts += [(f"{place}:{action}:{name}", _of(self._member, place, action, name)) for name in names]
+        if "note" in todo:
+            parts.append(("note", self._note))
+        return [(name, part) for name, part in parts if name not in self.done]
+
+    def _try(self, name: str, part: Callable[[], Any]) -> None:
+        try:
+            result = part()
+        except (ForbiddenError, RefusedError) as error:
+            result = Refused(getattr(error, "status", 403), str(error))
+        if isinstance(result, Refused):
+            self._refuse(name, f"{result.status} {result.reason}".strip())
+        elif isinstance(result, Doubtful):
+            self.performed.doubtful = f"{name}: {result.reason}"
+            raise _Ended
+        elif isinstance(result, Gone):
+            self.performed.gone = True
+            raise _Ended
+        elif name != "edit":
+            self.done[name] = True
+
+    def _refuse(self, name: str, reason: str) -> None:
+        told = f"{name}: {reason}"
+        before = self.performed.refused
+        self.performed.refused = told if before is None else f"{before}; {told}"
+
+    def _look(self) -> Contact:
+        """The contact as it is now, under the number it has now."""
+        found = get_contact(self.transport, self.number)
+        if found is None:
+            self.performed.gone = True
+            raise _Ended
+        self._follow(found)
+        return found
+
+    def _follow(self, found: Contact) -> None:
+        if found.id != self.number:
+            self.number = self.performed.moved_to = found.id
+
+    # -- parts
+
+    def _edit(self) -> Result | Done:
+        """Tags, fields and owner in one edit of this contact alone: a batch would swallow points."""
+        values = {name: value for name, value in self._values().items() if name not in self.done}
+        result = self._send(values)
+        if not isinstance(result, Refused) or len(values) < 2:
+            return result
+        # One of them is at fault, and must not cost the others.
+        last: Result | Done = result
+        for name, value in values.items():
+            one = self._send({name: value})
+            if isinstance(one, Refused):
+                last = one
+            elif not isinstance(one, Settled | Moved | Done):
+                return one
+        return last
+
+    def _values(self) -> dict[str, Any]:
+        """Part → what an edit asks for; empty where it is so already."""
+        values: dict[str, Any] = {}
+        if "tags" in self.todo:
+            there = self.contact.tags
+            values["tags"] = [
+                tag for tag in self.todo["tags"] if (tag.removeprefix("-") in there) == tag.startswith("-")
+            ]
+        if "fields" in self.todo:
+            shown = self.contact.fields
+            values["fields"] = {
+                alias: value for alias, value in self.todo["fields"].items() if value != str(shown.get(alias) or "")
+            }
+        if "owner" in self.todo and "owner" not in self.done:
+            keeps = self.contact.owner_id is not None and not self.todo["owner"]["replace"]
+            values["owner"] = self.contact.owner_id if keeps else self.mautic.user(self.todo["owner"]["user"])
+        return values
+
+    def _send(self, parts: Mapping[str, Any]) -> Result | Done:
+        values: dict[str, Any] = dict(parts.get("fields", {}))
+        if parts.get("tags"):
+            values["tags"] = parts["tags"]
+        if "owner" in parts and parts["owner"] is None:
+            return Refused(404, f"this Mautic shows us no user {self.todo['owner']['user']}")
+        if parts.get("owner", self.contact.owner_id) != self.contact.owner_id:
+            values["owner"] = parts["owner"]
+        result = self._taken(edit_one(self.transport, ContactEdit(self.number, values)), values) if values else Done()
+        if isinstance(result, Settled | Done):
+            self.done.update({name: parts[name] if name == "owner" else True for name in parts})
+        return result
+
+    def _taken(self, result: Result, values: Mapping[str, Any]) -> Result:
+        if isinstance(result, Moved) and result.contact is not None:
+            result = Settled(result.contact)
+        if isinstance(result, Settled):
+            self._follow(result.contact)
+            self.contact = result.contact
+            self.performed.shown.append((result.contact, values))
+        return result
+
+    def _dnc(self, action: str, channel: str) -> Result | Done:
+        """Set by hand, as Mautic calls it; what somebody asked for or a mail bounced on is never taken away."""
+        present = self.contact.dnc.get(channel)
+        if action == "add":
+            if present is not None:
+                return Done()
+            comment = f"mautic-sync: {self.row.rule}"
+            result = add_dnc(self.transport, self.number, channel, MANUAL_DNC, comment)
+        else:
+            if present != MANUAL_DNC:
+                return Done()
+            result = remove_dnc(self.transport, self.number, channel)
+        if isinstance(result, Moved) and result.contact is not None:
+            result = Settled(result.contact)
+        if isinstance(result, Settled):
+            self._follow(result.contact)
+            self.performed.dnc.append((channel, MANUAL_DNC if action == "add" else None, result.contact))
+        return result
+
+    def _member(self, place: Place, action: str, name: str) -> Done | Refused | Doubtful:
+        place_id = self.mautic.place(place, name)
+        if place_id is not None:
+            return (join if action == "add" else leave)(self.transport, place, place_id, self.number)
+        if action == "remove":
+            self.mautic.tell_once("nothing_to_leave", what=f"{place.removesuffix('s')} {name}")
+            return Done()
+        return Refused(404, f"this Mautic has no {place.removesuffix('s')} {name}; create it, then `mautic-sync retry`")
+
+    def _note(self) -> Done | Refused | Doubtful:
+        if self.row.attempts and has_note(self.transport, self.number, self.row.key):
+            return Done()
+        return add_note(self.transport, self.number, self.todo["note"], self.row.key)
+
+
+def _of(part: Callable[..., Any], *words: str) -> Callable[[], Any]:
+    return lambda: part(*words)
+
+
+class _Mautic:
+    """What this Mautic calls things; asked for once, by whichever thread needs it first."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._lock = threading.Lock()
+        self._users: list[User] | None = None
+        self._places: dict[Place, dict[int, str]] = {
+            "segments": dict(run.catalogue.segments),
+            "campaigns": dict(run.catalogue.campaigns),
+        }
+        self._asked: set[Place] = set()
+
+    def user(self, name: int | str) -> int | None:
+        if isinstance(name, int) or name.isdigit():
+            return int(name)
+        with self._lock:
+            if self._users is None:
+                try:
+                    self._users = list_users(self.run.mautic)
+                except (ForbiddenError, RefusedError):
+                    self._users = []
+            return next((user.id for user in self._users if user.is_called(name)), None)
+
+    def place(self, place: Place, name: str) -> int | None:
+        """The id of a segment or a campaign; what the catalogue lacks may have been made since."""
+        with self._lock:
+            found = self._known(place, name)
+            if found is None and place not in self._asked:
+                self._asked.add(place)
+                self._places[place] = (
+                    {one.id: one.alias for one in list_segments(self.run.mautic)}
+                    if place == "segments"
+                    else {one.id: one.name for one in list_campaigns(self.run.mautic)}
+                )
+                found = self._known(place, name)
+            return found
+
+    def _known(self, place: Place, name: str) -> int | None:
+        present = self._places[place]
+        meant = member_named(present.values(), name)
+        return next((number for number, one in present.items() if one == meant), None) if meant is not None else None
+
+    def tell_once(self, event: str, *, what: str) -> None:
+        with self._lock:
+            if f"{event} {what}" in self.run.told_once:
+                return
+            self.run.told_once.add(f"{event} {what}")
+        self.run.tell(event, what=what)
+
+
+# -- what became of it ----------------------------------------------------------------------------------------------
+
+
+def _land(run: Run, rows: Sequence[Any], future: Future[list[_Performed]]) -> list[_Message]:
+    """Store what became of one person's actions. Returns the messages that are left to send."""
+    try:
+        found = future.result()
+    except BaseException as error:
+        with run.engine.begin() as connection:
+            for row in rows:
+                actions.close(
+                    connection, row.id, actions.DOUBTFUL, orjson.loads(row.done), str(error), run_id=run.id, now=run.now
+                )
+        raise
+    messages: list[_Message] = []
+    with run.engine.begin() as connection:
+        for performed in found:
+            messages += _keep(run, connection, performed)
+        for row in rows[len(found) :]:
+            actions.back_to_planned(connection, row.id, orjson.loads(row.done), row.error, attempts=row.attempts)
+    stopped = next((one.stopped for one in found if one.stopped is not None), None)
+    if stopped is not None:
+        raise stopped
+    return messages
+
+
+def _keep(run: Run, connection: Connection, one: _Performed) -> list[_Message]:
+    row = one.row
+    if one.moved_to is not None:
+        if people.follow_merge(connection, row.mautic_id, one.moved_to, now=run.now, run_id=run.id) is not None:
+            run.counts.merged += 1
+        people.mark_dirty(connection, set(people.persons_of(connection, [one.moved_to]).values()))
+    for contact, values in one.shown:
+        people.save_contacts(connection, [contact], run.reading, now=run.now, ours={contact.id: values})
+        run.counts.fields += len(values.keys() - {"tags", "owner"})
+    for channel, reason, contact in one.dnc:
+        for person_id in people.persons_of(connection, [contact.id]).values():
+            people.note_own_dnc(connection, person_id, channel, reason, ours=False, shown=contact.dnc)
+        run.counts.dnc += 1
+    if one.gone:
+        actions.supersede(connection, [row.id], "the contact was deleted in Mautic", run.now)
+        people.vanish(connection, [row.mautic_id], run.now)
+    elif one.stopped is not None:
+        # The last call changed nothing, so that this was no attempt.
+        actions.back_to_planned(connection, row.id, one.done, str(one.stopped), attempts=row.attempts)
+    elif one.doubtful is not None:
+        actions.close(connection, row.id, actions.DOUBTFUL, one.done, one.doubtful, run_id=run.id, now=run.now)
+        run.counts.doubtful += 1
+        run.tell("doubtful", contact=row.mautic_id, reason=one.doubtful)
+    else:
+        message = _message(run, one)
+        if message is not None:
+            actions.back_to_planned(connection, row.id, one.done, one.refused, attempts=row.attempts)
+            return [message]
+        _close(run, connection, row, one.done, one.refused)
+    return []
+
+
+def _close(run: Run, connection: Connection, row: Any, done: Mapping[str, Any], refused: str | None) -> None:
+    state = actions.DONE if refused is None else actions.REFUSED
+    actions.close(connection, row.id, state, done, refused, run_id=run.id, now=run.now)
+    if refused is None:
+        run.counts.actions_done += 1
+        run.tell("acted", contact=row.mautic_id, rule=row.rule)
+    else:
+        run.counts.actions_refused += 1
+        run.counts.failed += 1
+        run.tell("refused", contact=row.mautic_id, status=None, reason=f"{row.rule}: {refused}")
+
+
+# -- messages -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Message:
+    """A text for some addresses, the rest of an action."""
+
+    row: Any
+    text: str
+    to: tuple[str, ...]
+    done: dict[str, Any]
+    refused: str | None
+    failed: str | None = None
+
+
+def _message(run: Run, one: _Performed) -> _Message | None:
+    """What is left to send; the addresses are those that the rule has now."""
+    text = orjson.loads(one.row.todo).get("notify")
+    if not text:
+        return None
+    rule: ActionRule | None = next(
+        (rule for rule in run.mappings.action_rules.rules if rule.name == one.row.rule), None
+    )
+    to = tuple(to for to in (rule.do.notify_to if rule is not None else ()) if _part(to) not in one.done)
+    return _Message(one.row, text, to, one.done, one.refused) if to else None
+
+
+def _part(address: str) -> str:
+    return f"{NOTIFY}{notifications.name_of(address)}"
+
+
+def _send_messages(run: Run, messages: Sequence[_Message], until: float) -> None:
+    """One by one, or in one digest for each address when there are more than the mappings want."""
+    together = len(messages) > run.mappings.action_rules.notify_max
+    by_address: dict[str, list[_Message]] = {}
+    for message in messages:
+        for address in message.to:
+            by_address.setdefault(address, []).append(message)
+    for address, waiting in by_address.items():
+        for batch in [waiting] if together else [[one] for one in waiting]:
+            if time.monotonic() >= until:
+                return
+            _send_one(run, address, batch, digest=together)
+
+
+def _send_one(run: Run, address: str, batch: Sequence[_Message], *, digest: bool) -> None:
+    title, text = _digest(batch) if digest else _single(batch[0])
+    error = refused = None
+    try:
+        notifications.send(address, title, text)
+    except ConfigError as wrong:
+        refused = str(wrong)
+    except notifications.DeliveryError as failed:
+        error = str(failed)
+    with run.engine.begin() as connection:
+        for message in batch:
+            if refused is not None:
+                message.refused = "; ".join(filter(None, (message.refused, f"notify: {refused}")))
+                message.done[_part(address)] = False
+            elif error is not None:
+                message.failed = error
+            else:
+                message.done[_part(address)] = True
+            _settle_message(run, connection, message)
+    if error is not None:
+        run.tell("message_failed", count=len(batch), reason=error)
+
+
+def _settle_message(run: Run, connection: Connection, message: _Message) -> None:
+    """Close the action when every address has been dealt with; what failed is tried again by later runs."""
+    row = message.row
+    if any(_part(address) not in message.done for address in message.to):
+        error, attempts = message.refused, row.attempts
+        if message.failed is not None:
+            error, attempts = f"notify: {message.failed}", row.attempts + 1
+        actions.back_to_planned(connection, row.id, _kept(message.done), error, attempts=attempts)
+    else:
+        _close(run, connection, row, _kept(message.done), message.refused)
+
+
+def _kept(done: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the addresses that could not be sent to: `retry` tries them again."""
+    return {part: what for part, what in done.items() if what is not False}
+
+
+def _single(message: _Message) -> tuple[str, str]:
+    return f"mautic-sync: {message.row.rule}", f"{message.text}\n\n[mautic-sync:{message.row.key}]"
+
+
+def _digest(batch: Sequence[_Message]) -> tuple[str, str]:
+    lines = [f"- {one.row.rule}: {one.text} [{one.row.key}]" for one in batch[:LINES_OF_DIGEST]]
+    if len(batch) > LINES_OF_DIGEST:
+        lines.append(f"… and {len(batch) - LINES_OF_DIGEST} more: `mautic-sync hot`, or the contacts in Mautic")
+    return f"mautic-sync: {len(batch)} messages in one", "\n".join(lines)

@@ -1,0 +1,52 @@
+"""Who is worth a call, from the store alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection
+
+from mautic_sync.domain.scoring import reasons_text
+from mautic_sync.mappings import Mappings
+from mautic_sync.pipeline.decide import Deciding, consider
+from mautic_sync.pipeline.explain import deciding_from_store
+from mautic_sync.pipeline.placeholders import link_to, name_of
+from mautic_sync.pipeline.pull import INSTANCE
+from mautic_sync.pipeline.run import iso
+from mautic_sync.settings import Settings
+from mautic_sync.store import actions, decisions, notes, people
+
+
+def hot_contacts(
+    connection: Connection, settings: Settings, mappings: Mappings, now: int, limit: int | None = None
+) -> dict[str, Any]:
+    """The document of `hot --json`: everybody who was hot when last decided, the highest score first."""
+    deciding = deciding_from_store(connection, settings, mappings)
+    base_url = settings.mautic.base_url or notes.get(connection, INSTANCE) or ""
+    found = decisions.hot_persons(connection, limit)
+    numbers = people.current_ids(connection, [row.person_id for row in found])
+    listed = [_told(connection, deciding, row, numbers.get(row.person_id), base_url, now) for row in found]
+    return {"total": decisions.count_hot(connection), "hot": listed}
+
+
+def _told(
+    connection: Connection, deciding: Deciding, row: Any, number: int | None, base_url: str, now: int
+) -> dict[str, Any]:
+    (one,) = consider(deciding, connection, [row], now)
+    fields, groups = one.signals.fields, orjson.loads(row.scores)
+    return {
+        "id": number,
+        "name": name_of(fields, number),
+        "email": fields.get("email"),
+        "company": fields.get("company"),
+        "phone": fields.get("phone") or fields.get("mobile"),
+        "score": row.score,
+        "fit": groups.get("fit"),
+        "interest": groups.get("interest"),
+        "groups": groups,
+        "reasons": reasons_text(one.signals, deciding.mappings.scores, now, row.score_day or 0),
+        "since": iso(row.hot_since) if row.hot_since is not None else None,
+        "owner": actions.owner_of(connection, row.person_id),
+        "link": link_to(base_url, number),
+    }

@@ -1,0 +1,155 @@
+"""Transitions → due actions, each stored with its texts rendered in the transaction that saw the transition."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from mautic_sync.domain.actions import HOT, ActionRule, Members, entered, read_flags, turns
+from mautic_sync.domain.journey import moment_text
+from mautic_sync.domain.plan import VALUE_OF_KIND
+from mautic_sync.mapping_files import fill, placeholders
+from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.placeholders import placeholders_of
+from mautic_sync.store import actions, notes
+
+if TYPE_CHECKING:
+    from mautic_sync.pipeline.decide import Considered
+
+OWNERS_TURN = "owners_turn"
+"""How many contacts each rule has given an owner: rule → count."""
+VALUE_OF_HOT = VALUE_OF_KIND["customer"] - 50
+LONGEST_TEXT = 2_000
+LONGEST_FIELD = 191  # characters; docs/mautic.md: "Writing"
+
+
+def queue_flags(run: Run, connection: Connection, flagged: Sequence[Considered]) -> None:
+    """Store the actions of everybody whose flags were just stored as others than before.
+
+    What is taken back before anything was done about it is closed, and its opposite has nothing to undo.
+    """
+    if not flagged or not run.mappings.action_rules.rules:
+        return
+    found = {one.row.person_id: turns(read_flags(one.row.flags), read_flags(one.flags_text)) for one in flagged}
+    undone: dict[tuple[int, str], bool] = {}
+    back = [(number, turn.takes_back) for number, some in found.items() for turn in some if turn.takes_back]
+    for flag in sorted({flag for _, flag in back}):
+        wanted = {number: flag for number, other in back if other == flag}
+        undone.update(((number, flag), True) for number in actions.take_back(connection, wanted, run.now))
+    due = []
+    for one in flagged:
+        number = one.row.person_id
+        occasions = [
+            turn.occasion
+            for turn in found[number]
+            if turn.occasion is not None and not undone.get((number, turn.takes_back or ""))
+        ]
+        rules = run.mappings.action_rules.of(occasions)
+        due += [(rule, one, key_of(rule, f"{run.id} {number} {rule.occasion}")) for rule in rules]
+    queue(run, connection, due)
+
+
+def key_of(rule: ActionRule, transition: str) -> str:
+    """The key of an action: the rule, and a digest of the transition that set it off."""
+    return f"{rule.key}-{hashlib.blake2b(transition.encode(), digest_size=6).hexdigest()}"
+
+
+def queue(run: Run, connection: Connection, due: Sequence[tuple[ActionRule, Considered, str]]) -> None:
+    """Store these actions; whose turn it is to get a contact moves on in the same transaction."""
+    if not due:
+        return
+    personal = {one.row.person_id: one for _, one, _ in due}
+    told = placeholders_of(run, run.mappings.placeholders_of_actions).of(connection, list(personal.values()), run.now)
+    before: Mapping[str, int] = notes.get_json(connection, OWNERS_TURN) or {}
+    counted = dict(before)
+    rows = []
+    for rule, one, key in due:
+        values = _Values(one, told.get(one.row.person_id, {}))
+        rows.append(
+            {
+                "key": key,
+                "person_id": one.row.person_id,
+                "rule": rule.name,
+                "occasion": rule.occasion,
+                "todo": _todo(rule, values, counted),
+                "value": VALUE_OF_HOT if rule.occasion == HOT else VALUE_OF_KIND[one.decision.kind],
+            }
+        )
+    actions.queue(connection, rows, run_id=run.id, now=run.now)
+    if counted != before:
+        notes.put_json(connection, OWNERS_TURN, counted)
+    run.tell("actions_due", count=len(rows))
+
+
+def _todo(rule: ActionRule, values: _Values, counted: dict[str, int]) -> dict[str, Any]:
+    """What is to be done, as it is kept: without the addresses of messages, which may be secrets."""
+    do = rule.do
+    todo: dict[str, Any] = {}
+    tags = [*do.tags.add, *(f"-{tag}" for tag in do.tags.remove)]
+    if tags:
+        todo["tags"] = tags
+    if do.fields:
+        todo["fields"] = {
+            alias: clean(values.rendered(text).replace("\n", " "))[:LONGEST_FIELD] for alias, text in do.fields.items()
+        }
+    if do.owners:
+        turn = counted.get(rule.name, 0)
+        counted[rule.name] = turn + 1
+        todo["owner"] = {"user": do.owners[turn % len(do.owners)], "replace": do.replace_owner}
+    for name, members in (("dnc", do.dnc), ("segments", do.segments), ("campaigns", do.campaigns)):
+        if members.named:
+            todo[name] = _as_json(members)
+    if do.note is not None:
+        todo["note"] = clean(values.rendered(do.note))
+    if do.notify_text is not None and do.notify_to:
+        todo["notify"] = clean(values.rendered(do.notify_text))
+    return todo
+
+
+def _as_json(members: Members) -> dict[str, list[str]]:
+    both = {"add": list(members.add), "remove": list(members.remove)}
+    return {key: names for key, names in both.items() if names}
+
+
+def clean(text: str) -> str:
+    """Text that Mautic stores as it is sent: without angle brackets, blanks and lines in order, not endless."""
+    lines = (" ".join(line.split()) for line in text.replace("<", " ").replace(">", " ").splitlines())
+    told = "\n".join(lines).strip()
+    return told if len(told) <= LONGEST_TEXT else f"{told[: LONGEST_TEXT - 1]}…"
+
+
+class _Values:
+    """What the placeholders of one person give; `told` has those that are computed person by person."""
+
+    def __init__(self, one: Considered, told: Mapping[str, str]) -> None:
+        self._one = one
+        self._told = told
+
+    def rendered(self, template: str) -> str:
+        return fill(template, {name: self._value(name) for name in placeholders(template)})
+
+    def _value(self, name: str) -> str:
+        one, verdict = self._one, self._one.verdict
+        if name in self._told:
+            return self._told[name]
+        if name in {"reason", "stage", "kind", "score"}:
+            return str(getattr(one.decision, name))
+        if name == "verdict.at":
+            return "" if verdict is None else moment_text(verdict.at)
+        if name.startswith("verdict."):
+            return "" if verdict is None else str(getattr(verdict, name.removeprefix("verdict.")))
+        value = one.signals.fields.get(name)
+        return "" if value is None else str(value)
+
+
+def expected(run: Run, moves: Mapping[tuple[str | None, str], int], waiting: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Rule → how often: of the planned changes of stage (from, to), and of what is `waiting` already."""
+    counted = dict(waiting)
+    kinds = run.kinds
+    for (before, after), count in moves.items():
+        for rule in run.mappings.action_rules.of(entered(kinds.get(before or ""), after, kinds[after])):
+            counted[rule.name] = counted.get(rule.name, 0) + count
+    return [{"rule": rule, "count": count} for rule, count in sorted(counted.items())]

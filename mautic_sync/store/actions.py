@@ -1,0 +1,238 @@
+"""Actions on their way: planned → sent → done, refused or doubtful; what was merged is read as the survivor."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+
+from mautic_sync.store.bulk import insert_many
+from mautic_sync.store.engine import in_chunks
+from mautic_sync.store.people import former_of
+from mautic_sync.store.schema import action, alias, change, contact, person
+from mautic_sync.store.text import dump
+
+PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
+DONE, REFUSED, SUPERSEDED = "done", "refused", "superseded"
+OPEN = (PLANNED, SENT, DOUBTFUL)
+
+_SURVIVOR: ColumnElement[Any] = func.coalesce(person.c.redirect_to, action.c.person_id)
+_WITH_CONTACT = (
+    select(action, _SURVIVOR.label("survivor"), alias.c.mautic_id, contact.c.vanished_at)
+    .outerjoin(person, person.c.id == action.c.person_id)
+    .outerjoin(alias, and_(alias.c.person_id == _SURVIVOR, alias.c.current))
+    .outerjoin(contact, contact.c.person_id == _SURVIVOR)
+)
+
+
+def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], *, run_id: str, now: int) -> None:
+    """Store due actions (key, person_id, rule, occasion, todo, value); a key that is there already is left alone."""
+    known: set[str] = set()
+    for chunk in in_chunks([row["key"] for row in rows]):
+        known.update(connection.execute(select(action.c.key).where(action.c.key.in_(chunk))).scalars())
+    insert_many(
+        connection,
+        action,
+        [
+            {
+                **row,
+                "todo": dump(row["todo"]),
+                "done": "{}",
+                "state": PLANNED,
+                "attempts": 0,
+                "run_id": run_id,
+                "planned_at": now,
+            }
+            for row in rows
+            if row["key"] not in known
+        ],
+    )
+
+
+def take_back(connection: Connection, wanted: Mapping[int, str], now: int) -> set[int]:
+    """Person → occasion that holds no more: its actions that nothing was done for are closed.
+
+    Returns the persons for whom the whole occasion was taken back, so that its opposite has nothing to undo.
+    """
+    whole: set[int] = set()
+    numbers: list[int] = []
+    for person_id, occasion in wanted.items():
+        rows = connection.execute(
+            select(action.c.id, action.c.state, action.c.attempts, action.c.done, action.c.run_id)
+            .where(action.c.person_id == person_id, action.c.occasion == occasion)
+            .order_by(action.c.id.desc())
+        ).all()
+        batch = [row for row in rows if row.run_id == rows[0].run_id]
+        untouched = [row.id for row in batch if row.state == PLANNED and not row.attempts and row.done == "{}"]
+        numbers += untouched
+        if untouched and len(untouched) == len(batch):
+            whole.add(person_id)
+    for chunk in in_chunks(numbers):
+        connection.execute(
+            update(action)
+            .where(action.c.id.in_(chunk))
+            .values(state=SUPERSEDED, settled_at=now, error="it holds no more, and nothing was done yet")
+        )
+    return whole
+
+
+def doubt_what_was_sent(connection: Connection) -> None:
+    """At the start of a run: what an earlier one was doing when it was killed."""
+    connection.execute(
+        update(action)
+        .where(action.c.state == SENT)
+        .values(state=DOUBTFUL, error="the worker stopped before the answer")
+    )
+
+
+def let_vanished_go(connection: Connection, now: int) -> None:
+    """Nobody waits for the actions of contacts that Mautic deleted."""
+    gone = connection.execute(
+        select(action.c.id)
+        .outerjoin(person, person.c.id == action.c.person_id)
+        .join(contact, contact.c.person_id == _SURVIVOR)
+        .where(action.c.state.in_(OPEN), contact.c.vanished_at.is_not(None))
+    ).scalars()
+    supersede(connection, list(gone), "the contact was deleted in Mautic", now)
+
+
+def supersede(connection: Connection, numbers: Collection[int], error: str, now: int) -> None:
+    for chunk in in_chunks(list(numbers)):
+        connection.execute(
+            update(action)
+            .where(action.c.id.in_(chunk), action.c.state.in_(OPEN))
+            .values(state=SUPERSEDED, settled_at=now, error=error)
+        )
+
+
+def next_persons(
+    connection: Connection, *, limit: int, after: tuple[int, int] | None, least_value: int, only: int | None
+) -> list[Any]:
+    """Open actions, most valuable first: (id, value, survivor). `after` is (value, id) of the last one seen."""
+    query = (
+        select(action.c.id, action.c.value, _SURVIVOR.label("survivor"))
+        .outerjoin(person, person.c.id == action.c.person_id)
+        .where(action.c.state.in_((PLANNED, DOUBTFUL)), action.c.value >= least_value)
+        .order_by(action.c.value.desc(), action.c.id)
+        .limit(limit)
+    )
+    if after is not None:
+        value, number = after
+        query = query.where(or_(action.c.value < value, and_(action.c.value == value, action.c.id > number)))
+    if only is not None:
+        query = query.where(_SURVIVOR.in_([only]))
+    return list(connection.execute(query))
+
+
+def open_of(connection: Connection, person_id: int) -> list[Any]:
+    """The open actions of a survivor, oldest first, with its number in Mautic."""
+    query = _WITH_CONTACT.where(
+        action.c.person_id.in_(former_of(connection, [person_id])), action.c.state.in_(OPEN)
+    ).order_by(action.c.id)
+    return list(connection.execute(query))
+
+
+def has_change_on_the_way(connection: Connection, person_id: int) -> bool:
+    """Whether a change of this person is sent or in doubt: nothing else is written there until it is answered for."""
+    query = select(change.c.id).where(change.c.person_id == person_id, change.c.state.in_(("sent", "doubtful")))
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def mark_sent(connection: Connection, numbers: Sequence[int], *, run_id: str, now: int) -> None:
+    connection.execute(
+        update(action)
+        .where(action.c.id.in_(numbers))
+        .values(state=SENT, sent_at=now, settled_run=run_id, attempts=action.c.attempts + 1)
+    )
+
+
+def back_to_planned(
+    connection: Connection, number: int, done: Mapping[str, Any], error: str | None, *, attempts: int
+) -> None:
+    """What is done of it stays done; the rest waits. `attempts` are those that count."""
+    connection.execute(
+        update(action)
+        .where(action.c.id == number)
+        .values(state=PLANNED, done=dump(dict(done)), sent_at=None, settled_run=None, error=error, attempts=attempts)
+    )
+
+
+def close(
+    connection: Connection,
+    number: int,
+    state: str,
+    done: Mapping[str, Any],
+    error: str | None,
+    *,
+    run_id: str,
+    now: int,
+) -> None:
+    """`done`, `refused` (until `retry`) or `doubtful` (until it may be tried again)."""
+    connection.execute(
+        update(action)
+        .where(action.c.id == number)
+        .values(
+            state=state,
+            done=dump(dict(done)),
+            error=error,
+            settled_run=run_id,
+            settled_at=None if state == DOUBTFUL else now,
+        )
+    )
+
+
+def try_refused_again(connection: Connection) -> int:
+    """`retry`: what is left of refused actions is planned anew. Returns how many."""
+    found = connection.execute(
+        update(action)
+        .where(action.c.state == REFUSED)
+        .values(state=PLANNED, attempts=1, sent_at=None, settled_at=None, settled_run=None)
+    )
+    return found.rowcount
+
+
+def count_open(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).where(action.c.state.in_(OPEN))).scalar() or 0)
+
+
+def count_open_by_rule(connection: Connection) -> dict[str, int]:
+    rows = connection.execute(
+        select(action.c.rule, func.count()).where(action.c.state.in_(OPEN)).group_by(action.c.rule)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def refused(connection: Connection) -> list[dict[str, Any]]:
+    """Refused actions, with the contact's number in Mautic."""
+    query = _WITH_CONTACT.where(action.c.state == REFUSED).order_by(action.c.id)
+    return [_readable(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def last_of(connection: Connection, person_id: int, limit: int) -> list[dict[str, Any]]:
+    """The newest actions of a person, those of merged ones too."""
+    query = (
+        select(action)
+        .where(action.c.person_id.in_(former_of(connection, [person_id])))
+        .order_by(action.c.id.desc())
+        .limit(limit)
+    )
+    return [_readable(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def owner_of(connection: Connection, person_id: int) -> int | None:
+    """The Mautic user that the contact belonged to when an action last looked or gave it an owner."""
+    query = (
+        select(action.c.done)
+        .where(action.c.person_id.in_(former_of(connection, [person_id])), action.c.done.like('%"owner":%'))
+        .order_by(action.c.id.desc())
+        .limit(1)
+    )
+    found = connection.execute(query).scalar()
+    owner = orjson.loads(found).get("owner") if found else None
+    return owner if isinstance(owner, int) else None
+
+
+def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "todo": orjson.loads(row["todo"]), "done": orjson.loads(row["done"])}

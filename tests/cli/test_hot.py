@@ -1,0 +1,88 @@
+"""`hot`: who is worth a call, read from the store alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from mautic_sync.cli import app
+from mautic_sync.cli.hot import COLUMNS, as_csv_text
+
+
+@pytest.fixture
+def hot(make_worker, monkeypatch):
+    """Three people, two of them hot; the sandbox is gone when the command runs."""
+    worker = make_worker()
+    worker.init()
+    first = worker.new(
+        firstname="Pat", lastname="=Doe", company="Acme, Inc", position="CEO", country="Germany", phone="+49 30 1"
+    )
+    second = worker.new(company="Beta", position="CTO", mobile="+49 30 2")
+    worker.new(firstname="Lou", phone="+49 30 3")
+    worker.sync()
+    worker.box.stop()
+    monkeypatch.setenv("MAUTIC_SYNC_STORE__URL", worker.settings.store.url)
+
+    def run(*arguments, code=0):
+        done = CliRunner().invoke(app, ["hot", *arguments])
+        assert done.exit_code == code, done.output
+        return done
+
+    run.first, run.second, run.url = first, second, worker.box.url
+    return run
+
+
+def test_the_best_come_first_with_reasons(hot):
+    document = json.loads(hot("--json").stdout)
+    first, second = document["hot"]
+    assert document["total"] == 2
+    assert [first["id"], second["id"]] == [hot.first, hot.second]
+    assert (first["score"], first["fit"], first["interest"]) == (15, 15, 0)
+    assert first["reasons"] == "Decides 10, Home market 5"
+    assert first["link"] == f"{hot.url}/s/contacts/view/{hot.first}"
+    assert (second["name"], second["phone"], second["owner"]) == ("Beta", "+49 30 2", None)
+    assert first["since"].endswith("Z")
+
+
+def test_a_limit_shows_the_best_and_tells_how_many_there_are(hot):
+    document = json.loads(hot("--json", "--limit", "1").stdout)
+    assert ([one["id"] for one in document["hot"]], document["total"]) == ([hot.first], 2)
+    assert "and 1 more" in hot("--limit", "1").stdout
+
+
+def test_people_read_it_as_text(hot):
+    told = " ".join(hot().stdout.split())
+    assert "Pat =Doe" in told
+    assert "Decides 10, Home market 5" in told
+    assert f"{hot.url}/s/contacts/view/{hot.second}" in told
+
+
+def test_spreadsheets_read_it_as_text_and_never_as_a_formula(hot):
+    printed = hot("--csv").stdout_bytes.decode()
+    rows = list(csv.reader(io.StringIO(printed, newline="")))
+    assert printed.count("\r\n") == 3
+    assert tuple(rows[0]) == COLUMNS
+    assert rows[1][1:5] == ["Pat =Doe", "", "Acme, Inc", "'+49 30 1"]
+    assert rows[1][5] == "15"
+
+
+def test_every_cell_that_could_be_a_formula_is_guarded():
+    row = dict.fromkeys(COLUMNS, "")
+    row.update(name="=1+1", company="@SUM(A1)", email="-2", phone="+3", reasons='say "x", y\nz', score=-5)
+    (told,) = list(csv.DictReader(io.StringIO(as_csv_text([row]), newline="")))
+    assert [told[name] for name in ("name", "company", "email", "phone")] == ["'=1+1", "'@SUM(A1)", "'-2", "'+3"]
+    assert (told["reasons"], told["score"]) == ('say "x", y\nz', "-5")
+
+
+def test_two_ways_to_print_are_one_too_many(hot):
+    assert isinstance(CliRunner().invoke(app, ["hot", "--json", "--csv"]).exception, Exception)
+
+
+def test_nobody_is_hot_in_an_empty_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAUTIC_SYNC_STORE__URL", f"sqlite:///{tmp_path / 'empty.db'}")
+    done = CliRunner().invoke(app, ["hot"])
+    assert (done.exit_code, done.stdout) == (0, "Nobody is hot.\n")

@@ -1,0 +1,539 @@
+"""Actions: set off by transitions, done once, never on the baseline."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import orjson
+import pytest
+
+from mautic_sync.mappings import packaged_mappings_dir
+from mautic_sync.mautic.writes import Doubtful
+from mautic_sync.pipeline import actions as acting, decide as deciding
+from mautic_sync.store import actions as stored, people
+from mautic_sync.store.schema import action
+
+# What Apprise imports to know all its services.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+NURTURE = {"name": "Nurture", "alias": "nurture", "isPublished": True}
+
+
+@pytest.fixture
+def rules(tmp_path):
+    """Writes an actions.yaml and returns its directory; the other files are the packaged ones."""
+
+    def write(actions=None, **files):
+        directory = tmp_path / "rules"
+        directory.mkdir(exist_ok=True)
+        if actions is not None:
+            files["actions"] = f"version: 1\n{actions}"
+        for name, text in files.items():
+            (directory / f"{name}.yaml").write_text(text, encoding="utf-8")
+        return directory
+
+    return write
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """First name → points of the group `fit`, which is all that anybody has."""
+    found: dict[str, int] = {}
+    real = deciding.score
+
+    def score(signals, rules, now, not_before=0):
+        fit = found.get(str(signals.fields.get("firstname")), 0)
+        return real(signals, rules, now, not_before)._replace(total=fit, groups={"fit": fit, "interest": 0})
+
+    monkeypatch.setattr(deciding, "score", score)
+    return found
+
+
+@pytest.fixture
+def started(make_worker, rules, scores):
+    """`started(actions, …)`: a worker whose baseline is behind it."""
+
+    def start(actions=None, *, version="5.1", files=None, **sections):
+        worker = make_worker(version=version, mappings=rules(actions, **(files or {})), **sections)
+        worker.init()
+        worker.sync()
+        return worker
+
+    return start
+
+
+def rescore(worker, scores, **by_name):
+    scores.update(by_name)
+    with worker.run("look") as run, run.engine.begin() as connection:
+        people.mark_everyone_dirty(connection)
+
+
+def notes_of(worker, number) -> list[str]:
+    with worker.run("look") as run:
+        return [note["text"] for note in run.mautic.read(f"contacts/{number}/notes")["notes"]]
+
+
+def segments_of(worker, number) -> list[str]:
+    with worker.run("look") as run:
+        lists = run.mautic.read(f"contacts/{number}/segments")["lists"]
+        return sorted(one["alias"] for one in (lists.values() if isinstance(lists, dict) else lists))
+
+
+def make_segment(worker, alias="nurture"):
+    with worker.run("look") as run:
+        return run.mautic.write("POST", "segments/new", {**NURTURE, "name": alias.title(), "alias": alias})["list"][
+            "id"
+        ]
+
+
+def call(worker, method, path, body=None):
+    with worker.run("look") as run:
+        return run.mautic.write(method, path, body)
+
+
+def rows_of(worker):
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return list(connection.execute(action.select().order_by(action.c.id)))
+
+
+def patience(worker, seconds=3600):
+    """As if so much time had passed since doubtful actions were sent."""
+    with worker.run("look") as run, run.engine.begin() as connection:
+        connection.execute(action.update().values(sent_at=action.c.sent_at - seconds))
+
+
+HOT = """
+on:
+  - become: hot
+    do:
+      tags: {add: [hot]}
+      note: "Hot: {score} points. {reasons}"
+  - become: cold
+    do: {tags: {remove: [hot]}}
+"""
+
+
+# -- what sets them off ---------------------------------------------------------------------------------------------
+
+
+def test_who_becomes_a_customer_leaves_a_segment(started, mautic_version):
+    worker = started(version=mautic_version)
+    segment = make_segment(worker)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    call(worker, "POST", f"segments/{segment}/contact/{number}/add")
+    worker.sync()
+    assert segments_of(worker, number) == ["nurture"]
+    worker.act("edit", contact=number, values={"tags": ["customer"]})
+    document = worker.sync()
+    assert document["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert segments_of(worker, number) == []
+    worker.box.reset_stats()
+    assert worker.sync()["actions"]["done"] == 0
+    assert worker.box.stats()["writes"] == 0
+
+
+def test_becoming_hot_sets_a_tag_and_one_note(started, scores, mautic_version):
+    worker = started(HOT, version=mautic_version)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    (note,) = notes_of(worker, number)
+    (row,) = rows_of(worker)
+    assert note == f"Hot: 12 points. nothing counts any more [mautic-sync:{row.key}]"
+    assert worker.contact(number).tags == {"hot"}
+    rescore(worker, scores, Pat=5)  # between `until` and `when`: still hot
+    rescore(worker, scores, Pat=13)
+    assert worker.sync()["actions"]["done"] == 0
+    rescore(worker, scores, Pat=1)
+    assert worker.sync()["actions"]["done"] == 1
+    assert worker.contact(number).tags == frozenset()
+    assert len(notes_of(worker, number)) == 1
+
+
+def test_nothing_is_done_on_the_baseline_nor_for_what_it_knew(make_worker, rules, scores):
+    scores["Pat"] = 12
+    worker = make_worker(mappings=rules(HOT + "  - {enter: {kind: lead}, do: {note: Hello}}\n"))
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.init()
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 0}
+    rescore(worker, scores)
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 0}
+    assert (worker.stage(number), worker.contact(number).tags, notes_of(worker, number)) == ("Lead", frozenset(), [])
+
+
+def test_the_baseline_acts_when_it_is_told_to(make_worker, rules, scores):
+    scores["Pat"] = 12
+    worker = make_worker(mappings=rules(HOT + "  - {enter: {kind: lead}, do: {note: Hello}}\n"))
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.init()
+    assert worker.sync(with_actions=True)["actions"]["done"] == 2
+    assert (worker.contact(number).tags, len(notes_of(worker, number))) == ({"hot"}, 2)
+
+
+def test_a_kind_is_entered_from_another_one_only(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {tags: {add: [entered]}}}\n")
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"]["done"] == 1
+    assert worker.contact(number).tags == {"entered"}
+
+
+WHITE_GLOVE = """
+on:
+  - when: {all: [{score: fit, gte: 8}, {tag: vip}]}
+    name: White glove
+    do: {tags: {add: [white-glove]}}
+"""
+
+
+def test_a_named_condition_acts_once_each_time_it_becomes_true(started, scores):
+    worker = started(WHITE_GLOVE)
+    number = worker.new(firstname="Pat", phone="+49 30 1", tags=["vip"])
+    worker.sync()
+    rescore(worker, scores, Pat=9)
+    assert worker.sync()["actions"]["done"] == 1
+    assert worker.contact(number).tags == {"vip", "white-glove"}
+    worker.act("edit", contact=number, values={"tags": ["-white-glove"]})
+    rescore(worker, scores, Pat=10)
+    assert worker.sync()["actions"]["done"] == 0
+    rescore(worker, scores, Pat=1)
+    worker.sync()
+    rescore(worker, scores, Pat=9)
+    assert worker.sync()["actions"]["done"] == 1
+
+
+def test_what_is_over_before_anything_was_done_is_taken_back(started, scores):
+    worker = started(HOT)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    assert worker.plan()["actions"] == [{"rule": "become hot", "count": 1}]
+    rescore(worker, scores, Pat=1)
+    assert worker.plan()["actions"] == []
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 0}
+    assert notes_of(worker, number) == []
+
+
+def test_a_plan_tells_what_its_changes_would_set_off(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {tags: {add: [entered]}}}\n")
+    worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.plan()["actions"] == [{"rule": "enter lead", "count": 1}]
+
+
+def test_nobody_asks_about_an_address_of_low_value(started, scores, rules):
+    low = (
+        (packaged_mappings_dir() / "scoring.yaml")
+        .read_text()
+        .replace("{field: company, in: []}", "{field: company, in: [Evil Corp]}")
+    )
+    worker = started(files={"scoring": low})
+    worker.new(firstname="Pat", email="pat@evil.example", company="evil corp")
+    worker.new(firstname="Kim", email="kim@good.example", company="Good")
+    document = worker.sync()
+    assert document["validated"]["credits"] == 1
+    found = worker.contacts([1, 2])
+    assert [found[number].tags for number in (1, 2)] == [{"low-value"}, frozenset()]
+
+
+# -- each part ------------------------------------------------------------------------------------------------------
+
+
+def test_all_parts_of_an_action_are_done(started):
+    fields = (packaged_mappings_dir() / "fields.yaml").read_text()
+    worker = started(
+        """
+on:
+  - enter: {kind: lead}
+    do:
+      tags: {add: [new], remove: [old]}
+      fields: {email_suggestion: "{stage} {score.fit}"}
+      dnc: {add: [email]}
+      segments: {add: [Welcome lot]}
+      campaigns: {add: [Onboarding]}
+      owner: {round_robin: [admin]}
+      note: "<b>{name}</b> {link}"
+""",
+        files={"fields": fields},
+    )
+    make_segment(worker, "welcome-lot")
+    campaign = call(worker, "POST", "campaigns/new", {"name": "Onboarding", "isPublished": True})["campaign"]["id"]
+    number = worker.new(firstname="Pat", lastname="Doe", phone="+49 30 1", tags=["old"])
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    there = worker.contact(number)
+    assert (there.tags, there.owner_id, there.dnc) == ({"new"}, 1, {"email": 3})
+    assert there.fields["email_suggestion"] == "Lead 0"
+    assert segments_of(worker, number) == ["welcome-lot"]
+    with worker.run("look") as run:
+        assert str(campaign) in run.mautic.read(f"contacts/{number}/campaigns")["campaigns"]
+    (note,) = notes_of(worker, number)
+    assert note.startswith(f"b Pat Doe /b {worker.box.url}/s/contacts/view/{number} [mautic-sync:enter-lead-")
+    worker.box.reset_stats()
+    worker.sync()
+    assert worker.box.stats()["writes"] == 0
+
+
+def test_owners_get_contacts_in_turn_and_keep_them(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {owner: {round_robin: [1, sal@example.com]}}}\n")
+    worker.box.instance.users[2] = {"username": "sal", "email": "sal@example.com", "firstName": "Sal", "lastName": "S"}
+    owned = worker.new(firstname="Ann", phone="+49 30 0", owner=1)
+    worker.sync()
+    first, second = (worker.new(firstname=name, phone=f"+49 30 {name}") for name in ("Pat", "Kim"))
+    worker.sync()
+    assert [worker.contact(number).owner_id for number in (owned, first, second)] == [1, 2, 1]
+
+
+def test_an_owner_is_replaced_where_the_rule_says_so(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {owner: {round_robin: [2], replace: true}}}\n")
+    worker.box.instance.users[2] = {"username": "sal", "email": "sal@example.com", "firstName": "Sal", "lastName": "S"}
+    owned = worker.new(firstname="Ann", phone="+49 30 0", owner=1)
+    worker.sync()
+    assert worker.contact(owned).owner_id == 2
+
+
+def test_an_unsubscription_is_never_taken_away(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {dnc: {remove: [email]}}}\n")
+    numbers = []
+    for name, reason in (("Pat", 1), ("Kim", 3)):
+        numbers.append(worker.new(firstname=name, phone="+49 30 1", email=f"{name}@good.example"))
+        call(worker, "POST", f"contacts/{numbers[-1]}/dnc/email/add", {"reason": reason})
+    worker.sync()
+    assert [worker.contact(number).dnc for number in numbers] == [{"email": 1}, {}]
+
+
+def test_a_contact_with_points_is_edited_alone(started, scores):
+    worker = started(HOT)
+    numbers = [worker.new(firstname="Pat", phone=f"+49 30 {n}") for n in range(3)]
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    worker.box.reset_stats()
+    worker.sync()
+    assert not [call for call in worker.box.stats()["calls"] if "batch" in call]
+    assert {one.points for one in worker.contacts(numbers).values()} == {12}
+
+
+# -- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_what_mautic_lacks_is_kept_and_the_rest_done(started):
+    worker = started(
+        "on:\n  - {enter: {kind: lead}, do: {campaigns: {add: [Onboarding]}, segments: {remove: [nowhere]}, note: Hello}}\n"
+    )
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    document = worker.sync()
+    assert (document["actions"], document["failed"]) == ({"done": 0, "refused": 1, "pending": 0}, 1)
+    assert len(notes_of(worker, number)) == 1
+    (row,) = rows_of(worker)
+    assert "this Mautic has no campaign Onboarding" in row.error
+    assert ("nothing_to_leave", {"what": "segment nowhere"}) in worker.told
+    assert worker.sync()["failed"] == 0
+    call(worker, "POST", "campaigns/new", {"name": "Onboarding", "isPublished": True})
+    with worker.run("retry") as run, run.engine.begin() as connection:
+        assert stored.try_refused_again(connection) == 1
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert len(notes_of(worker, number)) == 1
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_run_that_is_cut_short_writes_one_note(started, scores, monkeypatch, written):
+    worker = started(HOT)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    real = acting.add_note
+
+    def killed(*args):
+        if written:
+            real(*args)
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(acting, "add_note", killed)
+    with pytest.raises(RuntimeError):
+        worker.sync()
+    monkeypatch.setattr(acting, "add_note", real)
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 1}
+    patience(worker)
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert (len(notes_of(worker, number)), worker.contact(number).tags) == (1, {"hot"})
+
+
+def test_what_was_being_done_when_the_worker_was_killed_is_in_doubt(started, scores):
+    worker = started(HOT)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    worker.plan()
+    (row,) = rows_of(worker)
+    with worker.run("look") as run, run.engine.begin() as connection:
+        stored.mark_sent(connection, [row.id], run_id=run.id, now=run.now)
+    call(worker, "POST", "notes/new", {"lead": number, "type": "general", "text": f"Hot [mautic-sync:{row.key}]"})
+    assert worker.sync()["actions"]["pending"] == 1
+    patience(worker)
+    assert worker.sync()["actions"]["done"] == 1
+    assert len(notes_of(worker, number)) == 1
+
+
+def test_an_answer_that_is_lost_leaves_later_actions_waiting(started, scores, monkeypatch):
+    worker = started(HOT)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    monkeypatch.setattr(acting, "add_note", lambda *_: Doubtful("no answer"))
+    document = worker.sync()
+    assert (document["actions"]["pending"], document["doubtful"]) == (1, 1)
+    monkeypatch.undo()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        people.mark_everyone_dirty(connection)  # without the scores that were made up, nobody is hot any more
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 2}
+    assert worker.contact(number).tags == {"hot"}
+    patience(worker)
+    assert worker.sync()["actions"] == {"done": 2, "refused": 0, "pending": 0}
+    assert (worker.contact(number).tags, len(notes_of(worker, number))) == (frozenset(), 1)
+
+
+def test_an_action_reaches_whom_the_contact_was_merged_into(started, scores, mautic_version):
+    worker = started(HOT + "  - {become: hot, do: {segments: {add: [nurture]}}}\n", version=mautic_version)
+    make_segment(worker)
+    number = worker.new(firstname="Pat", email="pat@good.example", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    worker.plan()
+    visitor = worker.visitor()
+    worker.act("merge", visitor=visitor, known=number)
+    document = worker.sync()
+    assert document["actions"]["pending"] == 0
+    assert worker.contact(visitor).tags == {"hot"}
+    assert (segments_of(worker, visitor), len(notes_of(worker, visitor))) == (["nurture"], 1)
+
+
+def test_a_merge_between_reading_and_acting_is_followed(started, scores, monkeypatch):
+    worker = started(HOT + "  - {become: hot, do: {segments: {add: [nurture]}}}\n")
+    make_segment(worker)
+    number = worker.new(firstname="Pat", email="pat@good.example", phone="+49 30 1")
+    visitor = worker.visitor()
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    real = acting.carry_out
+
+    def merging(*args, **more):
+        worker.act("merge", visitor=visitor, known=number)
+        monkeypatch.setattr(acting, "carry_out", real)
+        return real(*args, **more)
+
+    monkeypatch.setattr(acting, "carry_out", merging)
+    assert worker.sync()["actions"]["done"] == 2
+    assert (segments_of(worker, visitor), worker.contact(visitor).tags) == (["nurture"], {"hot"})
+
+
+def test_nobody_acts_on_a_contact_that_is_gone(started, scores):
+    worker = started(HOT)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    worker.plan()
+    worker.act("delete", contact=number)
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 0}
+
+
+# -- messages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inbox():
+    """A service on the loopback that keeps what Apprise posts to it; `inbox.status` is its answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if server.status == 200:
+                server.got.append(orjson.loads(body))
+            self.send_response(server.status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.got, server.status = [], 200
+    server.address = f"json://user:topsecret@127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def notified(started, monkeypatch, inbox):
+    """A worker whose leads are told to the inbox."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("SALES_INBOX", inbox.address)
+    return started(
+        'on:\n  - {enter: {kind: lead}, do: {tags: {add: [lead]}, notify: {to: ["env:SALES_INBOX"], text: "{name} is new"}}}\n'
+        "notify: {max_per_run: 2}\n"
+    )
+
+
+def test_a_message_is_sent_with_its_key(notified, inbox):
+    notified.new(firstname="Pat", phone="+49 30 1")
+    assert notified.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    (row,) = rows_of(notified)
+    assert [(one["title"], one["message"]) for one in inbox.got] == [
+        ("mautic-sync: enter lead", f"Pat is new\n\n[mautic-sync:{row.key}]")
+    ]
+    notified.sync()
+    assert len(inbox.got) == 1
+    assert "topsecret" not in str([tuple(row) for row in rows_of(notified)])
+
+
+def test_many_messages_become_one(notified, inbox):
+    for name in ("Pat", "Kim", "Lou"):
+        notified.new(firstname=name, phone="+49 30 1")
+    assert notified.sync()["actions"]["done"] == 3
+    (digest,) = inbox.got
+    assert digest["title"] == "mautic-sync: 3 messages in one"
+    assert [line.split(" [")[0] for line in digest["message"].splitlines()] == [
+        f"- enter lead: {name} is new" for name in ("Pat", "Kim", "Lou")
+    ]
+
+
+def test_a_message_that_is_not_taken_is_sent_by_a_later_run(notified, inbox):
+    number = notified.new(firstname="Pat", phone="+49 30 1")
+    inbox.status = 500
+    assert notified.sync()["actions"] == {"done": 0, "refused": 0, "pending": 1}
+    assert notified.contact(number).tags == {"lead"}
+    inbox.status = 200
+    assert notified.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert len(inbox.got) == 1
+
+
+def test_a_message_without_address_is_refused_and_waits_for_retry(notified, inbox, monkeypatch):
+    notified.new(firstname="Pat", phone="+49 30 1")
+    monkeypatch.delenv("SALES_INBOX")
+    assert notified.sync()["actions"] == {"done": 0, "refused": 1, "pending": 0}
+    assert "SALES_INBOX" in rows_of(notified)[0].error
+    monkeypatch.setenv("SALES_INBOX", inbox.address)
+    with notified.run("retry") as run, run.engine.begin() as connection:
+        stored.try_refused_again(connection)
+    assert notified.sync()["actions"]["done"] == 1
+    assert len(inbox.got) == 1
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "nothing://topsecret@example.com"])
+def test_an_address_that_is_none_is_refused_without_being_shown(notified, monkeypatch, wrong, capfd):
+    notified.new(firstname="Pat", phone="+49 30 1")
+    monkeypatch.setenv("SALES_INBOX", wrong)
+    assert notified.sync()["actions"]["refused"] == 1
+    assert "none that Apprise understands" in rows_of(notified)[0].error
+    said = "".join(capfd.readouterr()) + str(notified.told) + str(rows_of(notified))
+    assert "topsecret" not in said
+
+
+def test_without_apprise_the_message_is_refused_and_the_rest_done(notified, monkeypatch):
+    number = notified.new(firstname="Pat", phone="+49 30 1")
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    assert notified.sync()["actions"]["refused"] == 1
+    assert notified.contact(number).tags == {"lead"}
+    assert "mautic-sync[notify]" in rows_of(notified)[0].error
