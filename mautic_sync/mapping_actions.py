@@ -164,11 +164,11 @@ def _occasion(text: ActionText, spelled: Mapping[str, str]) -> str:
 def _plain_name(text: ActionText) -> str:
     if text.enter is not None:
         return f"enter {text.enter.kind or text.enter.stage}"
-    return f"become {text.become}".replace("_", " ")
+    return f"become {text.become}"
 
 
 def _slug(name: str) -> str:
-    """`become low value` → `become-low-value`; what is longer or has other letters ends in a digest of all of it."""
+    """`become low_value` → `become-low-value`; what is longer or has other letters ends in a digest of all of it."""
     plain = re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")
     if len(plain) <= LONGEST_KEY and plain and plain.isascii():
         return plain

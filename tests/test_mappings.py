@@ -762,7 +762,7 @@ on:
     assert told[:4] == [
         ("enter lead", "stage:Lead"),
         ("enter lead (2)", "kind:lead"),
-        ("become low value", "low_value"),
+        ("become low_value", "low_value"),
         ("become low value (4)", "low_value"),
     ]
     keys = [rule.key for rule in mappings.action_rules.rules]
