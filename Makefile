@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench live clean
+.PHONY: help demo test lint docs bench reliability live clean
 
 help:  ## list what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,6 +35,9 @@ docs: $(STAMP)  ## write the reference pages from the program itself
 
 bench: $(STAMP)  ## measure speed and memory (minutes)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+reliability: $(STAMP)  ## kill the worker 200 times while calls fail, and compare the books (a quarter of an hour)
+	@KILLS=$${KILLS:-200} $(BIN)/python -m pytest --capture no tests/reliability $(ARGS)
 
 live: $(STAMP)  ## run the main job against the real Mautic in MAUTIC_SYNC_LIVE_URL
 	@$(BIN)/python -m pytest tests/live $(ARGS)

@@ -63,7 +63,6 @@ class _Rules:
     proofs: Matchers
     tallies: Matchers
     zone: ZoneInfo
-    reads_scores: bool
 
     @classmethod
     def of(cls, mappings: Mappings) -> _Rules:
@@ -76,7 +75,6 @@ class _Rules:
             Matchers(matchers.values()),
             Matchers(mappings.score_matchers),
             ZoneInfo(mappings.time_zone),
-            mappings.stages_read_scores,
         )
 
 
@@ -160,6 +158,7 @@ def _try(rules: _Rules, test: RuleTest, now: int) -> _Tried:
         stage=person.stage or was.stage, kind=person.kind or kind_was
     )
     scored = score(signals, mappings.scores, now)
+    signals = signals._replace(scores=scored.by_name)
     judgement = judge(
         signals,
         scored,
@@ -169,10 +168,9 @@ def _try(rules: _Rules, test: RuleTest, now: int) -> _Tried:
         Flags(was.hot, was.low_value),
         now,
         gate_open=False,
-        reads_scores=rules.reads_scores,
     )
     decision, flags = judgement.decision, judgement.flags
-    decided = signals._replace(scores=scored.by_name, kind=decision.kind)
+    decided = signals._replace(kind=decision.kind)
     holds = holding(rules.triggers, decided, now)
     after = State(decision.kind, decision.stage, flags.hot, flags.low_value, holds)
     before = State(kind_was, was.stage, was.hot, was.low_value, frozenset(was.holds))

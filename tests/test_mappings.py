@@ -543,7 +543,10 @@ def test_scoring_is_checked(problems, rule, told):
             "decay: {group: intrest}\ngroups: {interest: []}",
             "decay.group: there is no group `intrest`; did you mean `interest`?",
         ),
-        ("push: {groups: [fit]}\ngroups: {fit: []}", "push.groups[0]: Mautic's point groups are not supported by this version"),
+        (
+            "push: {groups: [fit]}\ngroups: {fit: []}",
+            "push.groups[0]: Mautic's point groups are not supported by this version",
+        ),
         (
             "groups: {fit: [{name: A, on: page.hit, points: 1}, {name: a, on: page.hit, points: 2}]}",
             "groups.fit[1].name: there are two rules `a`, in `fit`; points are accounted by name, rename one",

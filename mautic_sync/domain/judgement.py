@@ -16,9 +16,8 @@ SYNTAX_REJECT = VerdictSignal("rejected", "invalid", "failed_syntax_check")
 
 
 class Judgement(NamedTuple):
-    """The decision with its score, the flags, and the signals as the stages read them."""
+    """The decision with its score, and the flags."""
 
-    signals: Signals
     decision: Decision
     flags: Flags
 
@@ -33,16 +32,14 @@ def judge(
     now: int,
     *,
     gate_open: bool,
-    reads_scores: bool,
 ) -> Judgement:
-    """Decide one person with this score; `previous` and `before` are what was decided last.
+    """Decide one person with this score, whose points by name `signals` hold already.
 
-    `reads_scores` says whether any stage reads a score: most rules do not, and are spared the copy.
+    `previous` and `before` are what was decided last.
     """
-    if reads_scores:
-        signals = signals._replace(scores=scored.by_name)
     decision = decide(signals, stages, previous, now, gate_open=gate_open)._replace(score=scored.total)
     if scores.hot is None and scores.low_value is None:
-        return Judgement(signals, decision, COLD)
-    decided = signals._replace(scores=scored.by_name, kind=decision.kind)
-    return Judgement(signals, decision, flags_of(decided, scores, before, now))
+        return Judgement(decision, COLD)
+    # To make the signals anew costs as much as the score.
+    decided = signals if decision.kind == signals.kind else signals._replace(kind=decision.kind)
+    return Judgement(decision, flags_of(decided, scores, before, now))

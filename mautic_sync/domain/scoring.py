@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -27,6 +27,9 @@ DECIMALS = 9  # places of a group's points that count: what lies behind them is 
 NOISE = 0.5e-9  # half of the last place
 NEVER = LAST_DAY + 1  # a day that does not come
 FADED = 0.5  # points; below it a contribution counts as gone
+NOTHING_COUNTS = "nothing counts any more"
+"""The reasons of a score that no rule makes up."""
+MOST_REMEMBERED = 4_096  # sets of tallies
 MOST_POINTS = 1_000_000_000  # of a group, either way: what stands beyond says no more, and fits no database
 LONGEST_TABLE = 4_000  # days of age for which factors are computed beforehand
 
@@ -167,6 +170,8 @@ class _Compiled(NamedTuple):
     by_key: Mapping[str, tuple[_Activity, ...]]
     fading: tuple[tuple[int, int | None], ...]
     """Groups that decay, with their half life."""
+    by_kinds: dict[tuple[str, ...], tuple[_Activity, ...]]
+    """Keys of tallies → the rules about them in their order: most people did one of a few sets of things."""
 
 
 def _compile(rules: ScoreRules) -> _Compiled:
@@ -184,7 +189,19 @@ def _compile(rules: ScoreRules) -> _Compiled:
             one = _Activity(place, key, group, rule.points, rule.lag, rule.at_most, rule.per, unless, shares, decay)
             by_key[key] = (*by_key.get(key, ()), one)
     fading = tuple((place_of[group], decay.half_life) for group, decay in rules.decay.items() if group in place_of)
-    return _Compiled(ZoneInfo(rules.time_zone), tuple(attributes), tuple(timed), by_key, fading)
+    return _Compiled(ZoneInfo(rules.time_zone), tuple(attributes), tuple(timed), by_key, fading, {})
+
+
+def _remember(
+    by_kinds: dict[tuple[str, ...], tuple[_Activity, ...]],
+    kinds: tuple[str, ...],
+    by_key: Mapping[str, tuple[_Activity, ...]],
+) -> tuple[_Activity, ...]:
+    """However tallies are ordered, points are added in the order of the rules: sums of floats depend on it."""
+    if len(by_kinds) >= MOST_REMEMBERED:
+        by_kinds.clear()
+    found = by_kinds[kinds] = tuple(sorted(one for key in kinds for one in by_key.get(key, ())))
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -222,7 +239,7 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
     2. Activity: the days that count (`_counted`), each times its points, times what decay leaves of them.
     3. A group is the sum, rounded to nine decimals and cut off towards zero; the total is the sum of the groups.
     """
-    zone, attributes, timed, by_key, fading = rules._compiled  # noqa: SLF001  # two halves of one thing
+    zone, attributes, timed, by_key, fading, by_kinds = rules._compiled  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     groups = rules.groups
     sums = [0] * len(groups)
@@ -236,12 +253,10 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
             changes = min(changes, _first_day_from(moment, zone))
     tallies = signals.tallies
     if tallies:
-        found: list[_Activity] = []
-        for key in tallies:
-            if key in by_key:
-                found += by_key[key]
-        # However the tallies are ordered, points are added in the order of the rules: sums of floats depend on it.
-        found.sort()
+        kinds = tuple(tallies)
+        found = by_kinds.get(kinds)
+        if found is None:
+            found = _remember(by_kinds, kinds, by_key)
         faded = [0.0] * len(groups)
         gross = [0.0] * len(groups)
         for _place, key, group, points, lag, at_most, per, unless, shares, decay in found:
@@ -413,21 +428,14 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
     zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     entries = []
-    for rule in rules.rules:
+    for rule, counted, left in _parts(signals, rules, day, start):
         condition, decay = rule.condition, rules.decay.get(rule.group)
         if condition is not None:
-            if condition.holds(signals, start):
-                evidence, due_at = condition.evidence_text(signals, start), condition.due_at(signals, start)
-                ends = None if due_at is None else _line_start(_first_day_from(due_at, zone), rules, zone)
-                entries.append(
-                    Entry(rule.group, rule.name, 1, None, None, float(rule.points), rule.points, evidence, ends)
-                )
-            continue
-        counted = _counted_by(rule, signals.tallies, day)
-        if not counted:
+            evidence, due_at = condition.evidence_text(signals, start), condition.due_at(signals, start)
+            ends = None if due_at is None else _line_start(_first_day_from(due_at, zone), rules, zone)
+            entries.append(Entry(rule.group, rule.name, 1, None, None, left, rule.points, evidence, ends))
             continue
         times = sum(counted[1::2])
-        left = _left(counted, rule.points, day, decay)
         faded = None if decay is None else _faded_on(counted, abs(rule.points), day, decay)
         ends = None if faded is None else _line_start(faded, rules, zone)
         entries.append(
@@ -436,10 +444,28 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
     return tuple(entries)
 
 
-def reasons_text(entries: Sequence[Entry], most: int = 3) -> str:
+def reasons_text(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, most: int = 3) -> str:
     """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`."""
-    weighty = sorted((one for one in entries if round(one.points)), key=lambda one: -abs(one.points))
-    return ", ".join(f"{one.rule} {one.points:.0f}" for one in weighty[:most]) or "nothing counts any more"
+    zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
+    day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
+    weighty = [(left, rule.name) for rule, _counted, left in _parts(signals, rules, day, start) if round(left)]
+    weighty.sort(key=lambda one: -abs(one[0]))
+    return ", ".join([f"{name} {left:.0f}" for left, name in weighty[:most]]) or NOTHING_COUNTS
+
+
+def _parts(
+    signals: Signals, rules: ScoreRules, day: int, start: int
+) -> Iterator[tuple[ScoreRule, Sequence[int], float]]:
+    """The rules that give points on a day that begins at `start`: what counts of the tally, and what decay leaves."""
+    tallies = signals.tallies
+    for rule in rules.rules:
+        if rule.condition is not None:
+            if rule.condition.holds(signals, start):
+                yield rule, (), float(rule.points)
+        elif rule.matcher is not None and rule.matcher.key in tallies:
+            counted = _counted_by(rule, tallies, day)
+            if counted:
+                yield rule, counted, _left(counted, rule.points, day, rules.decay.get(rule.group))
 
 
 def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> Sequence[int]:

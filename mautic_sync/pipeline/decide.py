@@ -28,7 +28,7 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
-from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, account, reasons_text, score
+from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline import opening
@@ -115,7 +115,6 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
-    reads_scores = by.mappings.stages_read_scores
     gate_open = by.gate_open
     found = []
     for row in rows:
@@ -128,7 +127,9 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         else:
             verdict_signal = NO_VERDICT
         belongs = members.get(row.person_id, {})
+        by_name: dict[str, int] = {}  # filled below: to make the signals anew would cost as much as the score
         signals = Signals(
+            scores=by_name,
             tallies=orjson.loads(row.tallies) if row.tallies is not None else NOTHING,
             fields=fields,
             tags=frozenset(orjson.loads(row.tags)) if row.tags != "[]" else NOBODYS,
@@ -143,18 +144,10 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             kind=row.kind,
         )
         scored = score(signals, scores, now, row.score_day or 0)
+        by_name.update(scored.by_name)
         previous = Previous(row.stage, row.kind)
-        signals, decision, flags = judge(
-            signals,
-            scored,
-            rules,
-            scores,
-            previous,
-            _FLAGGED.get(row.flags, COLD),
-            now,
-            gate_open=gate_open,
-            reads_scores=reads_scores,
-        )
+        before = _FLAGGED.get(row.flags, COLD)
+        decision, flags = judge(signals, scored, rules, scores, previous, before, now, gate_open=gate_open)
         if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
             # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
             decision = decision._replace(reason=row.reason)
@@ -301,7 +294,7 @@ def points_change(one: Considered, granted: int, scores: ScoreRules, now: int) -
     """What Mautic has yet to receive of the score, `granted` being what it has received."""
     if one.score.total == granted:
         return None
-    reasons = reasons_text(account(one.signals, scores, now, one.score.day))
+    reasons = reasons_text(one.signals, scores, now, one.score.day)
     return plan_points(one.score.total, granted, reasons, VALUE_OF_KIND[one.decision.kind])
 
 

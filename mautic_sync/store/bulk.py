@@ -7,19 +7,20 @@ the rows are prepared column by column. What is stored is the same: the types of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Table, insert
+from sqlalchemy import Connection, Dialect, Insert, Table, insert
 
 from mautic_sync.store.text import Stored
 
-FEW = 20  # rows, for which compiling anew would not pay
+FEW = 20  # rows, for which all this would not pay
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows that all have the same columns."""
     if rows:
-        execute_many(connection, table, insert(table), rows)
+        execute_many(connection, table, _insert(table), rows)
 
 
 def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -30,22 +31,34 @@ def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows
     if dialect.name != "sqlite" or len(rows) < FEW:
         connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
         return
-    compiled: Any = insert(table).compile(dialect=dialect, column_keys=list(names))
-    order = [names.index(name) for name in compiled.positiontup]
+    sql, places = _compiled(_insert(table), dialect, tuple(names))
+    order = [names.index(name) for name in places]
     columns = list(zip(*rows, strict=True))
     prepared = [_prepared(table.c[names[place]].type, dialect, columns[place]) for place in order]
-    connection.exec_driver_sql(str(compiled), list(zip(*prepared, strict=True)))
+    connection.exec_driver_sql(sql, list(zip(*prepared, strict=True)))
 
 
 def execute_many(connection: Connection, table: Table, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Execute an insert into `table` for rows that all have the same columns."""
+    """Execute an insert into `table` for rows that all have the same columns; best with the same statement each time."""
     dialect = connection.dialect
     if dialect.name != "sqlite" or len(rows) < FEW:
         connection.execute(statement, list(rows))
         return
-    compiled: Any = statement.compile(dialect=dialect, column_keys=list(rows[0]))
-    prepared = [_prepared(table.c[name].type, dialect, [row[name] for row in rows]) for name in compiled.positiontup]
-    connection.exec_driver_sql(str(compiled), list(zip(*prepared, strict=True)))
+    sql, places = _compiled(statement, dialect, tuple(rows[0]))
+    prepared = [_prepared(table.c[name].type, dialect, [row[name] for row in rows]) for name in places]
+    connection.exec_driver_sql(sql, list(zip(*prepared, strict=True)))
+
+
+@cache
+def _insert(table: Table) -> Insert:
+    return insert(table)
+
+
+@lru_cache(maxsize=64)
+def _compiled(statement: Insert, dialect: Dialect, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The statement as text, and the columns whose values it takes, in order."""
+    compiled: Any = statement.compile(dialect=dialect, column_keys=list(names))
+    return str(compiled), tuple(compiled.positiontup)
 
 
 def _prepared(kind: Any, dialect: Any, values: Sequence[Any]) -> Sequence[Any]:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -341,24 +342,25 @@ def upsert(
     if any(isinstance(one, UniqueConstraint) for one in table.constraints):
         msg = f"{table.name} has another unique key: an upsert would be ambiguous"
         raise ValueError(msg)
-    if not rows:
-        return
+    if rows:
+        columns = tuple(update if update is not None else rows[0])
+        execute_many(connection, table, _upserting(connection.dialect.name, table, columns), rows)
+
+
+@lru_cache(maxsize=64)
+def _upserting(backend: str, table: Table, columns: tuple[str, ...]) -> Any:
     keys = [column.name for column in table.primary_key]
-    columns = [name for name in (update if update is not None else rows[0]) if name not in keys]
-    backend = connection.dialect.name
+    changed = [name for name in columns if name not in keys]
     if backend in {"mysql", "mariadb"}:
         insert = mysql.insert(table)
-        changed = {name: insert.inserted[name] for name in columns} or {keys[0]: table.c[keys[0]]}
-        connection.execute(insert.on_duplicate_key_update(**changed), list(rows))
-        return
+        values = {name: insert.inserted[name] for name in changed} or {keys[0]: table.c[keys[0]]}
+        return insert.on_duplicate_key_update(**values)
     statement: Any = (postgresql.insert if backend == "postgresql" else sqlite.insert)(table)
-    if columns:
-        statement = statement.on_conflict_do_update(
-            index_elements=keys, set_={name: statement.excluded[name] for name in columns}
-        )
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=keys)
-    execute_many(connection, table, statement, rows)
+    if not changed:
+        return statement.on_conflict_do_nothing(index_elements=keys)
+    return statement.on_conflict_do_update(
+        index_elements=keys, set_={name: statement.excluded[name] for name in changed}
+    )
 
 
 def in_chunks(values: Sequence[T], size: int = 500) -> Iterator[Sequence[T]]:

@@ -100,14 +100,17 @@ activity = Table(
     Column("id", RowId, primary_key=True, autoincrement=False),
     Column("source", Line(32), nullable=False),
     Column("source_id", Line(40), nullable=False),
-    Column("type", Line(64), nullable=False, index=True),
+    Column("type", Line(64), nullable=False),
     Column("person_id", BigInteger, index=True),
-    Column("waiting_id", BigInteger, index=True),
+    Column("waiting_id", BigInteger),
     Column("at", BigInteger, nullable=False),
     Column("object_id", BigInteger),
     Column("attributes", Prose, nullable=False),
     UniqueConstraint("source", "source_id", "type"),
 )
+# Nearly nobody waits.
+_WAITS = activity.c.waiting_id.is_not(None)
+Index("ix_activity_waiting_id", activity.c.waiting_id, sqlite_where=_WAITS, postgresql_where=_WAITS)
 
 # Which activity matches which condition of the mappings: kept as activity arrives, made anew when the mappings change.
 evidence = Table(

@@ -11,6 +11,10 @@ CONTACTS = 60
 QUIET = "seed=1,before=0,after=0,late=0,echo=0,truncate=0,rate=0,moving=0,merge=0"
 
 
+# Hours after which held addresses are asked about again; points fade meanwhile.
+LATER = (7, 7 + 25, 7 + 25 + 73)
+
+
 def shown(worker) -> dict[int, tuple]:
     """What marketers see of everybody: stage, reason, do-not-contact, points."""
     tables = worker.box.instance.tables.connection
@@ -23,7 +27,9 @@ def test_faults_of_every_sort_change_nothing_in_the_end(make_worker, seed):
     """10 % of all calls fail before, after or late, with wrong echoes, cut pages and 429s."""
     undisturbed = make_worker(contacts=CONTACTS, seed=5)
     undisturbed.init()
-    undisturbed.sync()
+    for hours in (0, *LATER):
+        undisturbed.skew = hours * 3600
+        undisturbed.sync()
     expected = shown(undisturbed)
 
     worker = make_worker(contacts=CONTACTS, seed=5, mautic={"settle_after": "10s"})
@@ -37,7 +43,7 @@ def test_faults_of_every_sort_change_nothing_in_the_end(make_worker, seed):
             continue
     worker.post("/_sandbox/faults", {"spec": QUIET})
     # Doubtful writes count as not done after their time; an address whose answer was lost is asked again later.
-    for hours in (0, 7, 7 + 25, 7 + 25 + 73):
+    for hours in (0, *LATER):
         worker.patience(30)
         worker.skew = hours * 3600
         worker.sync()

@@ -70,7 +70,8 @@ def test_a_customer_is_never_sent_to_zerobounce(worker):
 def test_a_plan_writes_nothing_and_spends_nothing(worker):
     worker.box.reset_stats()
     plan = worker.plan()
-    assert plan["changes"] == 7
+    assert plan["contacts"] == 7
+    assert plan["changes"] == 9  # points for two of them, too
     assert plan["verdicts_needed"] == 3
     stats = worker.box.stats()
     assert stats["writes"] == 0
@@ -89,8 +90,8 @@ def test_with_nothing_new_a_hundred_runs_write_nothing_and_spend_nothing(worker)
     stats = worker.box.stats()
     assert stats["writes"] == 0
     assert stats["credits"]["spent"] == spent
-    # Token, stages, contacts, and one call for each of the seven feeds that the mappings need.
-    assert stats["total"] == 100 * 10
+    # Token, stages, contacts, and one call for each of the eight feeds that the mappings need.
+    assert stats["total"] == 100 * 11
 
 
 def test_a_full_run_with_nothing_new_writes_nothing(worker):

@@ -11,6 +11,7 @@ import requests
 from sqlalchemy import select
 
 from mautic_sync.cli.passes import describe_change
+from mautic_sync.domain.scoring import Score
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points, transport
@@ -29,12 +30,12 @@ PATIENCE = 3600
 def scores(monkeypatch):
     """First name → score, decided of everybody who has one."""
     found: dict[str, int] = {}
-    real = deciding.decide
 
-    def decide(signals, *args, **more):
-        return real(signals, *args, **more)._replace(score=found.get(str(signals.fields.get("firstname")), 0))
+    def score(signals, _rules, now, not_before=0):
+        points = found.get(str(signals.fields.get("firstname")), 0)
+        return Score(points, {"fit": points}, max(not_before, now // 86_400))
 
-    monkeypatch.setattr(deciding, "decide", decide)
+    monkeypatch.setattr(deciding, "score", score)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy import func, select
 from mautic_sync.domain.contact import Catalogue, Contact
 from mautic_sync.domain.matchers import ActivityMatcher, Matchers
 from mautic_sync.mautic.feeds import FeedActivity
-from mautic_sync.store import activities, decisions, notes, people
+from mautic_sync.store import activities, decisions, notes, people, tallies
 from mautic_sync.store.activities import Counting
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.people import Reading
@@ -40,7 +41,7 @@ def add(connection, *rows, known_above=None):
 def save(connection, *mautic_ids):
     contacts = [Contact(number, {}) for number in mautic_ids]
     saved = people.save_contacts(connection, contacts, Reading(frozenset()), now=NOW)
-    activities.adopt_waiting(connection, saved.persons, COUNTING, CATALOGUE)
+    activities.adopt_waiting(connection, saved.persons, TALLYING, CATALOGUE)
     people.forget_dirty(connection, list(saved.persons.values()))
     return saved.persons[mautic_ids[0]]
 
@@ -261,3 +262,49 @@ def test_members_of_other_segments_and_campaigns_are_left_alone(connection):
     assert decisions.members_of(connection, [number], names) == {
         number: {"segment": frozenset({"six"}), "campaign": frozenset({"Five"})}
     }
+
+
+OPENS = ActivityMatcher.of("email.read", {})
+TALLYING = Counting(Matchers(ALL), Matchers((*ALL, OPENS)))
+
+
+def tallied(connection):
+    persons = connection.execute(select(contact.c.person_id)).scalars().all()
+    return {number: found for number, found in tallies.of_persons(connection, persons).items() if found}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tallies_are_what_a_recount_finds_whatever_happened_meanwhile(connection, seed):
+    """Activity before and after its contact, in any order, moved to others, opened again, and merges."""
+    chance = random.Random(seed)
+    numbers = list(range(1, 9))
+    saved: set[int] = set()
+    merged: set[int] = set()
+    for step in range(60):
+        alive = sorted(saved - merged)
+        what = chance.random()
+        if what < 0.2:
+            number = chance.choice(numbers)
+            if number not in merged:
+                save(connection, number)
+                saved.add(number)
+        elif what < 0.3 and len(alive) > 1:
+            old, new = chance.sample(alive, 2)
+            people.follow_merge(connection, old, new, now=NOW, run_id="run")
+            merged.add(old)
+        else:
+            rows = [
+                FeedActivity(source, str(row), type_, chance.choice(numbers), NOW + chance.randrange(5) * 40_000)
+                for source, type_ in (("page_hits", "page.hit"), ("email_stats", "email.read"))
+                for row in chance.sample(range(1, 12), 3)
+            ]
+            chance.shuffle(rows)
+            activities.add_activities(connection, rows, TALLYING, CATALOGUE, known_above=None)
+        if step % 10 == 9:
+            kept = tallied(connection)
+            activities.recount(connection, list(kept), TALLYING, CATALOGUE)
+            assert tallied(connection) == kept
+            notes.drop(connection, activities.MATCHERS)
+            activities.count_anew(connection, TALLYING, CATALOGUE)
+            assert tallied(connection) == kept
+            assert kept or not saved

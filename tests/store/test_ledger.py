@@ -40,8 +40,9 @@ def enter(connection, person_id, delta, key="k"):
 
 def plan(connection, person_id, score, granted=0):
     open_now = decisions.open_changes(connection, [person_id])
-    wanted = {(person_id, POINTS): plan_points(score, granted, "why", 100)}
-    changes.plan_changes(connection, wanted, open_now, run_id="run", now=NOW, baseline=False)
+    points = plan_points(score, granted, "why", 100)
+    wanted = {} if points is None else {(person_id, POINTS): points}
+    changes.plan_changes(connection, [person_id], wanted, open_now, run_id="run", now=NOW, baseline=False)
     found = decisions.open_changes(connection, [person_id]).get((person_id, POINTS))
     return None if found is None else found.id
 
@@ -108,7 +109,7 @@ def test_a_newer_score_inherits_the_key_of_what_may_still_arrive(connection, two
 
 def test_whoever_has_an_edit_on_the_way_waits(connection, two):
     wanted = {(two[0], CONTACT): Change(CONTACT, {}, {"fields": {"a": "b"}}, "why", 100)}
-    changes.plan_changes(connection, wanted, {}, run_id="run", now=NOW, baseline=False)
+    changes.plan_changes(connection, [two[0]], wanted, {}, run_id="run", now=NOW, baseline=False)
     edit = decisions.open_changes(connection, [two[0]])[two[0], CONTACT].id
     changes.mark_sent(connection, [edit], run_id="run", now=NOW)
     numbers = [plan(connection, person_id, 7) for person_id in two]
@@ -156,5 +157,5 @@ def test_what_was_granted_is_in_the_contact_as_last_read(connection, two):
 def test_contacts_are_counted_once_whatever_is_planned_for_them(connection, two):
     plan(connection, two[0], 7)
     wanted = {(two[0], CONTACT): Change(CONTACT, {}, {"fields": {"a": "b"}}, "why", 100)}
-    changes.plan_changes(connection, wanted, {}, run_id="run", now=NOW, baseline=False)
+    changes.plan_changes(connection, [two[0]], wanted, {}, run_id="run", now=NOW, baseline=False)
     assert (changes.count_planned(connection), changes.count_contacts(connection)) == (2, 1)

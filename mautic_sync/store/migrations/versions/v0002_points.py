@@ -54,3 +54,15 @@ def upgrade() -> None:
     ):
         if not any(one["name"] == column.name for one in present.get_columns(table)):
             op.add_column(table, column)
+    indexes = {index["name"]: index for index in present.get_indexes("activity")}
+    if "ix_activity_type" in indexes:  # nothing looks for a type alone
+        op.drop_index("ix_activity_type", "activity")
+    if op.get_bind().dialect.name in {"sqlite", "postgresql"} and not indexes["ix_activity_waiting_id"].get(
+        "dialect_options"
+    ):
+        # Nearly nobody waits: an index of those who do costs next to nothing.
+        waits = sa.text("waiting_id IS NOT NULL")
+        op.drop_index("ix_activity_waiting_id", "activity")
+        op.create_index(
+            "ix_activity_waiting_id", "activity", ["waiting_id"], sqlite_where=waits, postgresql_where=waits
+        )

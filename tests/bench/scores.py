@@ -1,0 +1,253 @@
+"""Scores at scale, without any Mautic: `python -m tests.bench.scores [PERSONS] [ACTIVITIES PER PERSON]`.
+
+A store is filled with persons and activity, by the packaged rules and a fixed seed. Measured are, each in a process of
+its own: tallies and evidence made anew, everybody scored, everybody scored again a day later, and a run that one person
+in a hundred did something before.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Shown
+
+from tests.bench.worker import measured, peak_mb
+
+AIM_PERSONS_A_SECOND = 20_000
+MOST_MEGABYTES = 200
+ROWS = 10_000
+DAY = 86_400
+NOW = 1_795_000_000  # 2026-11-18, 11:06 UTC
+URLS = ("pricing", "blog/one", "blog/two", "", "order/thank-you", "about", "contact", "docs")
+KINDS = ("page_hits page.hit", "page_hits page.hit", "page_hits page.hit", "email_stats email.sent",
+         "email_stats email.read", "asset_downloads asset.download")  # fmt: skip
+TITLES = ("CEO", "Engineer", "Head of Sales", "Student")
+
+
+def fill(path: str, persons: int, each: float) -> None:
+    """Persons, contacts and activity, straight into the tables; nothing is counted yet."""
+    from mautic_sync.store import notes
+    from mautic_sync.store.activities import NEXT_ACTIVITY
+    from mautic_sync.store.bulk import insert_rows
+    from mautic_sync.store.engine import open_engine
+    from mautic_sync.store.schema import activity, alias, contact, person
+
+    chance = random.Random(1)
+    engine = open_engine(f"sqlite:///{path}")
+    for start in range(1, persons + 1, ROWS):
+        numbers = range(start, min(start + ROWS, persons + 1))
+        known = {number: chance.random() < 0.3 for number in numbers}
+        with engine.begin() as connection:
+            insert_rows(connection, person, ("id", "created_at"), [(number, NOW) for number in numbers])
+            insert_rows(
+                connection, alias, ("mautic_id", "person_id", "current"), [(number, number, True) for number in numbers]
+            )
+            insert_rows(
+                connection,
+                contact,
+                (
+                    *("person_id", "address", "fields", "tags", "points", "dnc", "date_added", "last_active"),
+                    *("digest", "seen", "dirty"),
+                ),
+                [
+                    (
+                        number,
+                        f"p{number}@scale.example" if known[number] else None,
+                        _fields(number, chance) if known[number] else "{}",
+                        *("[]", 0, "{}", NOW - chance.randrange(300) * DAY, NOW - chance.randrange(100) * DAY),
+                        *(f"{number:x}", 0, 1),
+                    )
+                    for number in numbers
+                ],
+            )
+    columns = ("id", "source", "source_id", "type", "person_id", "at", "object_id", "attributes")
+    for rows in _chunks(_activity(persons, int(persons * each), chance)):
+        with engine.begin() as connection:
+            insert_rows(connection, activity, columns, rows)
+            notes.put(connection, NEXT_ACTIVITY, str(rows[-1][0] + 1))
+    engine.dispose()
+
+
+def _fields(number: int, chance: random.Random) -> str:
+    country = chance.choice(("Germany", "France", "Austria", "Spain"))
+    return json.dumps({"country": country, "email": f"p{number}@scale.example", "position": chance.choice(TITLES)})
+
+
+def _activity(persons: int, count: int, chance: random.Random) -> Iterator[tuple[Any, ...]]:
+    for number in range(1, count + 1):
+        source, type_ = chance.choice(KINDS).split()
+        url = f'{{"url":"https://shop.example/{chance.choice(URLS)}"}}' if type_ == "page.hit" else "{}"
+        at = NOW - 300 * DAY + int(300 * DAY * number / count)
+        yield number, source, str(number), type_, chance.randint(1, persons), at, None, url
+
+
+def _chunks(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    while page := [row for _, row in zip(range(ROWS), rows, strict=False)]:
+        yield page
+
+
+# -- what is measured, each in a process of its own -----------------------------------------------------------------
+
+
+def _run(path: str, now: int) -> Any:
+    """A run without a Mautic: what decides needs none."""
+    from mautic_sync.domain.contact import Catalogue
+    from mautic_sync.mappings import load_mappings
+    from mautic_sync.pipeline.context import Run
+    from mautic_sync.settings import Settings
+    from mautic_sync.store.engine import open_engine
+
+    aliases = ("email", "phone", "mobile", "position", "country", "company", "firstname", "lastname", "city", "state")
+    fields = dict.fromkeys(aliases, "text")
+    catalogue = Catalogue(fields=fields)
+    nothing: Any = None
+    return Run(
+        id="bench",
+        now=now,
+        settings=Settings(store={"url": f"sqlite:///{path}"}),
+        mappings=load_mappings().bind(catalogue),
+        engine=open_engine(f"sqlite:///{path}"),
+        mautic=nothing,
+        zerobounce=None,
+        catalogue=catalogue,
+        stage_names={1: "Ghost", 2: "Lead", 3: "Customer"},
+    )
+
+
+def count(path: str) -> dict[str, Any]:
+    """Tallies and evidence of all activity."""
+    from mautic_sync.store.activities import count_anew
+
+    told: dict[str, Any] = {}
+    run = _run(path, NOW)
+    with measured(told), run.engine.begin() as connection:
+        count_anew(connection, run.counting, run.catalogue)
+    return told
+
+
+def first(path: str) -> dict[str, Any]:
+    """Everybody's first decision; points and stages are planned for them, too."""
+    return _decide(path, NOW)
+
+
+def again(path: str) -> dict[str, Any]:
+    """Everybody a day later: some scores fade, everybody's day moves on."""
+    from mautic_sync.store import people
+
+    run = _run(path, NOW)
+    _show_everything(run)
+    with run.engine.begin() as connection:
+        people.mark_everyone_dirty(connection)
+    run.engine.dispose()
+    return _decide(path, NOW + DAY)
+
+
+def _show_everything(run: Any) -> None:
+    """As if all that is planned had been pushed."""
+    from sqlalchemy import case, delete, insert, literal, select, update
+
+    from mautic_sync.store.schema import change, contact, decision, ledger, standing
+
+    def text(value: str) -> Any:
+        return literal(value).label(value or "nothing")
+
+    with run.engine.begin() as connection:
+        connection.execute(delete(change))
+        stage_of = select(decision.c.stage).where(decision.c.person_id == contact.c.person_id).scalar_subquery()
+        numbers = {name: number for number, name in run.stage_names.items()}
+        connection.execute(update(contact).values(stage_id=case(numbers, value=stage_of)))
+        stands = select(decision.c.person_id, decision.c.stage, literal("{}"))
+        connection.execute(insert(standing).from_select(["person_id", "stage", "written"], stands))
+        columns = ["person_id", "delta", "at", "run_id", "change_id", "event_key", "reason"]
+        granted = select(
+            decision.c.person_id, decision.c.score, literal(NOW), text("first"), literal(1), text("key"), text("why")
+        ).where(decision.c.score != 0)
+        connection.execute(insert(ledger).from_select(columns, granted))
+
+
+def some(path: str) -> dict[str, Any]:
+    """One person in a hundred loads a page; they alone are decided."""
+    from sqlalchemy import func, select
+
+    from mautic_sync.mautic.feeds import FeedActivity
+    from mautic_sync.store.activities import add_activities
+    from mautic_sync.store.schema import activity, contact
+
+    run = _run(path, NOW + DAY)
+    told: dict[str, Any] = {}
+    with run.engine.begin() as connection:
+        persons = connection.execute(select(func.count()).select_from(contact)).scalar() or 0
+        last = connection.execute(select(func.max(activity.c.id))).scalar() or 0
+    url = "https://shop.example/pricing"
+    rows = [
+        FeedActivity("page_hits", str(last + place), "page.hit", place * 100, NOW + DAY - 60, url)
+        for place in range(1, persons // 100 + 1)
+    ]
+    with measured(told):
+        for start in range(0, len(rows), 2_500):
+            with run.engine.begin() as connection:
+                add_activities(connection, rows[start : start + 2_500], run.counting, run.catalogue, known_above=last)
+        told["persons"] = _decide_changed(run)
+    return told
+
+
+def _decide(path: str, now: int) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    run = _run(path, now)
+    with measured(told):
+        told["persons"] = _decide_changed(run)
+    return told
+
+
+def _decide_changed(run: Any) -> int:
+    import gc
+
+    from mautic_sync.pipeline.decide import decide_changed
+
+    gc.freeze()  # as a command does
+    return decide_changed(run, baseline=True)
+
+
+TASKS: dict[str, Callable[[str], dict[str, Any]]] = {task.__name__: task for task in (count, first, again, some)}
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["task"]:
+        _, _, task, path = sys.argv
+        told = TASKS[task](path)
+        print(json.dumps({**told, "peak_mb": peak_mb()}))
+        return
+    persons, each = int([*sys.argv[1:], "1000000"][0]), float([*sys.argv[2:], "10"][0])
+    with tempfile.TemporaryDirectory(prefix="mautic-sync-scores-") as directory:
+        path = str(Path(directory) / "store.db")
+        began = time.perf_counter()
+        fill(path, persons, each)
+        print(f"{persons:,} persons, {int(persons * each):,} activities, filled in {time.perf_counter() - began:.0f} s")
+        table = Shown("", "seconds", "CPU s", "peak MB", "persons/s", "aim", box=None)
+        for task, what in (
+            ("count", "tallies and evidence made anew"),
+            ("first", "everybody decided, points and stages planned"),
+            ("again", "everybody scored again, a day later"),
+            ("some", "one in a hundred did something"),
+        ):
+            command = [sys.executable, "-m", "tests.bench.scores", "task", task, path]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            told = json.loads(done.stdout)
+            rate = told.get("persons", 0) / told["seconds"]
+            figures = (f"{told['seconds']:.1f}", f"{told['cpu']:.1f}", f"{told['peak_mb']:.0f}")
+            aim = f"≥ {AIM_PERSONS_A_SECOND:,}/s, < {MOST_MEGABYTES} MB" if task == "again" else ""
+            table.add_row(what, *figures, f"{rate:,.0f}" if rate else "", aim)
+        Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()
