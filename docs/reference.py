@@ -53,7 +53,7 @@ DOCUMENTS = {
     "pending_eta_seconds`.",
     "retry": "`--json`: as `sync`, and `retried {writes, contacts}`.",
     "plan": "`--json`: `plan_id, as_of, changes, contacts, moves [{from, to, count}]` (kinds)`, kinds, verdicts_needed, "
-    "verdicts_to_buy, start {points, triggers [{id, name, points, published}], unknown}` (before the first push)`, listed [{contact, "
+    "verdicts_to_buy, start {points, triggers [{id, name, points, published}], unknown}` (until points have begun)`, listed [{contact, "
     "target, old, new, reason, state}], quarantined`.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
     "verdict, points {score, groups, hot, low_value, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, last_write`.",
