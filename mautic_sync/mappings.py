@@ -162,11 +162,6 @@ class Mappings:
         return self.scores.matchers
 
     @property
-    def stages_read_scores(self) -> bool:
-        """Whether any stage depends on a score."""
-        return any(stage.condition is not None and stage.condition.reads_score for stage in self.stages.stages)
-
-    @property
     def reads_idle(self) -> bool:
         """Whether the time of somebody's last activity decides anything."""
         return any(leaf.subject == "idle" for condition in self._conditions() for leaf in leaves(condition.node))

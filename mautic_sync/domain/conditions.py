@@ -102,7 +102,6 @@ class Condition:
     chosen: Callable[[Signals, int], tuple[str, Condition]] | None = None
     timed: bool = False
     reads_verdict: bool = False
-    reads_score: bool = False
     matchers: tuple[ActivityMatcher, ...] = ()
     requirements: tuple[Requirement, ...] = ()
     node: Node | None = None
@@ -119,7 +118,6 @@ class Condition:
             matchers=tuple({leaf.matcher.key: leaf.matcher for leaf in leaves(node) if leaf.matcher}.values()),
             requirements=tuple(one for leaf in leaves(node) for one in requirements_of(leaf)),
             reads_verdict=any(leaf.subject == "verdict" for leaf in leaves(node)),
-            reads_score=any(leaf.subject == "score" for leaf in leaves(node)),
             node=node,
         )
 

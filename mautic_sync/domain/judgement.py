@@ -33,13 +33,9 @@ def judge(
     *,
     gate_open: bool,
 ) -> Judgement:
-    """Decide one person with this score, whose points by name `signals` hold already.
-
-    `previous` and `before` are what was decided last.
-    """
+    """Decide one person whose `signals` hold this score by name; `previous` and `before` are what was decided last."""
     decision = decide(signals, stages, previous, now, gate_open=gate_open)._replace(score=scored.total)
     if scores.hot is None and scores.low_value is None:
         return Judgement(decision, COLD)
-    # To make the signals anew costs as much as the score.
-    decided = signals if decision.kind == signals.kind else signals._replace(kind=decision.kind)
+    decided = signals if signals.kind == decision.kind else signals._replace(kind=decision.kind)
     return Judgement(decision, flags_of(decided, scores, before, now))

@@ -27,8 +27,6 @@ DECIMALS = 9  # places of a group's points that count: what lies behind them is 
 NOISE = 0.5e-9  # half of the last place
 NEVER = LAST_DAY + 1  # a day that does not come
 FADED = 0.5  # points; below it a contribution counts as gone
-NOTHING_COUNTS = "nothing counts any more"
-"""The reasons of a score that no rule makes up."""
 MOST_REMEMBERED = 4_096  # sets of tallies
 MOST_POINTS = 1_000_000_000  # of a group, either way: what stands beyond says no more, and fits no database
 LONGEST_TABLE = 4_000  # days of age for which factors are computed beforehand
@@ -445,12 +443,12 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
 
 
 def reasons_text(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, most: int = 3) -> str:
-    """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`."""
+    """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`; empty for nothing."""
     zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     weighty = [(left, rule.name) for rule, _counted, left in _parts(signals, rules, day, start) if round(left)]
     weighty.sort(key=lambda one: -abs(one[0]))
-    return ", ".join([f"{name} {left:.0f}" for left, name in weighty[:most]]) or NOTHING_COUNTS
+    return ", ".join([f"{name} {left:.0f}" for left, name in weighty[:most]])
 
 
 def _parts(

@@ -294,7 +294,7 @@ def points_change(one: Considered, granted: int, scores: ScoreRules, now: int) -
     """What Mautic has yet to receive of the score, `granted` being what it has received."""
     if one.score.total == granted:
         return None
-    reasons = reasons_text(one.signals, scores, now, one.score.day)
+    reasons = reasons_text(one.signals, scores, now, one.score.day) or "nothing counts any more"
     return plan_points(one.score.total, granted, reasons, VALUE_OF_KIND[one.decision.kind])
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from mautic_sync.domain.contact import Catalogue, FieldValue
 from mautic_sync.domain.journey import FACTS, SPANS, STEPS, Journey, Span
-from mautic_sync.domain.scoring import NOTHING_COUNTS, ScoreRules, reasons_text
+from mautic_sync.domain.scoring import ScoreRules, reasons_text
 from mautic_sync.store import activities, decisions, people
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ class Placeholders:
             told["name"] = name_of(one.signals.fields, ids.get(number))
             told["link"] = f"{self.address}/s/contacts/view/{ids[number]}" if number in ids else ""
             if "reasons" in self.names:
-                reasons = reasons_text(one.signals, self.scores, now, one.score.day)
-                told["reasons"] = "" if reasons == NOTHING_COUNTS else reasons
+                told["reasons"] = reasons_text(one.signals, self.scores, now, one.score.day)
             if number in journeys:
                 told.update(journeys[number].told())
             found[number] = {name: told.get(name, "") for name in self.names}
