@@ -54,7 +54,7 @@ DOCUMENTS = {
     "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions}`.",
     "plan": "`--json`: `plan_id, as_of, changes, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
-    "points, published}], unknown}` (before the first push)`, listed [{contact, target, old, new, reason, state}], quarantined`.",
+    "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state}], quarantined`.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
     "verdict, points {score, groups, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, "
     "actions [{rule, state, todo, at, key, error}], last_write`.",

@@ -211,6 +211,11 @@ class Mappings:
         return frozenset(name for name in named if name in PERSONAL_PLACEHOLDERS or name.startswith("score."))
 
     @property
+    def shows_points(self) -> bool:
+        """Whether a field tells the points that Mautic shows."""
+        return "points" in self.placeholders
+
+    @property
     def shown_steps(self) -> frozenset[str]:
         """Types of activity each of which may change a field that tells the first or the last."""
         return STEPS if any(name.startswith(("first.", "last.")) for name in self.placeholders) else frozenset()

@@ -99,9 +99,9 @@ class Run:
     log_above: int | None = None
     """The highest id of Mautic's points log, read when this run first had points to send."""
     start: Start | None = None
-    """Where points begin, chosen before the first push."""
+    """Where points begin, chosen by this run because they had not begun."""
     grants: bool = True
-    """Whether points are planned: not before a first push that begins now."""
+    """Whether points are planned: not while they are to begin now."""
     told_once: set[str] = field(default_factory=set)
     """What this run has told and need not tell again."""
     began: float = field(default_factory=time.monotonic)
@@ -111,7 +111,7 @@ class Run:
         return Reading(
             ALWAYS_KEPT | self.mappings.fields_read(self.catalogue),
             idle_matters=self.mappings.reads_idle,
-            points_matter="points" in self.mappings.placeholders,
+            points_matter=self.mappings.shows_points,
         )
 
     @property

@@ -218,7 +218,7 @@ def _store(
     granting = run.mappings.scores.push_to == "points" and run.grants
     granted = ledger.granted(connection, numbers) if granting else {}
     on_the_way = changes.with_points_on_the_way(connection) if granting else set()
-    if granting and not baseline and opening.began_now(connection):
+    if granting and opening.began_now(connection):
         totals = {one.row.person_id: one.score.total for one in considered}
         opening.let_history_fade(run, connection, totals, granted, on_the_way)
     guard = run.mappings.stages.loop_guard

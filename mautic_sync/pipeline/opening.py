@@ -1,8 +1,8 @@
-"""Where the account of points begins: with the whole history, or with what comes after the first push.
+"""Where the account of points begins: with the whole history, or with what comes after the first push of points.
 
 Points that are granted at once may fire Mautic's own point triggers, e-mails among them, for things done long ago.
 `start: auto` of scoring.yaml therefore looks at the published triggers first. The choice is made with the first push
-and kept; before that it is made anew, so that a plan tells what a sync would do.
+that may grant points, and kept; before that it is made anew, so that a plan tells what a sync would do.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from mautic_sync.mautic.provisioning import PointTrigger, list_point_triggers
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import changes, decisions, ledger, notes, people
 
-START = "points_start"
+CHOSEN = "points_start"
 """What was chosen last: history or now."""
+BEGUN = "points_begun"
+"""What was chosen when points began; nothing before that."""
 AT_ONCE = 1000
 NOT_GRANTED = "history before the start, not granted"
 FADED = "history faded"
@@ -37,15 +39,22 @@ class Start:
         return {"points": self.chosen, "triggers": [asdict(one) for one in self.triggers], "unknown": self.unknown}
 
 
-def choose(run: Run) -> Start | None:
-    """Choose before the first push, everybody being decided; None where scores are not pushed as points.
+def is_open(run: Run, connection: Connection) -> bool:
+    """Whether points are to be pushed and have not begun yet."""
+    return (
+        run.mappings.scores.push_to == "points"
+        and notes.get(connection, BEGUN) is None
+        and not ledger.has_lines(connection)
+    )
+
+
+def choose(run: Run) -> Start:
+    """Choose before points begin, everybody being decided.
 
     With `now`, what was planned to be granted is planned no more; where that was chosen before and is no longer,
     everybody is decided again.
     """
-    scores = run.mappings.scores
-    if scores.push_to != "points":
-        return None
+    wanted = run.mappings.scores.start
     try:
         published = [one for one in list_point_triggers(run.mautic) if one.published]
         unknown = False
@@ -55,9 +64,9 @@ def choose(run: Run) -> Start | None:
     with run.engine.begin() as connection:
         fired = tuple(one for one in published if decisions.would_reach(connection, one.points))
         chosen: Literal["history", "now"] = "now" if fired or unknown else "history"
-        start = Start(chosen if scores.start == "auto" else scores.start, fired, unknown)
-        before = notes.get(connection, START)
-        notes.put(connection, START, start.chosen)
+        start = Start(chosen if wanted == "auto" else wanted, fired, unknown)
+        before = notes.get(connection, CHOSEN)
+        notes.put(connection, CHOSEN, start.chosen)
         if start.chosen == "now":
             changes.supersede_points(connection, "points begin now", run.now)
         elif before == "now":
@@ -66,11 +75,21 @@ def choose(run: Run) -> Start | None:
 
 
 def began_now(connection: Connection) -> bool:
-    return notes.get(connection, START) == "now"
+    """Whether there may be history that was not granted."""
+    return notes.get(connection, BEGUN) == "now"
 
 
-def open_accounts(run: Run, connection: Connection) -> None:
-    """With the first push: everybody's score as it is now counts as received, though Mautic never gets it."""
+def begin(run: Run, connection: Connection) -> None:
+    """Points begin as this run chose, if they had not yet. With `now`, everybody's score counts as received."""
+    run.grants = True
+    if run.start is None:
+        return
+    notes.put(connection, BEGUN, run.start.chosen)
+    if run.start.chosen == "now":
+        _open_accounts(run, connection)
+
+
+def _open_accounts(run: Run, connection: Connection) -> None:
     after = 0
     while True:
         scores = decisions.scores_above(connection, after, AT_ONCE)

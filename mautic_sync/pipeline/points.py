@@ -87,7 +87,7 @@ def _enter(run: Run, connection: Connection, row: Any, delta: int, reason: str) 
         ],
     )
     people.add_points(connection, {row.person_id: delta})
-    if run.reading.points_matter:
+    if run.mappings.shows_points:
         people.mark_dirty(connection, [row.person_id])
 
 

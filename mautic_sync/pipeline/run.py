@@ -161,13 +161,11 @@ def sync(run: Run, options: Options) -> None:
             _stop_large_baseline(run, options)
             with run.engine.begin() as connection:
                 notes.put_json(connection, decide.BASELINE, {"at": run.now, "run_id": run.id})
-                if opening.began_now(connection):
-                    opening.open_accounts(run, connection)
-            run.grants = True
         _stop_unsafe(run, options)
         with run.engine.begin() as connection:
             decisions.let_vanished_go(connection, run.now)
             notes.put(connection, PUSHED_AT, str(run.now))
+            opening.begin(run, connection)
     push.push(run)
     # What the push taught (merged or changed meanwhile) is decided, and written by the next run.
     _decide(run)
@@ -191,10 +189,11 @@ def _decide(run: Run) -> bool:
     """Decide who changed; True while the store has never pushed: the first push is a baseline."""
     with run.engine.begin() as connection:
         baseline = notes.get(connection, decide.BASELINE) is None
+        choosing = run.start is None and opening.is_open(run, connection)
     decide.decide_changed(run, baseline=baseline)
-    if baseline and run.start is None:
+    if choosing:
         run.start = opening.choose(run)
-        run.grants = run.start is None or run.start.chosen == "history"
+        run.grants = run.start.chosen == "history"
         decide.decide_changed(run, baseline=baseline)
     return baseline
 

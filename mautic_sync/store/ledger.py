@@ -62,6 +62,10 @@ def openings(connection: Connection, person_ids: Collection[int]) -> dict[int, i
     return found
 
 
+def has_lines(connection: Connection) -> bool:
+    return connection.execute(select(ledger.c.id).limit(1)).first() is not None
+
+
 def account(connection: Connection, person_id: int, limit: int | None = None) -> list[dict[str, Any]]:
     """The lines of one person's account, the newest first."""
     query = (

@@ -174,6 +174,29 @@ def test_who_comes_after_the_first_push_is_granted_everything(worker_with, trigg
     assert worker.contact(late).points == 10
 
 
+def test_points_that_are_switched_on_later_begin_then(worker_with, triggers):
+    worker = worker_with("auto")
+    scoring = worker.mappings_dir / "scoring.yaml"
+    text = scoring.read_text(encoding="utf-8")
+    scoring.write_text(text.replace("to: points", "to: none"), encoding="utf-8")
+    assert start_of(worker) is None
+    worker.sync()
+    assert (points(worker), lines(worker)) == (5, [])
+    scoring.write_text(text, encoding="utf-8")
+    triggers.append(WELCOME)
+    assert start_of(worker)["points"] == "now"
+    worker.sync()
+    assert (points(worker), lines(worker)) == (5, [("opening", 10)])
+
+
+def test_one_contact_alone_is_no_beginning(worker_with, triggers):
+    worker = worker_with("now")
+    worker.sync(contact=worker.pat)
+    assert (points(worker), lines(worker)) == (5, [])
+    worker.sync()
+    assert (points(worker), lines(worker)) == (5, [("opening", 10)])
+
+
 def test_a_mautic_without_a_list_of_triggers_has_none(make_worker):
     with make_worker().run("look") as run:
         assert list_point_triggers(run.mautic) == []
@@ -186,9 +209,8 @@ def test_triggers_are_read_as_mautic_lists_them():
     rows = {
         "1": {"id": 1, "name": "Gift", "points": 50, "isPublished": True, "color": "a0acb8", "events": []},
         "2": {"id": 2, "name": "Draft", "points": "7", "isPublished": False},
-        "3": {"id": 3, "name": "Of a group", "points": 5, "isPublished": True, "group": {"id": 1, "name": "fit"}},
     }
-    responses.get(f"{base}/api/points/triggers", json={"total": 3, "triggers": rows})
+    responses.get(f"{base}/api/points/triggers", json={"total": 2, "triggers": rows})
     with Transport(base, client_id="a", client_secret="b") as transport:
         assert list_point_triggers(transport) == [
             PointTrigger(1, "Gift", 50),
