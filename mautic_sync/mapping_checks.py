@@ -534,8 +534,8 @@ class Checker:
             for file, path, told in circles(actions, readers, stages_read_scores=reading):
                 if self.sources["actions"].packaged:
                     # Whoever keeps the default is not to blame for it.
-                    told += ", and this reads it; an actions.yaml of your own can leave that out"
-                    self.warnings.append(str(self.sources[file].problem(path, told)))
+                    hint = f"{told}, and this reads it; an actions.yaml of your own can leave that out"
+                    self.warnings.append(str(self.sources[file].problem(path, hint)))
                 else:
                     self.problem(file, path, f"{told}: {CIRCLE}")
         for (file, path), node in self.nodes.items():
