@@ -534,7 +534,12 @@ class Checker:
             readers = [(file, place_of(leaf), leaf) for (file, _), node in self.nodes.items() for leaf in leaves(node)]
             reading = any(leaf.subject == "score" for leaf in self.leaves_of("stages"))
             for file, path, told in circles(actions, readers, stages_read_scores=reading):
-                self.problem(file, path, f"{told}: {CIRCLE}")
+                if self.sources["actions"].packaged:
+                    # Whoever keeps the default is not to blame for it.
+                    hint = f"{told}, and this reads it; an actions.yaml of your own can leave that out"
+                    self.warnings.append(str(self.sources[file].problem(path, hint)))
+                else:
+                    self.problem(file, path, f"{told}: {CIRCLE}")
         for (file, path), node in self.nodes.items():
             for leaf in leaves(node):
                 if file == "stages":

@@ -513,7 +513,7 @@ def _send_messages(run: Run, messages: Sequence[_Message], until: float) -> None
     """One by one, or in one digest for each address when there are more than the mappings want."""
     together = len(messages) > run.mappings.action_rules.notify_max
     by_address: dict[str, list[_Message]] = {}
-    for message in messages:
+    for message in sorted(messages, key=lambda one: one.row.id):
         for address in message.to:
             by_address.setdefault(address, []).append(message)
     for address, waiting in by_address.items():
