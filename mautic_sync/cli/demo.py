@@ -22,6 +22,7 @@ from mautic_sync.pipeline.run import Options, summary, sync
 from mautic_sync.settings import Settings
 
 CONTACTS = 300
+HOT_SHOWN = 5
 SHOWN_PER_KIND = 3
 
 
@@ -66,6 +67,8 @@ def demo_command(
         _show_sync(out, first)
         with started(settings, "look") as run:
             buyer = _after(out, run)
+            _step(out, "mautic-sync hot", "who is worth a call, by the rules of mappings/scoring.yaml")
+            _show_hot(out, run)
         _step(out, "Something happens", f"contact {buyer}, a lead, buys: the shop's thank-you page is tracked")
         _let_buy(box.url, buyer)
         with started(settings, "sync") as run:
@@ -118,8 +121,8 @@ def _show_sync(out: Console, document: dict[str, Any]) -> None:
         f"{checked['reject']} rejected"
     )
     out.print(
-        f"   {document['pushed']['stages']} stages written with {document['pushed']['calls']} calls in "
-        f"{document['seconds']:.1f} s"
+        f"   {document['pushed']['stages']} stages and the points of {document['pushed']['points']} contacts written "
+        f"with {document['pushed']['calls']} calls in {document['seconds']:.1f} s"
     )
     total = sum(kinds.values()) or 1
     for kind, meaning in (
@@ -158,6 +161,19 @@ def _after(out: Console, run: Run) -> int:
     out.print("   In Mautic's contact list (a few of each):")
     out.print(table)
     return lead
+
+
+def _show_hot(out: Console, run: Run) -> None:
+    from mautic_sync.pipeline.hot import hot_contacts
+
+    with run.engine.begin() as connection:
+        document = hot_contacts(connection, run.settings, run.mappings, run.now, HOT_SHOWN)
+    out.print(f"   {document['total']} of the leads are hot" + (", the first of them:" if document["hot"] else ""))
+    table = Table("id", "contact", "score", "reasons", box=None, padding=(0, 2, 0, 0))
+    for one in document["hot"]:
+        table.add_row(str(one["id"]), escape(one["name"]), str(one["score"]), escape(one["reasons"]))
+    if document["hot"]:
+        out.print(table)
 
 
 def _let_buy(url: str, contact: int) -> None:
