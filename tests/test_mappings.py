@@ -763,7 +763,7 @@ on:
         ("enter lead", "stage:Lead"),
         ("enter lead (2)", "kind:lead"),
         ("become low_value", "low_value"),
-        ("become low value (4)", "low_value"),
+        ("become low_value (4)", "low_value"),
     ]
     keys = [rule.key for rule in mappings.action_rules.rules]
     assert len(set(keys)) == 5

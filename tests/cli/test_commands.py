@@ -157,7 +157,7 @@ def test_validate_asks_once_and_then_answers_from_what_is_held(shell):
 
 
 def test_quarantine_and_retry_show_and_try_what_was_held_back(shell):
-    assert shell.json("quarantine") == {"quarantined": [], "failed": []}
+    assert shell.json("quarantine") == {"quarantined": [], "failed": [], "actions": []}
     shell.box.instance.malformed[5] = "nested_value"
     held = shell.json("sync", "--full", code=4)
     assert held["quarantined"] == 1
