@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, CursorResult, and_, func, or_,
 
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
 from mautic_sync.domain.validation import Verdict
-from mautic_sync.store.engine import in_chunks, upsert
+from mautic_sync.store.engine import among, in_chunks, upsert
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
     change,
@@ -141,16 +141,10 @@ def standing_of(row: Any) -> Standing:
 def evidence_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, dict[str, tuple[int, ...]]]:
     """Person → matcher → ascending times."""
     found: dict[int, dict[str, list[int]]] = {}
-    if not person_ids:
-        return {}
-    # A range is one quick scan of the index; those in between that are not asked for cost little.
-    rows = connection.execute(
-        select(evidence.c.person_id, evidence.c.matcher, evidence.c.at)
-        .where(evidence.c.person_id.between(person_ids[0], person_ids[-1]))
-        .order_by(evidence.c.at)
-    )
-    for person_id, matcher, at in rows:
-        found.setdefault(person_id, {}).setdefault(matcher, []).append(at)
+    query = select(evidence.c.person_id, evidence.c.matcher, evidence.c.at).order_by(evidence.c.at)
+    for some in among(evidence.c.person_id, person_ids):
+        for person_id, matcher, at in connection.execute(query.where(some)):
+            found.setdefault(person_id, {}).setdefault(matcher, []).append(at)
     return {
         person_id: {matcher: tuple(times) for matcher, times in by_matcher.items()}
         for person_id, by_matcher in found.items()
@@ -162,9 +156,13 @@ def members_of(
 ) -> dict[int, dict[str, frozenset[str]]]:
     """Person → 'segment' and 'campaign' → names; `names` maps each kind to Mautic's ids and their names."""
     found: dict[int, dict[str, set[str]]] = {}
-    if not person_ids or not any(names.values()):
+    if not any(names.values()):
         return {}
-    rows = connection.execute(select(membership).where(membership.c.person_id.between(person_ids[0], person_ids[-1])))
+    rows = [
+        row
+        for some in among(membership.c.person_id, person_ids)
+        for row in connection.execute(select(membership).where(some))
+    ]
     for row in rows:
         name = names.get(row.kind, {}).get(row.object_id)
         if name is not None:
@@ -176,24 +174,22 @@ def members_of(
 
 def own_dnc(connection: Connection, person_ids: Sequence[int]) -> set[int]:
     """Who carries a do-not-contact for e-mail that we set because of a verdict."""
-    if not person_ids:
-        return set()
-    rows = connection.execute(
-        select(dnc.c.person_id).where(
-            dnc.c.person_id.between(person_ids[0], person_ids[-1]), dnc.c.ours, dnc.c.channel == "email"
-        )
-    )
-    return {row.person_id for row in rows}
+    query = select(dnc.c.person_id).where(dnc.c.ours, dnc.c.channel == "email")
+    return {
+        number
+        for some in among(dnc.c.person_id, person_ids)
+        for number in connection.execute(query.where(some)).scalars()
+    }
 
 
 def open_changes(connection: Connection, person_ids: Sequence[int]) -> dict[tuple[int, str], Any]:
     """(person, target) → the open change there."""
-    if not person_ids:
-        return {}
-    rows = connection.execute(
-        select(change).where(change.c.person_id.between(person_ids[0], person_ids[-1]), change.c.open_key.is_not(None))
-    ).all()
-    return {(row.person_id, row.target): row for row in rows}
+    query = select(change).where(change.c.open_key.is_not(None))
+    return {
+        (row.person_id, row.target): row
+        for some in among(change.c.person_id, person_ids)
+        for row in connection.execute(query.where(some)).all()
+    }
 
 
 def recent_transitions(connection: Connection, person_ids: Collection[int], since: int) -> dict[int, int]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select, union_all
+from sqlalchemy import Connection, func, select
 
 from mautic_sync.store.bulk import insert_many
-from mautic_sync.store.engine import in_chunks
+from mautic_sync.store.engine import among, in_chunks
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import ledger, person
 
@@ -26,24 +26,18 @@ def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def granted(connection: Connection, person_ids: Sequence[int]) -> dict[int, int]:
     """Person → the sum of the account, `OPENING` included, what merged persons had received included; numbers ascend."""
-    if not person_ids:
-        return {}
-    first, last = person_ids[0], person_ids[-1]
     own = select(ledger.c.person_id.label("who"), func.sum(ledger.c.delta).label("points")).group_by(ledger.c.person_id)
     merged = (
         select(person.c.redirect_to, func.sum(ledger.c.delta))
         .join(ledger, ledger.c.person_id == person.c.id)
         .group_by(person.c.redirect_to)
     )
-    # In two ranges, each along an index: one over the survivor of each row would read the whole ledger.
-    rows = connection.execute(
-        union_all(
-            own.where(ledger.c.person_id.between(first, last)), merged.where(person.c.redirect_to.between(first, last))
-        )
-    )
     found: dict[int, int] = {}
-    for who, points in rows:
-        found[who] = found.get(who, 0) + int(points)
+    # Two queries, each along an index: one over the survivor of each row would read the whole ledger.
+    for query, column in ((own, ledger.c.person_id), (merged, person.c.redirect_to)):
+        for some in among(column, person_ids):
+            for who, points in connection.execute(query.where(some)):
+                found[who] = found.get(who, 0) + int(points)
     return found
 
 

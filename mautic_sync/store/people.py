@@ -15,7 +15,7 @@ from mautic_sync.domain.plan import POINTS
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes, tallies
 from mautic_sync.store.bulk import insert_many
-from mautic_sync.store.engine import in_chunks, upsert
+from mautic_sync.store.engine import among, in_chunks, upsert
 from mautic_sync.store.schema import (
     activity,
     alias,
@@ -482,11 +482,8 @@ def _unite(connection: Connection, table: Any, survivor: int, loser: int) -> Non
 def lost_dnc_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, dict[str, int]]:
     """Person → channel → reason of do-not-contact that a merge in Mautic may have lost; numbers ascend."""
     found: dict[int, dict[str, int]] = {}
-    if person_ids:
-        rows = connection.execute(
-            select(dnc).where(dnc.c.person_id.between(person_ids[0], person_ids[-1]), dnc.c.restore)
-        )
-        for row in rows:
+    for some in among(dnc.c.person_id, person_ids):
+        for row in connection.execute(select(dnc).where(some, dnc.c.restore)):
             found.setdefault(row.person_id, {})[row.channel] = row.reason
     return found
 
