@@ -57,7 +57,7 @@ from mautic_sync.store.activities import (
 )
 from mautic_sync.store.runs import Cursor
 
-FEED_PAGE_ROWS = 2_500  # a page of hits is 2.5 MB, and takes ten times as much while it is decoded
+FEED_PAGE_ROWS = 2_000  # a page of hits is 2 MB, and takes ten times as much while it is decoded
 AUDIT_PAGE_ROWS = 2_000
 # Rows may become visible slightly out of id order: the last minutes are read again.
 OVERLAP_SECONDS = 300
@@ -601,7 +601,8 @@ def _newest(rows: Sequence[Row], columns: Sequence[str], now: int) -> int | None
 
 
 def _pages(run: Run, feed: str, after: int) -> Iterator[list[Row]]:
-    return feed_pages(run.mautic, feed, after, limit=FEED_PAGE_ROWS, concurrency=run.settings.mautic.concurrency)
+    # One page on its way and one that waits: to read a page takes Mautic no longer than us, and each is large.
+    return feed_pages(run.mautic, feed, after, limit=FEED_PAGE_ROWS, concurrency=1)
 
 
 def _add_page(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor, *, known_above: int | None) -> None:
