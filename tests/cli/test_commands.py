@@ -15,6 +15,13 @@ import pytest
 from mautic_sync.sandbox import Sandbox
 
 CONTACTS = 60
+# The command as a terminal starts it: tests that run in the background of a shell ignore Ctrl-C, and so would it.
+INTERRUPTIBLE = """
+import signal
+from mautic_sync.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 
 
 class Shell:
@@ -285,7 +292,7 @@ def test_a_stopped_run_loses_nothing(tmp_path, number, code):
         shell = Shell(tmp_path, box)
         assert shell("init", "--yes").returncode == 0
         process = subprocess.Popen(
-            [sys.executable, "-m", "mautic_sync", "sync"],
+            [sys.executable, "-c", INTERRUPTIBLE, "sync"],
             cwd=tmp_path,
             env=shell.env,
             stdout=subprocess.PIPE,
