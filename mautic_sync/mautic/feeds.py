@@ -299,16 +299,20 @@ def _fetch(
     params = [*conditions]
     for number, (column, direction) in enumerate(order):
         params += [(f"order[{number}][col]", column), (f"order[{number}][dir]", direction)]
-    body = transport.read(f"stats/{table}", [*params, ("limit", limit)])
-    if isinstance(body, Mapping) and "availableTables" in body:
-        raise RefusedError(
-            f"This Mautic has no table {table} among its statistics.", status=404, reason="unknown table"
-        )
-    rows = (row for row in list_of(body, "stats") if isinstance(row, Mapping))
     read = COLUMNS_READ.get(table)
-    if read is None:
-        return [{column: str(value) for column, value in row.items() if value is not None} for row in rows]
-    return [{column: str(value) for column in read if (value := row.get(column)) is not None} for row in rows]
+
+    def shape(body: Any) -> list[Row]:
+        if isinstance(body, Mapping) and "availableTables" in body:
+            raise RefusedError(
+                f"This Mautic has no table {table} among its statistics.", status=404, reason="unknown table"
+            )
+        rows = (row for row in list_of(body, "stats") if isinstance(row, Mapping))
+        if read is None:
+            return [{column: str(value) for column, value in row.items() if value is not None} for row in rows]
+        return [{column: str(value) for column in read if (value := row.get(column)) is not None} for row in rows]
+
+    found: list[Row] = transport.read(f"stats/{table}", [*params, ("limit", limit)], shape=shape)
+    return found
 
 
 def _first_dated(transport: Transport, table: str, date_column: str, start: int) -> tuple[int, int] | None:

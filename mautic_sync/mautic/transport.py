@@ -119,6 +119,7 @@ class Transport:
         self._sleep = sleep
         self._clock = clock
         self._counting = threading.Lock()
+        self._decoding = threading.Lock()
         # However many readings go on side by side, Mautic has no more to do at once than it was promised.
         self._slots = threading.BoundedSemaphore(max(concurrency, 1))
         self._verify: bool | str = (ca_bundle or True) if verify_tls else False
@@ -160,16 +161,16 @@ class Transport:
         """Whether an audit row with this `user_name` was written by our own OAuth client."""
         return self.server_user is not None and user_name.endswith(f" {self.server_user}")
 
-    def read(self, path: str, params: Params = ()) -> Any:
-        """What `GET /api/<path>` answers.
+    def read(self, path: str, params: Params = (), *, shape: Callable[[Any], Any] | None = None) -> Any:
+        """What `GET /api/<path>` answers, or what `shape` makes of it.
+
+        A large page is shaped before the next is decoded: so only one at a time takes ten times its size.
 
         Raises StopError (unreachable, credentials, rights, no Mautic), RetryError (a fault that outlasted its retries)
         and RefusedError (any other no, errors inside a 200 included).
         """
         doing = f"reading {_shown(path)} from Mautic"
-        body = self._persist(lambda: self._read_once(path, params, doing))
-        _raise_errors_in(body, path, doing, self._clean, writing=False)
-        return body
+        return self._persist(lambda: self._read_once(path, params, doing, shape))
 
     def write(self, method: str, path: str, json: Any = None) -> Any:
         """What `<method> /api/<path>` answers.
@@ -186,7 +187,7 @@ class Transport:
 
     # -- one exchange ---------------------------------------------------------------------------------------------
 
-    def _read_once(self, path: str, params: Params, doing: str) -> Any:
+    def _read_once(self, path: str, params: Params, doing: str, shape: Callable[[Any], Any] | None) -> Any:
         pairs = list(params.items()) if isinstance(params, Mapping) else list(params)
 
         def send(header: str) -> requests.Response:
@@ -202,14 +203,17 @@ class Transport:
                 self._wait_of(response),
             )
         self._raise_refusal(response, doing, writing=False)
-        try:
-            return self._decoded(response)
-        except NotJsonError:
-            if _is_html(response):
-                raise self._html(doing) from None
-            raise _Passing(
-                RetryError(f"While {doing}, the answer was cut off or no JSON, also when asked again. {NEXT_RUN}")
-            ) from None
+        with self._decoding:
+            try:
+                body = self._decoded(response)
+            except NotJsonError:
+                if _is_html(response):
+                    raise self._html(doing) from None
+                raise _Passing(
+                    RetryError(f"While {doing}, the answer was cut off or no JSON, also when asked again. {NEXT_RUN}")
+                ) from None
+            _raise_errors_in(body, path, doing, self._clean, writing=False)
+            return body if shape is None else shape(body)
 
     def _write_once(self, method: str, path: str, json: Any, doing: str) -> Any:
         data = None if json is None else orjson.dumps(json)

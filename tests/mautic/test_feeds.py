@@ -411,12 +411,12 @@ def test_the_first_id_since_a_time_is_found_in_few_calls(ids, since):
     class Direct:
         calls = 0
 
-        def read(self, _path, params):
+        def read(self, _path, params, *, shape):
             Direct.calls += 1
             given = {name: str(value) for name, value in params}
             found = [row for row in hits(ids) if Feed([]).holds(row, given, "where")]
             found.sort(key=lambda row: int(row["id"]), reverse=given["order[0][dir]"] == "desc")
-            return {"stats": found[: int(given["limit"])]}
+            return shape({"stats": found[: int(given["limit"])]})
 
     first = feed_first_id_since(Direct(), "page_hits", "date_hit", AT + since)
     assert [number for number in ids if number >= first] == [number for number in ids if number >= since]
@@ -430,8 +430,8 @@ def test_rows_of_one_second_are_never_torn_apart(seconds, limit, since):
     ]
 
     class Direct:
-        def read(self, _path, params):
-            return orjson.loads(Feed(rows)(type("Request", (), {"url": "/?" + urlencode(params)}))[2])
+        def read(self, _path, params, *, shape):
+            return shape(orjson.loads(Feed(rows)(type("Request", (), {"url": "/?" + urlencode(params)}))[2]))
 
     found = [
         row["id"]
@@ -502,8 +502,8 @@ def test_new_rows_and_changed_ones_come_once_each_in_the_order_of_ids(opened, li
     ]
 
     class Direct:
-        def read(self, _path, params):
-            return orjson.loads(Feed(rows)(type("Request", (), {"url": "/?" + urlencode(params)}))[2])
+        def read(self, _path, params, *, shape):
+            return shape(orjson.loads(Feed(rows)(type("Request", (), {"url": "/?" + urlencode(params)}))[2]))
 
     pages = rows_new_or_since(Direct(), "email_stats", after, "last_opened", AT + since, limit)
     expected = [

@@ -158,10 +158,10 @@ def test_activity_that_is_read_before_its_contact_is_kept_all_the_same(make_work
     monkeypatch.setattr(pull, "FEED_PAGE_ROWS", 20)
     sweep, read = mautic_contacts.sweep, Transport.read
 
-    def slow(transport, path, params=()):
+    def slow(transport, path, params=(), **more):
         if path == "contacts":
             time.sleep(0.05)
-        return read(transport, path, params)
+        return read(transport, path, params, **more)
 
     def alone(*args):
         *others, _meanwhile = args
