@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +46,7 @@ from mautic_sync.mautic.writes import (
 )
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
+from mautic_sync.pipeline.flights import keep_in_flight
 from mautic_sync.pipeline.occasions import key_of, queue
 from mautic_sync.store import actions, decisions, people
 
@@ -84,28 +84,18 @@ def carry_out(run: Run, *, least_value: int, until: float) -> None:
     mautic = _Mautic(run)
     messages: list[_Message] = []
     persons = _persons(run, least_value)
-    with ThreadPoolExecutor(max_workers=run.settings.mautic.concurrency, thread_name_prefix="act") as pool:
-        flying: dict[Future[list[_Performed]], Sequence[Any]] = {}
-        try:
-            while True:
-                while len(flying) < run.settings.mautic.concurrency and time.monotonic() < until:
-                    person_id = next(persons, None)
-                    if person_id is None:
-                        break
-                    rows = _intend(run, person_id)
-                    if rows:
-                        flying[pool.submit(_perform_all, mautic, rows)] = rows
-                if not flying:
-                    break
-                landed, _ = wait(flying, return_when=FIRST_COMPLETED)
-                for future in landed:
-                    messages += _land(run, flying.pop(future), future)
-        except BaseException:
-            # What is in flight is answered for first: then the run may end.
-            for future, sent in flying.items():
-                with suppress(MauticSyncError):
-                    _land(run, sent, future)
-            raise
+
+    def intend() -> Sequence[Any] | None:
+        person_id = next(persons, None)
+        return None if person_id is None else _intend(run, person_id)
+
+    keep_in_flight(
+        run.settings.mautic.concurrency,
+        until,
+        intend=intend,
+        send=lambda rows: _perform_all(mautic, rows),
+        land=lambda rows, future: messages.extend(_land(run, rows, future)),
+    )
     _send_messages(run, messages, until)
 
 

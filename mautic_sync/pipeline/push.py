@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -42,6 +41,7 @@ from mautic_sync.mautic.writes import (
 from mautic_sync.pipeline import actions, points
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
+from mautic_sync.pipeline.flights import keep_in_flight
 from mautic_sync.store import changes, people
 
 PLANNED_AT_ONCE = 2000
@@ -131,28 +131,20 @@ def _in_window(run: Run) -> bool:
 def _push(run: Run, target: str, *, least_value: int, until: float) -> None:
     """Keep `mautic.concurrency` requests in flight until there is no more, or no more time."""
     batches = _batches(run, target, least_value)
-    with ThreadPoolExecutor(max_workers=run.settings.mautic.concurrency, thread_name_prefix="write") as pool:
-        flying: dict[Future[Mapping[int, Outcome]], Sequence[Any]] = {}
-        try:
-            while True:
-                while len(flying) < run.settings.mautic.concurrency and time.monotonic() < until:
-                    batch = next(batches, None)
-                    if batch is None:
-                        break
-                    rows = points.intend(run, batch) if target == POINTS else _intend(run, batch)
-                    if rows:
-                        flying[pool.submit(_send, run, rows)] = rows
-                if not flying:
-                    return
-                landed, _ = wait(flying, return_when=FIRST_COMPLETED)
-                for future in landed:
-                    _land(run, flying.pop(future), future)
-        except BaseException:
-            # What is in flight is answered for first: then the run may end.
-            for future, batch in flying.items():
-                with suppress(MauticSyncError):
-                    _land(run, batch, future)
-            raise
+
+    def intend() -> Sequence[Any] | None:
+        batch = next(batches, None)
+        if batch is None:
+            return None
+        return points.intend(run, batch) if target == POINTS else _intend(run, batch)
+
+    keep_in_flight(
+        run.settings.mautic.concurrency,
+        until,
+        intend=intend,
+        send=lambda rows: _send(run, rows),
+        land=lambda rows, future: _land(run, rows, future),
+    )
 
 
 def _intend(run: Run, batch: Sequence[Any]) -> Sequence[Any]:
