@@ -38,6 +38,7 @@ from mautic_sync.store import actions, changes, people, runs
 PLAN_ROWS = 50
 NOTHING_SAID = Options()
 LARGEST_ID = 2**63 - 1
+COLLECT_AFTER = 50_000  # objects more
 
 
 def register(app: typer.Typer) -> None:
@@ -46,13 +47,18 @@ def register(app: typer.Typer) -> None:
     app.command("retry")(retry_command)
 
 
+def collect_less() -> None:
+    """Look for circular garbage in what a run makes, and less often: it makes little, and much of everything else."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+
+
 @contextmanager
 def started(settings: Settings, command: str, *, wait: float = 0, with_actions: bool = False) -> Iterator[Run]:
     """A run of this command, its id on every log line."""
     mappings = read_mappings(settings)
     engine = open_store(settings)
-    # What is loaded by now stays to the end: garbage collections need not look at it again and again.
-    gc.freeze()
+    collect_less()
     try:
         with opened_run(
             settings,

@@ -34,7 +34,9 @@ def judge(
     gate_open: bool,
 ) -> Judgement:
     """Decide one person whose `signals` hold this score by name; `previous` and `before` are what was decided last."""
-    decision = decide(signals, stages, previous, now, gate_open=gate_open)._replace(score=scored.total)
+    decision = decide(signals, stages, previous, now, gate_open=gate_open)
+    if decision.score != scored.total:
+        decision = decision._replace(score=scored.total)
     if scores.hot is None and scores.low_value is None:
         return Judgement(decision, COLD)
     decided = signals if signals.kind == decision.kind else signals._replace(kind=decision.kind)

@@ -163,7 +163,8 @@ class _Activity(NamedTuple):
 
 class _Compiled(NamedTuple):
     zone: ZoneInfo
-    attributes: tuple[tuple[int, int, Test], ...]
+    attributes: tuple[tuple[int, int, int, Test], ...]
+    """Place, group, points and test of each rule about what somebody is."""
     timed: tuple[Due, ...]
     by_key: Mapping[str, tuple[_Activity, ...]]
     fading: tuple[tuple[int, int | None], ...]
@@ -179,7 +180,7 @@ def _compile(rules: ScoreRules) -> _Compiled:
     for place, rule in enumerate(rules.rules):
         group, condition, decay = place_of[rule.group], rule.condition, rules.decay.get(rule.group)
         if condition is not None:
-            attributes.append((group, rule.points, condition.holds))
+            attributes.append((place, group, rule.points, condition.holds))
             timed += [condition.due_at] if condition.timed else []
         elif rule.matcher is not None:
             key, unless = rule.matcher.key, rule.unless.key if rule.unless is not None else None
@@ -210,6 +211,10 @@ def _table(decay: Decay) -> tuple[float, ...]:
 # --- The score
 
 
+Part = tuple[int, float]
+"""The place of a rule in the file, and the points that it gives."""
+
+
 class Score(NamedTuple):
     """Points of one person, in all and by group, on a day.
 
@@ -227,11 +232,11 @@ class Score(NamedTuple):
         return {**self.groups, TOTAL: self.total}
 
 
-def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) -> Score:
+def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, parts: list[Part] | None = None) -> Score:
     """Count one person's points on the day of `now` (seconds since 1970).
 
     `not_before` is the day of the previous evaluation: time never goes back. What happened after the day of
-    evaluation waits for its day.
+    evaluation waits for its day. `parts`, if given, receives what each rule gives.
 
     1. Attributes: the points of every rule whose condition holds at the first second of the day.
     2. Activity: the days that count (`_counted`), each times its points, times what decay leaves of them.
@@ -241,9 +246,11 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     groups = rules.groups
     sums = [0] * len(groups)
-    for group, points, holds in attributes:
+    for place, group, points, holds in attributes:
         if holds(signals, start):
             sums[group] += points
+            if parts is not None:
+                parts.append((place, points))
     changes = NEVER  # the first day on which something could change
     for due in timed:
         moment = due(signals, start)
@@ -257,7 +264,7 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
             found = _remember(by_kinds, kinds, by_key)
         faded = [0.0] * len(groups)
         gross = [0.0] * len(groups)
-        for _place, key, group, points, lag, at_most, per, unless, shares, decay in found:
+        for place, key, group, points, lag, at_most, per, unless, shares, decay in found:
             counted = tallies[key]
             days = len(counted)
             # Most people have one day or a few of them, all of which count.
@@ -271,10 +278,13 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
                 counted, waiting = _counted(counted, day - lag, at_most, per, against, lag)
                 days = len(counted)
                 changes = min(changes, waiting + lag)
-            if shares is None:
-                sums[group] += points * sum(counted[1::2])
-                continue
             if not days:
+                continue
+            if shares is None:
+                plain = points * (counted[1] if days == 2 else sum(counted[1::2]))
+                sums[group] += plain
+                if parts is not None:
+                    parts.append((place, plain))
                 continue
             try:
                 if days == 2:
@@ -287,6 +297,8 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
                 left = _left(counted, points, day, decay)
             faded[group] += left
             gross[group] += abs(left)
+            if parts is not None:
+                parts.append((place, left))
             if decay is not None and decay.steps:
                 changes = min(changes, _next_step(counted, day, decay))
         for group, half_life in fading:
@@ -297,9 +309,9 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) ->
                 if half_life is not None and changes > day + 1:
                     changes = min(changes, day + _days_to_change(value, before, left, gross[group], half_life))
     due_at = None if changes > LAST_DAY else _line_start(changes, rules, zone)
-    if max(sums, default=0) > MOST_POINTS or min(sums, default=0) < -MOST_POINTS:
+    if sums and (max(sums) > MOST_POINTS or min(sums) < -MOST_POINTS):
         sums = [max(-MOST_POINTS, min(value, MOST_POINTS)) for value in sums]
-    return Score(sum(sums), dict(zip(groups, sums, strict=True)), day, due_at)
+    return Score(sum(sums), dict(zip(groups, sums)), day, due_at)  # noqa: B905  # as many; asking costs a tenth of all this
 
 
 @lru_cache(maxsize=65_536)
@@ -442,13 +454,10 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
     return tuple(entries)
 
 
-def reasons_text(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, most: int = 3) -> str:
+def reasons_text(parts: Sequence[Part], rules: ScoreRules, most: int = 3) -> str:
     """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`; empty for nothing."""
-    zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
-    day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
-    weighty = [(left, rule.name) for rule, _counted, left in _parts(signals, rules, day, start) if round(left)]
-    weighty.sort(key=lambda one: -abs(one[0]))
-    return ", ".join([f"{name} {left:.0f}" for left, name in weighty[:most]])
+    weighty = sorted([(-abs(points), place, points) for place, points in parts if round(points)])
+    return ", ".join([f"{rules.rules[place].name} {points:.0f}" for _weight, place, points in weighty[:most]])
 
 
 def _parts(
@@ -506,6 +515,7 @@ class Flags(NamedTuple):
 
 
 COLD = Flags()
+HOT_FOR_EVER = Flags(hot=True)
 
 
 def flags_of(signals: Signals, rules: ScoreRules, previous: Flags, now: int) -> Flags:
@@ -515,15 +525,26 @@ def flags_of(signals: Signals, rules: ScoreRules, previous: Flags, now: int) -> 
     changes back and forth.
     """
     rule, low_value = rules.hot, rules.low_value
-    hot = False
-    asked: list[Condition] = []
+    hot = low = False
+    due_at: int | None = None
     if rule is not None:
         hot = rule.when.holds(signals, now)
-        asked.append(rule.when)
+        due_at = rule.when.due_at(signals, now) if rule.when.timed else None
         if rule.until is not None:
             hot = hot or (previous.hot and not rule.until.holds(signals, now))
-            asked += [rule.until] if hot else []
-    low = low_value is not None and low_value.holds(signals, now)
-    asked += [low_value] if low_value is not None else []
-    dues = (one.due_at(signals, now) for one in asked if one.timed)
-    return Flags(hot, low, min((at for at in dues if at is not None), default=None))
+            if hot and rule.until.timed:
+                due_at = sooner(due_at, rule.until.due_at(signals, now))
+    if low_value is not None:
+        low = low_value.holds(signals, now)
+        if low_value.timed:
+            due_at = sooner(due_at, low_value.due_at(signals, now))
+    if due_at is None and not low:
+        return HOT_FOR_EVER if hot else COLD
+    return Flags(hot, low, due_at)
+
+
+def sooner(one: int | None, other: int | None) -> int | None:
+    """The earlier of two seconds, either of which may never come."""
+    if one is None or (other is not None and other < one):
+        return other
+    return one

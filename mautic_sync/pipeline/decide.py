@@ -15,11 +15,13 @@ from mautic_sync.domain.classification import Decision, Previous, needs_verdict
 from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals
 from mautic_sync.domain.countries import mautic_country
+from mautic_sync.domain.grammar import TOTAL
 from mautic_sync.domain.judgement import SYNTAX_REJECT, judge
 from mautic_sync.domain.plan import (
     CONTACT,
     DNC,
     EMAIL_DNC,
+    NOTHING_STANDS,
     POINTS,
     VALUE_OF_DNC,
     VALUE_OF_KIND,
@@ -30,7 +32,7 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
-from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, reasons_text, score
+from mautic_sync.domain.scoring import COLD, Flags, Part, Score, ScoreRules, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline import occasions, opening
@@ -70,6 +72,8 @@ class Considered(NamedTuple):
     flags: Flags
     decision: Decision
     asks: bool
+    parts: Sequence[Part]
+    """What each rule gives of the score."""
     named: tuple[str, ...] = ()
     """Flags of the conditions of actions that are true."""
     named_due_at: int | None = None
@@ -127,39 +131,43 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
     gate_open = by.gate_open
     named = by.mappings.action_rules.named
+    nothing: dict[str, frozenset[str]] = {}
     found = []
     for row in rows:
         fields = orjson.loads(row.fields)
-        verdict = decisions.verdict_of(row)
+        verdict = decisions.verdict_of(row) if row.status is not None else None
         if verdict is not None:
             verdict_signal = validation.signal(verdict, now)
         elif row.address is None and "email" in fields:
             verdict_signal = SYNTAX_REJECT
         else:
             verdict_signal = NO_VERDICT
-        belongs = members.get(row.person_id, {})
+        belongs = members.get(row.person_id, nothing)
         by_name: dict[str, int] = {}  # filled below: to make the signals anew would cost as much as the score
         signals = Signals(
-            scores=by_name,
-            tallies=orjson.loads(row.tallies) if row.tallies is not None else NOTHING,
-            fields=fields,
-            tags=frozenset(orjson.loads(row.tags)) if row.tags != "[]" else NOBODYS,
-            segments=belongs.get("segment", frozenset()),
-            campaigns=belongs.get("campaign", frozenset()),
-            dnc=orjson.loads(row.dnc) if row.dnc != "{}" else {},
-            evidence=evidence.get(row.person_id, {}),
-            verdict=verdict_signal,
-            first_seen=row.date_added,
-            last_active=row.last_active,
-            stage=by.stage_names.get(row.stage_id, f"#{row.stage_id}") if row.stage_id is not None else None,
-            kind=row.kind,
+            fields,
+            frozenset(orjson.loads(row.tags)) if row.tags != "[]" else NOBODYS,
+            belongs.get("segment", NOBODYS) if belongs else NOBODYS,
+            belongs.get("campaign", NOBODYS) if belongs else NOBODYS,
+            orjson.loads(row.dnc) if row.dnc != "{}" else NOTHING,
+            evidence.get(row.person_id, NOTHING),
+            verdict_signal,
+            row.date_added,
+            row.last_active,
+            by.stage_names.get(row.stage_id, f"#{row.stage_id}") if row.stage_id is not None else None,
+            row.kind,
+            orjson.loads(row.tallies) if row.tallies is not None else NOTHING,
+            by_name,
         )
-        scored = score(signals, scores, now, row.score_day or 0)
-        by_name.update(scored.by_name)
+        parts: list[Part] = []
+        scored = score(signals, scores, now, row.score_day or 0, parts)
+        by_name.update(scored.groups)
+        by_name[TOTAL] = scored.total
         previous = Previous(row.stage, row.kind)
         before = _flags_before(row.flags)
         decision, flags = judge(signals, scored, rules, scores, previous, before, now, gate_open=gate_open)
-        if decision.rule == row.rule and decision.stage == row.stage and not decision.rule.endswith(OTHERWISE):
+        same_rule = decision.rule == row.rule and decision.stage == row.stage
+        if same_rule and decision.reason != row.reason and not decision.rule.endswith(OTHERWISE):
             # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
             decision = decision._replace(reason=row.reason)
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
@@ -167,8 +175,8 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             asks = validation.only_if.holds(signals, now)
         # Nobody pays for a verdict about somebody of low value.
         asks = asks and not flags.low_value
-        standing = decisions.standing_of(row)
-        one = Considered(row, signals, verdict, standing, scored, flags, decision, asks)
+        standing = decisions.standing_of(row) if row.written is not None else NOTHING_STANDS
+        one = Considered(row, signals, verdict, standing, scored, flags, decision, asks, parts)
         found.append(_with_named(one, named, now) if named else one)
     return found
 
@@ -312,7 +320,7 @@ def _store(
             if refused is not None:
                 wanted[number, EMAIL_DNC] = refused
         if granting and number not in on_the_way:
-            points = points_change(one, granted.get(number, 0), run.mappings.scores, run.now)
+            points = points_change(one, granted.get(number, 0), run.mappings.scores)
             if points is not None:
                 wanted[number, POINTS] = points
     decisions.save_decisions(connection, rows)
@@ -324,11 +332,11 @@ def _store(
     people.forget_dirty(connection, numbers)
 
 
-def points_change(one: Considered, granted: int, scores: ScoreRules, now: int) -> Change | None:
+def points_change(one: Considered, granted: int, scores: ScoreRules) -> Change | None:
     """What Mautic has yet to receive of the score, `granted` being what it has received."""
     if one.score.total == granted:
         return None
-    reasons = reasons_text(one.signals, scores, now, one.score.day) or "nothing counts any more"
+    reasons = reasons_text(one.parts, scores) or "nothing counts any more"
     return plan_points(one.score.total, granted, reasons, VALUE_OF_KIND[one.decision.kind])
 
 

@@ -24,7 +24,7 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
                 break
             after = rows[-1].person_id
             considered = consider(deciding_by(run), connection, rows, moment)
-            found = [(one, _changes(run, one, moment)) for one in considered]
+            found = [(one, _changes(run, one)) for one in considered]
             moved = [(one, changed) for one, changed in found if changed]
             numbers = people.current_ids(connection, [one.row.person_id for one, _ in moved[: limit - len(listed)]])
         for one in considered:
@@ -61,11 +61,11 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
     }
 
 
-def _changes(run: Run, one: Considered, moment: int) -> list[Change]:
+def _changes(run: Run, one: Considered) -> list[Change]:
     """From the decision of now to that of the other time: stage, and points where they are pushed."""
     decision, value, scores = one.decision, VALUE_OF_KIND[one.decision.kind], run.mappings.scores
     found = []
     if decision.stage != one.row.stage:
         found.append(Change(CONTACT, {"stage": one.row.stage}, {"stage": decision.stage}, decision.reason, value))
-    points = points_change(one, one.row.score or 0, scores, moment) if scores.push_to == "points" else None
+    points = points_change(one, one.row.score or 0, scores) if scores.push_to == "points" else None
     return found if points is None else [*found, points]

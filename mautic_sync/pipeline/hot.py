@@ -45,7 +45,7 @@ def _told(
         "fit": groups.get("fit"),
         "interest": groups.get("interest"),
         "groups": groups,
-        "reasons": reasons_text(one.signals, deciding.mappings.scores, now, row.score_day or 0),
+        "reasons": reasons_text(one.parts, deciding.mappings.scores),
         "since": iso(row.hot_since) if row.hot_since is not None else None,
         "owner": actions.owner_of(connection, row.person_id),
         "link": link_to(base_url, number),

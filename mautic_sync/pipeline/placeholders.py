@@ -48,7 +48,7 @@ class Placeholders:
             told["name"] = name_of(one.signals.fields, ids.get(number))
             told["link"] = link_to(self.address, ids[number]) if number in ids else ""
             if "reasons" in self.names:
-                told["reasons"] = reasons_text(one.signals, self.scores, now, one.score.day)
+                told["reasons"] = reasons_text(one.parts, self.scores)
             if number in journeys:
                 told.update(journeys[number].told())
             found[number] = {name: told.get(name, "") for name in self.names}

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
@@ -109,14 +110,14 @@ def _run(path: str, now: int) -> Any:
     aliases = ("email", "phone", "mobile", "position", "country", "company", "firstname", "lastname", "city", "state")
     fields = dict.fromkeys(aliases, "text")
     catalogue = Catalogue(fields=fields)
-    nothing: Any = None
+    unreached: Any = SimpleNamespace(base_url="https://mautic.example")
     return Run(
         id="bench",
         now=now,
         settings=Settings(store={"url": f"sqlite:///{path}"}),
         mappings=load_mappings().bind(catalogue),
         engine=open_engine(f"sqlite:///{path}"),
-        mautic=nothing,
+        mautic=unreached,
         zerobounce=None,
         catalogue=catalogue,
         stage_names={1: "Ghost", 2: "Lead", 3: "Customer"},
@@ -209,11 +210,10 @@ def _decide(path: str, now: int) -> dict[str, Any]:
 
 
 def _decide_changed(run: Any) -> int:
-    import gc
-
+    from mautic_sync.cli.passes import collect_less
     from mautic_sync.pipeline.decide import decide_changed
 
-    gc.freeze()  # as a command does
+    collect_less()
     return decide_changed(run, baseline=True)
 
 

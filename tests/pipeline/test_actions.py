@@ -45,9 +45,9 @@ def scores(monkeypatch):
     found: dict[str, int] = {}
     real = deciding.score
 
-    def score(signals, rules, now, not_before=0):
+    def score(signals, rules, now, not_before, parts):
         fit = found.get(str(signals.fields.get("firstname")), 0)
-        return real(signals, rules, now, not_before)._replace(total=fit, groups={"fit": fit, "interest": 0})
+        return real(signals, rules, now, not_before, parts)._replace(total=fit, groups={"fit": fit, "interest": 0})
 
     monkeypatch.setattr(deciding, "score", score)
     return found

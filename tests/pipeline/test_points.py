@@ -31,7 +31,7 @@ def scores(monkeypatch):
     """First name → score, decided of everybody who has one."""
     found: dict[str, int] = {}
 
-    def score(signals, _rules, now, not_before=0):
+    def score(signals, _rules, now, not_before, _parts):
         points = found.get(str(signals.fields.get("firstname")), 0)
         return Score(points, {"fit": points}, max(not_before, now // 86_400))
 
