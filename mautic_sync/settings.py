@@ -110,6 +110,9 @@ class MauticSettings(Section):
     base_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
         None, description="Where Mautic is, for example `https://mautic.example.com`."
     )
+    public_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        None, description="Where people open Mautic, for links in notes and messages, if that is not `base_url`."
+    )
     client_id: str | None = Field(None, description="OAuth2 client id (client credentials): preferred over Basic auth.")
     client_secret: SecretStr | None = Field(None, description="Secret of the OAuth2 client.")
     username: str | None = Field(None, description="User for Basic auth, the fallback: ten times dearer per call.")

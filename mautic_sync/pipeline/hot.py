@@ -23,7 +23,7 @@ def hot_contacts(
 ) -> dict[str, Any]:
     """The document of `hot --json`: everybody who was hot when last decided, the highest score first."""
     deciding = deciding_from_store(connection, settings, mappings)
-    base_url = settings.mautic.base_url or notes.get(connection, INSTANCE) or ""
+    base_url = settings.mautic.public_url or settings.mautic.base_url or notes.get(connection, INSTANCE) or ""
     found = decisions.hot_persons(connection, limit)
     numbers = people.current_ids(connection, [row.person_id for row in found])
     listed = [_told(connection, deciding, row, numbers.get(row.person_id), base_url, now) for row in found]

@@ -74,7 +74,9 @@ class Placeholders:
 
 
 def placeholders_of(run: Run, names: frozenset[str]) -> Placeholders:
-    return Placeholders(names, run.mautic.base_url, run.mappings.scores, run.catalogue)
+    return Placeholders(
+        names, run.settings.mautic.public_url or run.mautic.base_url, run.mappings.scores, run.catalogue
+    )
 
 
 def link_to(base_url: str, number: int | None) -> str:

@@ -137,8 +137,9 @@ def test_a_full_run_changes_nothing_for_ours(live, worker, people):
         pull.read_instance(run, fresh=True)
         pull.prepare_store(run)
         before = run.mautic.writes
-        for number in people.values():
-            assert pull.pull_contact(run, number) == number
+        persons = {number: pull.pull_contact(run, number) for number in people.values()}
+        with run.engine.begin() as connection:
+            assert people_store.persons_of(connection, list(persons)) == persons
         assert run.mautic.writes == before
     assert worker.sync()["pushed"]["calls"] == 0
 
@@ -172,6 +173,34 @@ def test_a_score_is_granted_once_and_taken_back(live, worker):
     with worker.opened("sync") as run:
         sync(run, Options(contact=number))
     assert (granted(live, number), live.contact(number)["points"]) == ([15, -10], 22)
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def tags(live, number: int) -> set[str]:
+    return {one["tag"] for one in live.contact(number)["tags"]}
+
+
+def notes(live, number: int) -> list[str]:
+    found = live.call("GET", f"contacts/{number}/notes")["notes"]
+    return [one["text"] for one in (found.values() if isinstance(found, dict) else found)]
+
+
+def test_who_becomes_hot_is_tagged_and_noted_once_and_cold_again_without_the_tag(live, worker):
+    number = live.new(firstname=live.mark, phone="+49 30 3", position="Head of Sales", country="Austria")
+    document = worker.sync()
+    assert document["failed"] == 0
+    assert "hot" in tags(live, number)
+    (note,) = notes(live, number)
+    assert "Hot: 15 points. Decides 10, Home market 5" in note
+    assert worker.sync()["pushed"]["calls"] == 0
+    live.call(
+        "PATCH", f"contacts/{number}/edit", json={"position": "", "country": "France", "overwriteWithBlank": True}
+    )
+    with worker.opened("sync") as run:
+        sync(run, Options(contact=number))
+    assert worker.sync()["failed"] == 0
+    assert "hot" not in tags(live, number)
+    assert (live.contact(number)["points"], len(notes(live, number))) == (0, 1)
     assert worker.sync()["pushed"]["calls"] == 0
 
 
