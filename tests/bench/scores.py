@@ -210,10 +210,10 @@ def _decide(path: str, now: int) -> dict[str, Any]:
 
 
 def _decide_changed(run: Any) -> int:
-    from mautic_sync.cli.passes import collect_less
+    from mautic_sync.cli.passes import spare_memory
     from mautic_sync.pipeline.decide import decide_changed
 
-    collect_less()
+    spare_memory()
     return decide_changed(run, baseline=True)
 
 
