@@ -86,10 +86,12 @@ class StageRules:
 
 
 class Previous(NamedTuple):
-    """What we decided last time, or nothing."""
+    """What we decided last time, or nothing; `rule` and `reason` as in `Decision`."""
 
     stage: str | None = None
     kind: Kind | None = None
+    rule: str | None = None
+    reason: str = ""
 
 
 NOTHING_BEFORE = Previous()
@@ -99,7 +101,7 @@ class Decision(NamedTuple):
     """Kind and stage of one person with the grounds.
 
     `rule` is the stable id of what decided (`Lead:any[0]`), `reason` a line for marketers that stays the same while
-    nothing relevant changes, `trace` the deciding path as JSON. `due_at` is the earliest second at which time alone
+    that rule decides: a growing count is no news. `trace` the deciding path as JSON. `due_at` is the earliest second at which time alone
     could change the decision. `waiting`: kept or held back because a verdict is missing.
     """
 
@@ -267,16 +269,23 @@ def _decision(
     condition = stage.condition
     due_at = _due_at(signals, rules, now, len(rules.stages) if waiting else place + 1)
     if condition is None:
-        rule, reason = f"{stage.name}:otherwise", f"{stage.name}: {_otherwise(signals, rules, waiting=waiting)}"
+        reason = f"{stage.name}: {_otherwise(signals, rules, waiting=waiting)}"
         trace: Notes = ({"stage": stage.name, "text": "no other rule holds", "holds": True}, *notes)
-    elif condition.holds(signals, now):
+        return Decision(stage.kind, stage.name, 0, f"{stage.name}:otherwise", reason, trace, due_at, waiting)
+    part: Condition | None = None
+    if condition.holds(signals, now):
         path, part = condition.told_by(signals, now)
         rule = f"{stage.name}:{path or 'when'}"
-        reason = f"{stage.name}: {part.reason_text(signals, now)}"
         trace = ({"stage": stage.name, **part.deciding(signals, now).as_dict()}, *notes)
     else:
-        rule, reason = f"{stage.name}:sticky", f"{stage.name}: was {before.stage or stage.name} before, and that stays"
+        rule = f"{stage.name}:sticky"
         trace = ({"stage": stage.name, "text": "sticky: had it before", "holds": True}, *notes)
+    if rule == before.rule and stage.name == before.stage:
+        reason = before.reason
+    elif part is not None:
+        reason = f"{stage.name}: {part.reason_text(signals, now)}"
+    else:
+        reason = f"{stage.name}: was {before.stage or stage.name} before, and that stays"
     return Decision(stage.kind, stage.name, 0, rule, reason, trace, due_at, waiting)
 
 

@@ -44,8 +44,6 @@ PERSONS_PER_TRANSACTION = 1000
 BASELINE = "baseline"
 """When the first push was, and by which run."""
 LOOP_GUARD = "loop_guard"
-OTHERWISE = ":otherwise"
-"""How the rule of the last stage ends: its reason has no evidence that could grow."""
 MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
 NOBODYS: frozenset[str] = frozenset()
@@ -163,13 +161,9 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         scored = score(signals, scores, now, row.score_day or 0, parts)
         by_name.update(scored.groups)
         by_name[TOTAL] = scored.total
-        previous = Previous(row.stage, row.kind)
+        previous = Previous(row.stage, row.kind, row.rule, row.reason)
         before = _flags_before(row.flags)
         decision, flags = judge(signals, scored, rules, scores, previous, before, now, gate_open=gate_open)
-        same_rule = decision.rule == row.rule and decision.stage == row.stage
-        if same_rule and decision.reason != row.reason and not decision.rule.endswith(OTHERWISE):
-            # What marketers read in Mautic stays while the same rule holds: a growing count is no news.
-            decision = decision._replace(reason=row.reason)
         asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
         if asks and validation.only_if is not None:
             asks = validation.only_if.holds(signals, now)
@@ -282,26 +276,26 @@ def _store(
             or row.waiting != decision.waiting
             or (row.scores, row.score_day, row.flags) != (groups, one.score.day, flags)
         ):
-            rows.append(
-                {
-                    "person_id": number,
-                    "kind": decision.kind,
-                    "stage": decision.stage,
-                    "score": decision.score,
-                    "rule": decision.rule,
-                    "reason": decision.reason,
-                    "trace": trace,
-                    "due_at": due_at,
-                    "asks": one.asks,
-                    "waiting": decision.waiting,
-                    "scores": groups,
-                    "score_day": one.score.day,
-                    "flags": flags,
-                    "hot_since": (row.hot_since or run.now) if one.flags.hot else None,
-                    "decided_at": run.now,
-                    "run_id": run.id,
-                }
+            hot_since = (row.hot_since or run.now) if one.flags.hot else None
+            decided = decisions.Decided(
+                number,
+                decision.kind,
+                decision.stage,
+                decision.score,
+                decision.rule,
+                decision.reason,
+                trace,
+                due_at,
+                one.asks,
+                decision.waiting,
+                run.now,
+                run.id,
+                groups,
+                one.score.day,
+                flags,
+                hot_since,
             )
+            rows.append(decided)
         if (row.flags or "[]") != flags and not quiet:
             flagged.append(one)
         rejected = one.signals.verdict.outcome == "rejected" and not silent

@@ -42,7 +42,7 @@ from mautic_sync.mautic.feeds import (
 from mautic_sync.mautic.provisioning import list_stages, read_catalogue
 from mautic_sync.mautic.times import format_time
 from mautic_sync.pipeline.context import Run
-from mautic_sync.store import notes, people, runs
+from mautic_sync.store import decisions, notes, people, runs
 from mautic_sync.store.activities import (
     Added,
     add_activities,
@@ -183,6 +183,7 @@ def _decide_everybody_if_changed(run: Run, connection: Connection, *, rebuilt: b
     decided_by = " ".join([run.mappings.fingerprint, gate, *sorted(run.reading.fields & run.catalogue.fields.keys())])
     if rebuilt or notes.get(connection, DECIDED_BY) != decided_by:
         people.mark_everyone_dirty(connection)
+        decisions.forget_rules(connection)
         notes.put(connection, DECIDED_BY, decided_by)
 
 

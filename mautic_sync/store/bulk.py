@@ -25,16 +25,21 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
 
 def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert rows that have these columns, in this order."""
-    if not rows:
-        return
+    if rows:
+        execute_rows(connection, table, _insert(table), names, rows)
+
+
+def execute_rows(
+    connection: Connection, table: Table, statement: Insert, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Execute an insert into `table` for rows that have these columns, in this order."""
     dialect = connection.dialect
     if dialect.name != "sqlite" or len(rows) < FEW:
-        connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
         return
-    sql, places = _compiled(_insert(table), dialect, tuple(names))
-    order = [names.index(name) for name in places]
+    sql, places = _compiled(statement, dialect, tuple(names))
     columns = list(zip(*rows, strict=True))
-    prepared = [_prepared(table.c[names[place]].type, dialect, columns[place]) for place in order]
+    prepared = [_prepared(table.c[name].type, dialect, columns[names.index(name)]) for name in places]
     connection.exec_driver_sql(sql, list(zip(*prepared, strict=True)))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, CursorResult, and_, func, or_, select, update
 
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
 from mautic_sync.domain.validation import Verdict
-from mautic_sync.store.engine import among, in_chunks, upsert
+from mautic_sync.store.engine import among, in_chunks, upsert, upsert_rows
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
     change,
@@ -254,8 +254,34 @@ def last_transition(connection: Connection) -> int:
     return int(connection.execute(select(func.max(transition.c.at)).where(~transition.c.baseline)).scalar() or 0)
 
 
-def save_decisions(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    upsert(connection, decision, rows)
+def forget_rules(connection: Connection) -> None:
+    """Forget which rule decided everybody: what a rule is called may stand for another one now, with another reason."""
+    connection.execute(update(decision).values(rule=""))
+
+
+class Decided(NamedTuple):
+    """One row of `decision`."""
+
+    person_id: int
+    kind: str
+    stage: str
+    score: int
+    rule: str
+    reason: str
+    trace: str
+    due_at: int | None
+    asks: bool
+    waiting: bool
+    decided_at: int
+    run_id: str
+    scores: str = "{}"
+    score_day: int | None = None
+    flags: str = "[]"
+    hot_since: int | None = None
+
+
+def save_decisions(connection: Connection, rows: Sequence[Decided]) -> None:
+    upsert_rows(connection, decision, Decided._fields, rows)
 
 
 def save_manual(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -34,7 +34,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.schema import DropTable
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
-from mautic_sync.store.bulk import execute_many
+from mautic_sync.store.bulk import execute_many, execute_rows
 from mautic_sync.store.migrations import HEAD
 from mautic_sync.store.schema import metadata
 
@@ -340,17 +340,23 @@ def upsert(
     update: Iterable[str] | None = None,
 ) -> None:
     """Insert rows; where the primary key exists, update the columns named (all given ones by default; `()` = none)."""
-    # MariaDB's ON DUPLICATE KEY would take a clash there for one of the primary key, and change the wrong row.
-    if any(isinstance(one, UniqueConstraint) for one in table.constraints):
-        msg = f"{table.name} has another unique key: an upsert would be ambiguous"
-        raise ValueError(msg)
     if rows:
         columns = tuple(update if update is not None else rows[0])
         execute_many(connection, table, _upserting(connection.dialect.name, table, columns), rows)
 
 
+def upsert_rows(connection: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    """`upsert` of rows that have these columns, in this order."""
+    if rows:
+        execute_rows(connection, table, _upserting(connection.dialect.name, table, names), names, rows)
+
+
 @lru_cache(maxsize=64)
 def _upserting(backend: str, table: Table, columns: tuple[str, ...]) -> Any:
+    # MariaDB's ON DUPLICATE KEY would take a clash there for one of the primary key, and change the wrong row.
+    if any(isinstance(one, UniqueConstraint) for one in table.constraints):
+        msg = f"{table.name} has another unique key: an upsert would be ambiguous"
+        raise ValueError(msg)
     keys = [column.name for column in table.primary_key]
     changed = [name for name in columns if name not in keys]
     if backend in {"mysql", "mariadb"}:

@@ -257,6 +257,20 @@ def test_changed_mappings_decide_everybody_again(worker, tmp_path: Path):
     assert worker.stage(worker.act_ids["phone"]) == "Ghost"
 
 
+def test_another_rule_in_the_same_place_tells_its_own_reason(worker, tmp_path: Path):
+    """Both rules are called `Lead:any[2]`; the reason of the first must not stay."""
+    number = worker.new(phone="+49 30 901820", city="Rome")
+    worker.sync()
+    assert worker.contact(number).fields["sync_reason"] == "Lead: phone known"
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    text = (packaged_mappings_dir() / "stages.yaml").read_text()
+    (rules / "stages.yaml").write_text(text.replace("{field: phone, not_empty: true}", "{field: city, is: Rome}"))
+    worker.mappings_dir = rules
+    worker.sync()
+    assert worker.contact(number).fields["sync_reason"] == "Lead: city Rome"
+
+
 def test_a_rule_on_a_field_that_was_not_kept_reads_everybody_again(worker, tmp_path: Path):
     """What new rules need and the store lacks is pulled first."""
     worker.sync()

@@ -35,7 +35,7 @@ def decided(connection, person_id, score):
         "due_at": None, "asks": False, "waiting": False, "decided_at": NOW, "run_id": "run", "scores": "{}",
         "score_day": 1, "flags": "[]",
     }  # fmt: skip
-    decisions.save_decisions(connection, [row])
+    decisions.save_decisions(connection, [decisions.Decided(**row)])
 
 
 def enter(connection, person_id, delta, key):

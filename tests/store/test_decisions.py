@@ -42,7 +42,7 @@ def decide(connection, person_id, **values):
         "decided_at": NOW,
         "run_id": "r",
     }
-    decisions.save_decisions(connection, [row | values])
+    decisions.save_decisions(connection, [decisions.Decided(**row | values)])
 
 
 def known(number, email=None, **values):

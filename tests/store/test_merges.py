@@ -175,11 +175,8 @@ def test_a_merge_has_a_ledger_row_with_both_as_they_were(connection, two):
 
 def test_one_contact_and_one_decision_stay_and_the_survivor_is_decided(connection, two):
     _, known = two
-    values = {"kind": "ghost", "stage": "Ghost", "score": 0, "rule": "", "reason": "", "trace": "[]", "asks": False}
-    for number in two:
-        decisions.save_decisions(
-            connection, [{"person_id": number, **values, "waiting": False, "decided_at": NOW, "run_id": "r"}]
-        )
+    values = ("ghost", "Ghost", 0, "", "", "[]", None, False, False, NOW, "r")
+    decisions.save_decisions(connection, [decisions.Decided(number, *values) for number in two])
     follow(connection, KNOWN, GHOST)
     assert connection.execute(select(contact.c.person_id, contact.c.dirty)).all() == [(known, 1)]
     assert connection.execute(select(decision.c.person_id)).scalars().all() == [known]

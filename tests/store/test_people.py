@@ -224,7 +224,7 @@ def test_the_end_of_a_former_number_is_not_the_end_of_the_person(connection, kee
 def test_time_alone_decides_again_whoever_is_due(connection, keep):
     numbers = [keep(made(number)) for number in (1, 2, 3)]
     for number, due_at in zip(numbers, (NOW - 1, NOW, NOW + 1), strict=True):
-        decisions.save_decisions(connection, [decided(number, due_at=due_at)])
+        decisions.save_decisions(connection, [decisions.Decided(**decided(number, due_at=due_at))])
     people.vanish(connection, [1], NOW)
     people.mark_due(connection, NOW)
     assert dirty(connection) == {numbers[1]}
@@ -239,7 +239,7 @@ def test_a_verdict_decides_again_everybody_with_the_address(connection, keep):
 
 def test_kinds_are_counted_without_those_who_vanished(connection, keep):
     for number, kind in ((1, "lead"), (2, "lead"), (3, "ghost"), (4, "lead")):
-        decisions.save_decisions(connection, [decided(keep(made(number)), kind=kind)])
+        decisions.save_decisions(connection, [decisions.Decided(**decided(keep(made(number)), kind=kind))])
     assert people.kinds_of(connection, [1, 2, 3]) == {"lead": 2, "ghost": 1}
     people.vanish(connection, [4], NOW)
     assert people.count_by_kind(connection) == {"lead": 2, "ghost": 1}
