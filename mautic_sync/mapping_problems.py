@@ -41,6 +41,8 @@ class SourceFile:
     name: str
     document: Document
     packaged: bool = False
+    text: str = ""
+    """The file itself, for a copy that can be read again."""
 
     def problem(self, path: Path, text: str) -> FileProblem:
         return FileProblem(self.name, self.document.line(path), path_text(path), text)

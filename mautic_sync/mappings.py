@@ -49,6 +49,7 @@ __all__ = [
     "SegmentOf",
     "Templates",
     "load_mappings",
+    "load_written",
     "mappings_schema",
     "packaged_mappings_dir",
 ]
@@ -161,6 +162,13 @@ class Mappings:
             warnings=warnings,
             fingerprint=_fingerprint([self._base_fingerprint, depends, absent]),
         )
+
+    def as_written(self) -> dict[str, dict[str, object]]:
+        """The files as they were read, for `load_written`."""
+        return {
+            name: {"name": source.name, "packaged": source.packaged, "text": source.text}
+            for name, source in self._sources.items()
+        }
 
     def fields_read(self, catalogue: Catalogue) -> frozenset[str]:
         """Aliases of the fields of this Mautic that a rule reads or that we write or fill."""
@@ -441,6 +449,27 @@ def load_mappings(
     MappingsError with all problems of all files.
     """
     sources, problems = _read_sources(directory)
+    return _checked(sources, problems, time_zone, history_seconds)
+
+
+def load_written(
+    written: Mapping[str, Mapping[str, str | bool]], *, time_zone: str = "UTC", history_seconds: int | None = None
+) -> Mappings:
+    """Mappings as `Mappings.as_written` gave them; MappingsError where this version cannot read them any more."""
+    sources = {
+        name: SourceFile(
+            str(one["name"]), read_yaml(str(one["text"]).encode()), bool(one["packaged"]), str(one["text"])
+        )
+        for name, one in written.items()
+        if name in FILES
+    }
+    packaged, problems = _read_sources(None)
+    return _checked({**packaged, **sources}, problems, time_zone, history_seconds)
+
+
+def _checked(
+    sources: dict[str, SourceFile], problems: list[FileProblem], time_zone: str, history_seconds: int | None
+) -> Mappings:
     checker = Checker(sources, history=history_seconds)
     checked = checker.read()
     problems += checker.problems
@@ -474,12 +503,15 @@ def _read_sources(directory: Path | None) -> tuple[dict[str, SourceFile], list[F
         path = (directory or packaged) / f"{name}.yaml"
         given = path.exists()
         path = path if given else packaged / path.name
+        raw = b""
         try:
-            document = read_yaml(path.read_bytes())
+            raw = path.read_bytes()
+            document = read_yaml(raw)
         except OSError as error:
             document = Document()
             problems.append(FileProblem(str(path), 1, "", f"this cannot be read: {error.strerror}"))
-        sources[name] = SourceFile(str(path), document, packaged=directory is None or not given)
+        text = raw.decode("utf-8-sig", "replace")
+        sources[name] = SourceFile(str(path), document, packaged=directory is None or not given, text=text)
     return sources, problems
 
 

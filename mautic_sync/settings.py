@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import phonenumbers
-from apscheduler.triggers.cron import CronTrigger
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -31,6 +30,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from mautic_sync.cron import Cron
 from mautic_sync.errors import ConfigError
 
 ENV_PREFIX = "MAUTIC_SYNC_"
@@ -69,7 +69,7 @@ def _known_zone(name: str) -> str:
 
 def _cron(expression: str) -> str:
     try:
-        CronTrigger.from_crontab(expression, timezone="UTC")
+        Cron(expression)
     except ValueError as error:
         msg = f"{expression!r} is no cron expression (minute hour day month weekday): {error}"
         raise ValueError(msg) from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -11,8 +13,12 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from mautic_sync import __version__
-from mautic_sync.cli import configuration, demo, hot, inspection, passes, provisioning, simulation
+from mautic_sync.cli import configuration, demo, hot, inspection, passes, provisioning, simulation, worker
+from mautic_sync.cli.logs import log_crash, masked
 from mautic_sync.errors import MauticSyncError, Terminated
+
+STOP_SECONDS = 20
+"""After a signal, so long the requests in flight may take to be answered for."""
 
 app = typer.Typer(
     name="mautic-sync",
@@ -22,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, provisioning, passes, configuration, inspection, hot, simulation):
+for module in (demo, provisioning, passes, worker, configuration, inspection, hot, simulation):
     module.register(app)
 
 
@@ -39,13 +45,27 @@ def _main(
     del version
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM, or Ctrl-C: what is in flight is answered for, unless Mautic takes too long over it."""
+    code = 130 if number == signal.SIGINT else Terminated.exit_code
+    last = threading.Timer(STOP_SECONDS, _leave, [code])
+    last.daemon = True
+    last.start()
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+
+def _leave(code: int) -> None:
+    # As after kill -9: what was sent and is not answered for is looked up by the next run.
+    print("mautic-sync: stopped while requests were on their way; the next run looks them up", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main() -> NoReturn:
     """Run a command; every error that we raise on purpose becomes one sentence and its documented exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _stop)
     try:
         app(standalone_mode=True)
         code = 0
@@ -53,7 +73,8 @@ def main() -> NoReturn:
         print(f"mautic-sync: {error}", file=sys.stderr)
         code = error.exit_code
     except DBAPIError as error:
-        print(f"mautic-sync: the store failed: {error.orig}. Check store.url, free disk and rights.", file=sys.stderr)
+        told = masked(str(error.orig))
+        print(f"mautic-sync: the store failed: {told}. Check store.url, free disk and rights.", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print("mautic-sync: stopped; what was done is kept, the next run goes on from there", file=sys.stderr)
@@ -62,5 +83,11 @@ def main() -> NoReturn:
         print("mautic-sync: stopped; what was done is kept, the next run goes on from there", file=sys.stderr)
         code = stop.exit_code
     except BrokenPipeError:
+        code = 1
+    except Exception as error:  # noqa: BLE001 -- the last place: Python's own traceback would show secrets
+        log_crash(error)
+        print(
+            f"mautic-sync: a fault of mautic-sync itself: {masked(str(error))}. Please report the log.", file=sys.stderr
+        )
         code = 1
     sys.exit(code)

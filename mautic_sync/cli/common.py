@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
-import structlog
 import typer
 from rich.console import Console
 from sqlalchemy import Engine
 
+from mautic_sync.cli.logs import configure_logs, observer
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import Mappings, load_mappings
-from mautic_sync.mautic.redaction import redact
-from mautic_sync.pipeline.context import Observer
 from mautic_sync.settings import MappingsSettings, Settings, load_settings
 from mautic_sync.store.engine import open_engine
+
+__all__ = [
+    "ConfigOption",
+    "JsonOption",
+    "WaitOption",
+    "configure_logs",
+    "console",
+    "mappings_dir",
+    "observer",
+    "open_store",
+    "print_json",
+    "read_mappings",
+    "read_settings",
+]
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file.", dir_okay=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 WaitOption = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for another run to end.")]
-
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-# Events that somebody should look at; all others are information.
-WARNINGS = frozenset({
-    "quarantined", "refused", "doubtful", "gate_open", "gate_failed", "no_answer", "validation_refused", "set_back",
-    "unknown_status", "budget", "triggers_unknown", "lacking", "message_failed",
-})  # fmt: skip
 
 
 def console() -> Console:
@@ -71,34 +75,3 @@ def read_mappings(settings: Settings, directory: Path | None = None) -> Mappings
 
 def open_store(settings: Settings) -> Engine:
     return open_engine(settings.store.url)
-
-
-def observer() -> Observer:
-    """Tells the log what a run does. Addresses are masked here, whatever the event carries."""
-    log = structlog.get_logger("mautic_sync")
-
-    def tell(event: str, **facts: Any) -> None:
-        masked = {name: redact(value) if isinstance(value, str) else value for name, value in facts.items()}
-        log.log(logging.WARNING if event in WARNINGS else logging.INFO, event, **masked)
-
-    return tell
-
-
-def configure_logs(settings: Settings) -> None:
-    as_json = settings.log.format == "json" or (settings.log.format == "auto" and not sys.stderr.isatty())
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=14)
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.log.level]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=False,
-    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from sqlalchemy import Connection, Engine
 
 from mautic_sync.cli.common import (
     ConfigOption,
@@ -25,11 +26,13 @@ from mautic_sync.cli.common import (
 from mautic_sync.cli.passes import LARGEST_ID, change_as_json, describe_change, parse_moment, started
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError, MauticSyncError, StopError
-from mautic_sync.pipeline import pull
+from mautic_sync.pipeline import health, pull, rules
 from mautic_sync.pipeline.actions import NOTIFY
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import all_kinds, connect_zerobounce, iso, outcome
 from mautic_sync.pipeline.validate import OUTCOME_WORDS, credits_left, keep_answer
+from mautic_sync.schedule import crons_of
+from mautic_sync.settings import Settings
 from mautic_sync.store import actions, changes, notes, people, runs, verdicts
 
 RUNS_SHOWN = 10
@@ -46,42 +49,80 @@ def status_command(
     run_id: Annotated[str | None, typer.Argument(help="Show the changes of this run.", metavar="RUN")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
+    healthy: Annotated[
+        bool,
+        typer.Option("--healthy", help="Only whether the worker does its work: exit 0 if so, else 1; asks no network."),
+    ] = False,
 ) -> None:
-    """The last runs, how far everything was read, what is pending, and the credits that are left."""
+    """The last runs, the worker and its schedule, what is pending, and the credits that are left."""
     settings = read_settings(config)
     engine = open_store(settings)
+    if healthy:
+        _check_health(settings, engine, as_json=as_json)
     if run_id is not None:
-        with engine.begin() as connection:
-            rows = changes.listed(
-                connection,
-                [changes.PLANNED, changes.SENT, changes.DOUBTFUL, changes.SETTLED, changes.REFUSED],
-                run_id=run_id,
-            )
-            if not rows and run_id not in {row["id"] for row in runs.last_runs(connection, 1000)}:
-                msg = f"there is no run {run_id}; `mautic-sync status` lists the last ones"
-                raise ConfigError(msg)
-        document: dict[str, Any] = {"run_id": run_id, "changes": [change_as_json(row) for row in rows]}
+        document = _run_document(engine, run_id)
         if as_json:
             print_json(document)
         else:
-            _show_changes(console(), document)
+            _show_run(console(), document)
         return
-    credits_now = _credits(settings)
+    document = _status_document(settings, engine)
+    if as_json:
+        print_json(document)
+    else:
+        _show_status(console(), document)
+
+
+def _check_health(settings: Settings, engine: Engine, *, as_json: bool) -> NoReturn:
     with engine.begin() as connection:
-        document = {
+        found = health.health(connection, settings, int(time.time()))
+    if as_json:
+        print_json({"healthy": found.ok, "reason": found.reason})
+    else:
+        print(f"{'healthy' if found.ok else 'not healthy'}: {found.reason}")
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def _run_document(engine: Engine, run_id: str) -> dict[str, Any]:
+    """The document of `status RUN --json`: the run and every change that it planned or settled."""
+    with engine.begin() as connection:
+        row = runs.get_run(connection, run_id)
+        if row is None:
+            msg = f"there is no run {run_id}; `mautic-sync status` lists the last ones"
+            raise ConfigError(msg)
+        rows = changes.listed(
+            connection,
+            [changes.PLANNED, changes.SENT, changes.DOUBTFUL, changes.SETTLED, changes.REFUSED],
+            run_id=run_id,
+        )
+    return {**_run_as_json(row), "changes": [change_as_json(one) for one in rows]}
+
+
+def _run_as_json(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run_id": row["id"],
+        "command": row["command"],
+        "started_at": iso(row["started_at"]),
+        "ended_at": iso(row["ended_at"]) if row["ended_at"] else None,
+        "exit_code": row["exit_code"],
+        "summary": row["summary"],
+    }
+
+
+def _status_document(settings: Settings, engine: Engine) -> dict[str, Any]:
+    credits_now = _credits(settings)
+    now = int(time.time())
+    with engine.begin() as connection:
+        found = health.health(connection, settings, now)
+        return {
             "mautic": notes.get(connection, pull.INSTANCE),
+            "healthy": found.ok,
+            "health": found.reason,
             "kinds": all_kinds(people.count_by_kind(connection)),
-            "runs": [
-                {
-                    "run_id": row["id"],
-                    "command": row["command"],
-                    "started_at": iso(row["started_at"]),
-                    "ended_at": iso(row["ended_at"]) if row["ended_at"] else None,
-                    "exit_code": row["exit_code"],
-                    "summary": row["summary"],
-                }
-                for row in runs.last_runs(connection, RUNS_SHOWN)
-            ],
+            "worker": _worker_as_json(notes.get_json(connection, health.WORKER), now),
+            "schedule": _schedule_as_json(connection, settings, now),
+            "rules": _rules_as_json(connection),
+            "runs": [_run_as_json(row) for row in runs.last_runs(connection, RUNS_SHOWN)],
             "cursors": runs.all_cursors(connection),
             "pending": runs.pending_counts(connection),
             "quarantined": len(runs.in_quarantine(connection)),
@@ -92,10 +133,47 @@ def status_command(
             },
             "credits": credits_now,
         }
-    if as_json:
-        print_json(document)
-    else:
-        _show_status(console(), document)
+
+
+def _worker_as_json(beat: dict[str, Any] | None, now: int) -> dict[str, Any] | None:
+    if beat is None:
+        return None
+    return {
+        "alive": health.is_alive(beat, now),
+        "host": beat["host"],
+        "pid": beat["pid"],
+        "run": beat["run"],
+        **{
+            name: iso(beat[name]) if beat[name] else None
+            for name in ("started_at", "seen_at", "active_at", "stopped_at")
+        },
+    }
+
+
+def _schedule_as_json(connection: Connection, settings: Settings, now: int) -> dict[str, Any]:
+    last, missed = health.succeeded(connection), health.misfires(connection)
+    document = {}
+    for name, cron in crons_of(settings).items():
+        misfired = missed.get(name, {"count": 0, "last_at": 0})
+        document[name] = {
+            "cron": cron.expression,
+            "time_zone": cron.time_zone,
+            "last_success": iso(last[name]) if name in last else None,
+            "next": iso(cron.next_after(now)),
+            "misfires": misfired["count"],
+            "last_misfire": iso(misfired["last_at"]) if misfired["last_at"] else None,
+        }
+    return document
+
+
+def _rules_as_json(connection: Connection) -> dict[str, Any]:
+    state = rules.state_of(connection)
+    broken = state["broken"]
+    return {
+        "fingerprint": state["fingerprint"],
+        "kept_at": iso(state["kept_at"]) if state["kept_at"] else None,
+        "broken": None if broken is None else {"since": iso(broken["since"]), "reason": broken["reason"]},
+    }
 
 
 def _credits(settings: Any) -> int | None:
@@ -122,6 +200,7 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
         out.print(f"Actions: {document['actions']['pending']} pending, {document['actions']['refused']} refused.")
     if document["credits"] is not None:
         out.print(f"ZeroBounce credits left: {document['credits']}")
+    _show_worker(out, document)
     table = Table("run", "command", "started", "exit", "read", "written", box=None, pad_edge=False)
     for row in document["runs"]:
         summary = row["summary"] or {}
@@ -134,6 +213,40 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
             str(summary.get("pushed", {}).get("stages", "")),
         )
     out.print(table)
+
+
+def _show_worker(out: Console, document: dict[str, Any]) -> None:
+    worker = document["worker"]
+    if worker is not None:
+        state = "is running" if worker["alive"] else f"does not run; last seen {worker['seen_at']}"
+        at = f", at run {worker['run']}" if worker["alive"] and worker["run"] else ""
+        out.print(escape(f"Worker: {state} ({worker['host']}, process {worker['pid']}){at}."))
+        for name, one in document["schedule"].items():
+            told = f"last success {one['last_success'] or 'never'}, next {one['next']}"
+            missed = f", {one['misfires']} misfires, the last {one['last_misfire']}" if one["misfires"] else ""
+            out.print(f"  {name}: {told}{missed}")
+        if not document["healthy"]:
+            out.print(escape(f"Not healthy: {document['health']}"))
+    broken = document["rules"]["broken"]
+    if broken is not None:
+        out.print(
+            escape(
+                f"Rules: broken since {broken['since']}; the worker goes on with the last good ones. {broken['reason']}"
+            )
+        )
+
+
+def _show_run(out: Console, document: dict[str, Any]) -> None:
+    code = document["exit_code"]
+    ended = "running or killed" if code is None else f"ended {document['ended_at']}, exit {code}"
+    out.print(escape(f"{document['command']}, started {document['started_at']}, {ended}"))
+    summary = document["summary"] or {}
+    for move in summary.get("transitions", ()):
+        out.print(escape(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}"))
+    if not document["changes"]:
+        out.print("No changes.")
+        return
+    _show_changes(out, document)
 
 
 def _show_changes(out: Console, document: dict[str, Any]) -> None:

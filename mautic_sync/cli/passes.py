@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Annotated, Any, NoReturn
 from zoneinfo import ZoneInfo
 
-import structlog
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -28,6 +27,8 @@ from mautic_sync.cli.common import (
     read_mappings,
     read_settings,
 )
+from mautic_sync.cli.logs import run_named
+from mautic_sync.cli.progress import displayed, watch
 from mautic_sync.errors import ConfigError
 from mautic_sync.mautic import contacts as mautic_contacts
 from mautic_sync.pipeline import forecast, pull
@@ -68,20 +69,23 @@ def started(settings: Settings, command: str, *, wait: float = 0, with_actions: 
     engine = open_store(settings)
     spare_memory()
     try:
-        with opened_run(
-            settings,
-            mappings,
-            engine,
-            command=command,
-            now=int(time.time()),
-            wait=wait,
-            tell=observer(),
-            with_actions=with_actions,
-        ) as run:
-            structlog.contextvars.bind_contextvars(run=run.id)
-            yield run
+        with (
+            displayed(settings, observer()) as tell,
+            opened_run(
+                settings,
+                mappings,
+                engine,
+                command=command,
+                now=int(time.time()),
+                wait=wait,
+                tell=tell,
+                with_actions=with_actions,
+            ) as run,
+        ):
+            watch(run, tell)
+            with run_named(run.id):
+                yield run
     finally:
-        structlog.contextvars.clear_contextvars()
         engine.dispose()
 
 

@@ -69,6 +69,8 @@ class Page:
     last_id: int
     rows: int = field(default=0)
     """How many rows came back, malformed ones included."""
+    upto: int | None = None
+    """Where the reading ends that this is a page of, where that is known."""
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ def sweep(
                     if not _may_be_one_contact(error):
                         raise
                     break  # somebody among those with custom values: the windows of the plain list find whom
-            yield replace(page, last_id=high)
+            yield replace(page, last_id=high, upto=end)
             done = high
     if done < end:
         yield from _sweep_plain(transport, done, end, page_size, concurrency, density, meanwhile)
@@ -146,7 +148,7 @@ def _sweep_plain(
 
     pages = in_windows(fetch, after, end, page_size, concurrency, density, _row_id, meanwhile=meanwhile)
     for low, high, rows in pages:
-        yield replace(_page(rows, low), last_id=high)
+        yield replace(_page(rows, low), last_id=high, upto=end)
 
 
 def _window(ids: Sequence[int]) -> list[Where]:

@@ -87,6 +87,10 @@ class Run:
     with_actions: bool = False
     unbound: Mappings | None = None
     """The mappings as they were read: binding them anew begins with these."""
+    fallback: Mappings | None = None
+    """The last good mappings, for a run that goes on with them where `mappings` do not fit this Mautic."""
+    on_last_good: bool = False
+    """Whether `mappings` are those, because the files cannot be used."""
     catalogue: Catalogue = field(default_factory=Catalogue)
     stage_ids: dict[str, int] = field(default_factory=dict)
     stage_names: dict[int, str] = field(default_factory=dict)
@@ -113,6 +117,12 @@ class Run:
             idle_matters=self.mappings.reads_idle,
             points_matter=self.mappings.shows_points,
         )
+
+    @property
+    def kept_of_contacts(self) -> frozenset[str]:
+        """What every contact must have been read for: the fields, and what only a new reading makes fresh."""
+        moving = {"(last_active)": self.mappings.reads_idle, "(points)": self.mappings.shows_points}
+        return self.reading.fields | {name for name, wanted in moving.items() if wanted}
 
     @property
     def counting(self) -> Counting:

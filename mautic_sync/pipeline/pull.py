@@ -108,6 +108,8 @@ RULES = "rules"
 DECIDED_BY = "decided_by"
 """Fingerprint of the bound rules, and the state of the gate, by which everybody was decided."""
 FULL_READING = "full_reading"
+HISTORIES = "histories"
+"""Feed → how far back it was read (seconds), and up to which id its rows may be known from before."""
 CONTACTS = "contacts"
 AUDIT_APPLIED = "audit_applied"
 """Ids of the rows in the overlap of the audit log that were applied: others there became visible late."""
@@ -164,13 +166,13 @@ def read_instance(run: Run, *, fresh: bool) -> None:
 def prepare_store(run: Run) -> bool:
     """Make the store fit the mappings: evidence, and who is to be decided again. True when contacts must be read again.
 
-    That is so when the mappings read a field that was not kept before.
+    That is so when the mappings read something of contacts that was not kept, or not kept fresh, before.
     """
     with run.engine.begin() as connection:
         rebuilt = count_anew(connection, run.counting, run.catalogue)
         _decide_everybody_if_changed(run, connection, rebuilt=rebuilt)
         kept = set(notes.get_json(connection, READ_FIELDS) or ())
-        wanted = run.reading.fields
+        wanted = run.kept_of_contacts
         if runs.get_cursor(connection, CONTACTS) is None:
             notes.put_json(connection, READ_FIELDS, sorted(wanted))
             return False
@@ -287,7 +289,7 @@ def _pull_new(run: Run, meanwhile: Callable[[], bool]) -> None:
         with run.engine.begin() as connection:
             keep(run, connection, page.contacts, page.malformed)
             runs.put_cursor(connection, CONTACTS, Cursor(page.last_id, page.last_id))
-        run.tell("contacts", rows=page.rows, last_id=page.last_id)
+        run.tell("contacts", rows=page.rows, last_id=page.last_id, after=cursor.last_id, upto=page.upto)
 
 
 @dataclass
@@ -312,13 +314,14 @@ def _pull_everybody(run: Run, unfinished: dict[str, Any] | None) -> None:
     with run.engine.begin() as connection:
         if unfinished:
             going = _Pass(**unfinished)
-            if not run.reading.fields <= set(going.fields):
+            if not run.kept_of_contacts <= set(going.fields):
                 going.after = 0
         else:
             cursor = runs.get_cursor(connection, CONTACTS) or Cursor()
             going = _next_pass(connection, cursor.last_id)
-        going.fields = sorted(run.reading.fields)
+        going.fields = sorted(run.kept_of_contacts)
         notes.put_json(connection, FULL_READING, vars(going))
+    began_after = going.after
     for page in mautic_contacts.sweep(
         run.mautic,
         going.after,
@@ -333,10 +336,10 @@ def _pull_everybody(run: Run, unfinished: dict[str, Any] | None) -> None:
             keep(run, connection, page.contacts, page.malformed, seen=going.number)
             going.after = page.last_id
             notes.put_json(connection, FULL_READING, vars(going))
-        run.tell("contacts", rows=page.rows, last_id=page.last_id)
+        run.tell("contacts", rows=page.rows, last_id=page.last_id, after=began_after, upto=page.upto)
     _find_vanished(run, going)
     with run.engine.begin() as connection:
-        notes.put_json(connection, READ_FIELDS, sorted(run.reading.fields))
+        notes.put_json(connection, READ_FIELDS, sorted(run.kept_of_contacts))
         notes.drop(connection, FULL_READING)
 
 
@@ -546,16 +549,20 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> Iterator[None]:
         return
     if full and feed == "lead_donotcontact" and BOUNCED in run.mappings.activity_types:
         _pull_failed(run)
-    fresh = cursor is None
     moving = MOVING_DATES.get(feed)
+    cursor, known_upto = _far_enough(run, feed, cursor)
+    fresh = cursor is None
+    upto: int | None = None
     if cursor is None:
         since = run.now - int(run.settings.pull.history.total_seconds())
+        upto = feed_max_id(run.mautic, feed)
         start = feed_first_id_since(run.mautic, feed, DATE_COLUMNS[feed], since) - 1
         # From before the first page on: what changes under its old id while the pages are read is seen by the next run.
         known = _newest(newest_rows(run.mautic, feed, PROBE), (DATE_COLUMNS[feed],), run.now) if moving else None
         cursor = Cursor(start, start, None if known is None else format_time(known))
         with run.engine.begin() as connection:
             runs.put_cursor(connection, feed, cursor)
+            _note_history(run, connection, feed, known_upto)
         pages = _pages(run, feed, start)
     elif moving is not None:
         back = EMAIL_AGAIN_SECONDS if full and feed == SENT else OVERLAP_SECONDS
@@ -566,8 +573,8 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> Iterator[None]:
         pages = _pages(run, feed, cursor.resume_from)
     with run.engine.begin() as connection:
         again = moving is not None or (fresh and stores_any_of(connection, feed))
-    known_above = None if again else cursor.last_id
-    mark, checked = cursor.mark, False
+    known_above = None if again else max(cursor.last_id, known_upto)
+    mark, checked, after = cursor.mark, False, cursor.last_id
     for rows in pages:
         if not checked:
             _check_not_set_back(run, feed, rows, cursor, forced=full)
@@ -577,7 +584,7 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> Iterator[None]:
                 mark = max(filter(None, [mark, None if newest is None else format_time(newest)]), default=None)
             checked = True
         moved = _moved(cursor, rows, DATE_COLUMNS[feed], run.now, marked=moving is None)
-        _add_page(run, feed, rows, moved, known_above=known_above)
+        _add_page(run, feed, rows, moved, known_above=known_above, after=after, upto=upto)
         cursor = moved
         yield
     if not checked:
@@ -585,6 +592,28 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> Iterator[None]:
     if mark != cursor.mark and moving is not None:
         with run.engine.begin() as connection:
             runs.put_cursor(connection, feed, replace(cursor, mark=mark))
+
+
+def _far_enough(run: Run, feed: str, cursor: Cursor | None) -> tuple[Cursor | None, int]:
+    """No cursor where `pull.history` has grown since the feed was first read: its history is read again from there.
+
+    And the id up to which rows may be known although they come again.
+    """
+    with run.engine.begin() as connection:
+        read = (notes.get_json(connection, HISTORIES) or {}).get(feed)
+        if read is None:
+            if cursor is not None:
+                _note_history(run, connection, feed, 0)
+            return cursor, 0
+    if cursor is None or run.settings.pull.history.total_seconds() <= read["seconds"]:
+        return cursor, read["known_upto"]
+    return None, max(cursor.last_id, read["known_upto"])
+
+
+def _note_history(run: Run, connection: Connection, feed: str, known_upto: int) -> None:
+    histories = notes.get_json(connection, HISTORIES) or {}
+    histories[feed] = {"seconds": run.settings.pull.history.total_seconds(), "known_upto": known_upto}
+    notes.put_json(connection, HISTORIES, histories)
 
 
 def _mark_of(run: Run, cursor: Cursor | None) -> int:
@@ -606,14 +635,23 @@ def _pages(run: Run, feed: str, after: int) -> Iterator[list[Row]]:
     return feed_pages(run.mautic, feed, after, limit=FEED_PAGE_ROWS, concurrency=1)
 
 
-def _add_page(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor, *, known_above: int | None) -> None:
+def _add_page(
+    run: Run,
+    feed: str,
+    rows: Sequence[Row],
+    cursor: Cursor,
+    *,
+    known_above: int | None,
+    after: int = 0,
+    upto: int | None = None,
+) -> None:
     """One page of a feed and its cursor, in one transaction; then contacts that nobody had seen yet."""
     activities, broken = _understood(feed, rows)
     with run.engine.begin() as connection:
         _quarantine_rows(run, connection, feed, broken)
         added = _keep_activities(run, connection, activities, known_above=known_above)
         runs.put_cursor(connection, feed, cursor)
-    run.tell("activities", feed=feed, rows=len(rows), new=added.new)
+    run.tell("activities", feed=feed, rows=len(rows), new=added.new, last_id=cursor.last_id, after=after, upto=upto)
     _catch_up(run, added)
 
 
@@ -794,6 +832,7 @@ def _begin_again(run: Run) -> None:
     with run.engine.begin() as connection:
         for name, number in highest.items():
             set_aside(connection, name, number, str(run.now))
+            _note_history(run, connection, name, number)
         runs.drop_cursors(connection)
         notes.drop(connection, AUDIT_APPLIED)
         _vanish(run, connection, people.numbers_above(connection, last_contact))

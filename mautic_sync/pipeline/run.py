@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from mautic_sync.domain.plan import SafetyLimit
 from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, StopError, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
-from mautic_sync.pipeline import decide, occasions, opening, pull, push, validate
+from mautic_sync.pipeline import decide, health, occasions, opening, pull, push, rules, validate
 from mautic_sync.pipeline.context import Counts, Observer, Run, silence
 from mautic_sync.settings import Settings
 from mautic_sync.store import actions, changes, decisions, notes, people, runs
@@ -59,9 +59,16 @@ def opened_run(
     tell: Observer = silence,
     with_actions: bool = False,
 ) -> Iterator[Run]:
-    """Take the lock, connect, and note the run's beginning and end, whatever happens in between."""
-    run_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    with run_lock(engine, wait), connect_mautic(settings, run_id) as mautic:
+    """Take the lock, connect, and note the run's beginning and end, whatever happens in between.
+
+    Time never goes back: where the clock was set back, `now` is that of the last run.
+    """
+    with run_lock(engine, wait), ExitStack() as stack:
+        clock, now = now, _not_before_the_last(engine, now)
+        run_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        if now > clock:
+            tell("clock_back", run=run_id, seconds=now - clock)
+        mautic = stack.enter_context(connect_mautic(settings, run_id))
         zerobounce = connect_zerobounce(settings, run_id)
         run = Run(run_id, now, settings, mappings, engine, mautic, zerobounce, tell, with_actions)
         with engine.begin() as connection:
@@ -81,9 +88,14 @@ def opened_run(
             raise
         finally:
             with engine.begin() as connection:
-                runs.end_run(connection, run_id, int(datetime.now(UTC).timestamp()), exit_code, summary(run))
+                runs.end_run(connection, run_id, max(now, int(time.time())), exit_code, summary(run))
             if zerobounce is not None:
                 zerobounce.close()
+
+
+def _not_before_the_last(engine: Engine, now: int) -> int:
+    with engine.begin() as connection:
+        return max(now, runs.last_start(connection) or 0)
 
 
 def connect_mautic(settings: Settings, run_id: str) -> Transport:
@@ -166,14 +178,20 @@ def sync(run: Run, options: Options) -> None:
             decisions.let_vanished_go(connection, run.now)
             notes.put(connection, PUSHED_AT, str(run.now))
             opening.begin(run, connection)
+    with run.engine.begin() as connection:
+        planned = changes.count_planned(connection)
+    if planned:
+        run.tell("pushing", changes=planned)
     push.push(run)
     # What the push taught (merged or changed meanwhile) is decided, and written by the next run.
     _decide(run)
+    if run.only is None:
+        health.note_success(run, full=options.full)
 
 
 def _prepare(run: Run, options: Options) -> None:
     pull.meet_instance(run, adopt=options.adopt)
-    pull.read_instance(run, fresh=options.full)
+    rules.read_instance(run, fresh=options.full)
     reread = pull.prepare_store(run)
     if options.contact is not None:
         run.only = pull.pull_contact(run, options.contact)
@@ -199,11 +217,9 @@ def _decide(run: Run) -> bool:
 
 
 def _require_provisioning(run: Run) -> None:
-    missing = [f"stage {stage.name}" for stage in run.mappings.stages.stages if stage.name not in run.stage_ids]
-    missing += [f"field {alias}" for alias in run.mappings.fields.write if alias not in run.catalogue.fields]
+    missing = rules.missing_in_mautic(run)
     if missing:
-        msg = f"Mautic lacks what the mappings write: {', '.join(missing)}. Create it with `mautic-sync init`."
-        raise ConfigError(msg)
+        raise ConfigError(rules.lacking_told(missing))
 
 
 # -- safety ---------------------------------------------------------------------------------------------------------

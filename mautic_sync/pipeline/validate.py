@@ -73,6 +73,7 @@ def validate(run: Run) -> None:
         run.tell("budget", wanted=wanted, budget=budget)
     if not addresses:
         return
+    run.tell("validating", addresses=len(addresses))
     _ask_all(run, run.zerobounce, iter(addresses))
     run.tell("validated", credits=run.counts.credits, **run.counts.verdicts)
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -262,12 +262,26 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-@contextmanager
-def run_lock(engine: Engine, wait: float = 0) -> Iterator[None]:
+def run_lock(engine: Engine, wait: float = 0) -> AbstractContextManager[None]:
     """Hold the store alone. Raises StoreBusyError when another run still holds it after `wait` seconds."""
+    busy = "another run holds this store; wait for it, or use --wait SECONDS"
+    return _lock(engine, wait, LOCK_NUMBER, ".lock", busy)
+
+
+def worker_lock(engine: Engine, wait: float = 0) -> AbstractContextManager[None]:
+    """Be the only worker of this store; between its runs the run lock is free for commands by hand.
+
+    Raises StoreBusyError when another worker still serves the store after `wait` seconds.
+    """
+    busy = "another `mautic-sync run` serves this store; stop it, or use --wait SECONDS"
+    return _lock(engine, wait, LOCK_NUMBER + 1, ".worker.lock", busy)
+
+
+@contextmanager
+def _lock(engine: Engine, wait: float, number: int, suffix: str, busy: str) -> Iterator[None]:
     deadline = time.monotonic() + wait
     if engine.dialect.name == "sqlite":
-        with _file_lock(engine.url.database, deadline):
+        with _file_lock(engine.url.database, suffix, deadline, busy):
             yield
         return
     take, give_back, *prepare = _LOCK_STATEMENTS["postgresql" if engine.dialect.name == "postgresql" else "mariadb"]
@@ -276,14 +290,14 @@ def run_lock(engine: Engine, wait: float = 0) -> Iterator[None]:
         connection.detach()
         for statement in prepare:
             connection.execute(text(statement))
-        while not connection.execute(text(take), {"key": LOCK_NUMBER}).scalar():
-            _wait_or_refuse(deadline)
+        while not connection.execute(text(take), {"key": number}).scalar():
+            _wait_or_refuse(deadline, busy)
         try:
             yield
         finally:
             # A server that went away has given the lock back, and the run has its own error to tell.
             with suppress(DBAPIError):
-                connection.execute(text(give_back), {"key": LOCK_NUMBER})
+                connection.execute(text(give_back), {"key": number})
 
 
 _LOCK_NAME = "CONCAT('mautic_sync ', :key, ' ', MD5(DATABASE()))"  # at most 64 characters
@@ -302,12 +316,12 @@ _LOCK_STATEMENTS = {
 
 
 @contextmanager
-def _file_lock(database: str | None, deadline: float) -> Iterator[None]:
+def _file_lock(database: str | None, suffix: str, deadline: float, busy: str) -> Iterator[None]:
     if not database or database == ":memory:":
         yield
         return
     # One file, one lock, by whatever link it is reached.
-    path = f"{os.path.realpath(database)}.lock"
+    path = f"{os.path.realpath(database)}{suffix}"
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -319,16 +333,15 @@ def _file_lock(database: str | None, deadline: float) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                _wait_or_refuse(deadline)
+                _wait_or_refuse(deadline, busy)
         yield
     finally:
         os.close(handle)
 
 
-def _wait_or_refuse(deadline: float) -> None:
+def _wait_or_refuse(deadline: float, busy: str) -> None:
     if time.monotonic() >= deadline:
-        msg = "another run holds this store; wait for it, or use --wait SECONDS"
-        raise StoreBusyError(msg)
+        raise StoreBusyError(busy)
     time.sleep(LOCK_POLL_SECONDS)
 
 

@@ -28,6 +28,17 @@ def end_run(connection: Connection, run_id: str, now: int, exit_code: int, summa
     )
 
 
+def last_start(connection: Connection) -> int | None:
+    """When the latest run began, by its own `now`."""
+    started: int | None = connection.execute(select(func.max(run.c.started_at))).scalar()
+    return started
+
+
+def get_run(connection: Connection, run_id: str) -> dict[str, Any] | None:
+    row = connection.execute(select(run).where(run.c.id == run_id)).mappings().first()
+    return {**row, "summary": orjson.loads(row["summary"]) if row["summary"] else None} if row else None
+
+
 def last_runs(connection: Connection, limit: int = 10) -> list[dict[str, Any]]:
     rows = connection.execute(select(run).order_by(run.c.started_at.desc(), run.c.id.desc()).limit(limit)).mappings()
     return [{**row, "summary": orjson.loads(row["summary"]) if row["summary"] else None} for row in rows]

@@ -1,0 +1,42 @@
+"""`run`: the worker, for a service or a container."""
+
+from __future__ import annotations
+
+import gc
+
+import typer
+
+from mautic_sync.cli.common import ConfigOption, WaitOption, observer, open_store, read_mappings, read_settings
+from mautic_sync.cli.logs import run_named
+from mautic_sync.cli.progress import displayed, watch
+from mautic_sync.pipeline.run import connect_mautic
+from mautic_sync.schedule import Worker
+from mautic_sync.store.engine import worker_lock
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run_command)
+
+
+def run_command(config: ConfigOption = None, wait: WaitOption = 0) -> None:
+    """Work until stopped: a sync and a full sync at the times of `schedule`, the first at once if one is overdue."""
+    settings = read_settings(config)
+    # What is missing in the settings is told now, not at three in the morning.
+    connect_mautic(settings, "check").close()
+    engine = open_store(settings)
+    worker = Worker(
+        settings,
+        engine,
+        lambda: read_mappings(settings),
+        observer(),
+        watched=lambda tell: displayed(settings, tell),
+        opened=watch,
+        named=run_named,
+    )
+    gc.freeze()
+    try:
+        with worker_lock(engine, wait):
+            worker.check()
+            worker.work()
+    finally:
+        engine.dispose()
