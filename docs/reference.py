@@ -22,7 +22,8 @@ Precedence: command line > environment > `*_FILE` secrets > TOML file > defaults
 environment each setting is `MAUTIC_SYNC_` + section + `__` + key; lists are JSON there. Any name with `_FILE` at its
 end holds the path of a file with the value, for secrets: `MAUTIC_SYNC_MAUTIC__CLIENT_SECRET_FILE=/run/secrets/mautic`.
 An unknown name is an error that says which one is nearest. Durations are `90s`, `10m`, `6h`, `400d` or seconds.
-`phone`, `schedule` and `web` are checked, but nothing in this version uses them.
+`schedule` holds cron expressions ([operations.md](operations.md)). `phone`, `schedule.report` and `web` are checked, but
+nothing in this version uses them.
 
 | setting | environment | default | meaning |
 |---|---|---|---|
@@ -39,11 +40,11 @@ Exit codes:
 | 2 | usage or configuration: nothing was read or written |
 | 3 | safety stop: the plan is stored, look at it and accept it |
 | 4 | done in part: something *new* was quarantined, failed or is in doubt, and is kept |
-| 5 | another run holds this store |
+| 5 | another run holds this store, or another worker serves it |
 | 130, 143 | stopped by Ctrl-C or SIGTERM: what was done is kept |
 
 With `--json`, standard output holds one JSON document and nothing else; logs go to standard error. Credits are spent
-by `sync`, `retry` and `validate` alone.
+by `sync`, `run`, `retry` and `validate` alone.
 """
 
 DOCUMENTS = {
@@ -61,8 +62,13 @@ DOCUMENTS = {
     "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, fit, interest, groups, reasons, since, owner, "
     "link}]`. `--csv` has the same columns but `groups`; text that a spreadsheet would take for a formula begins with `'`. "
     "`since` is when we first saw it, `owner` the Mautic user whom an action last met or set there.",
-    "status": "`--json`: `mautic, kinds, runs, cursors, pending, quarantined, failed, actions {pending, refused}, credits`; with a run: "
-    "`run_id, changes`.",
+    "status": "`--json`: `mautic, healthy, health, kinds, worker {alive, host, pid, run, started_at, seen_at, active_at, stopped_at}, "
+    "schedule {sync, full_sync: {cron, time_zone, last_success, next, misfires, last_misfire}}, rules {fingerprint, kept_at, "
+    "broken {since, reason}}, runs, cursors, pending, quarantined, failed, actions {pending, refused}, credits`; `worker` and `broken` "
+    "may be null. With a run: `run_id, command, started_at, ended_at, exit_code, summary, changes [{contact, target, old, "
+    "new, reason, state}]`; `exit_code` is null while it runs, and when it was killed. With `--healthy`: `healthy, reason`. "
+    "[operations.md](operations.md)",
+    "run": "Needs a service manager or a container around it: [operations.md](operations.md).",
     "quarantine": "`--json`: `quarantined [{source, key, reason, first_at, last_at, excerpt}], failed [{contact, target, "
     "new, error}], actions [{contact, rule, todo, done, error}]`.",
     "validate": "`--json`: `verdicts [{address, outcome, status, sub_status, did_you_mean, source, at}], credits`.",

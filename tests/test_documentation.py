@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from mautic_sync.cli import app
+from mautic_sync.cli.logs import ERRORS, WARNINGS
 from mautic_sync.settings import load_settings, setting_names
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +78,62 @@ def test_the_readme_explains_in_the_order_that_a_newcomer_needs():
 def test_links_lead_somewhere(page: Path):
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} → {target}"
+
+
+# -- the log and the exit codes
+
+NOT_TOLD = {"run", "exc_info"}  # every line names its run; an exception is shown as `exception`
+
+
+def _told() -> dict[str, set[str]]:
+    """Event → the facts that any place in the program tells with it."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "mautic_sync").rglob("*.py"):
+        if {"domain", "sandbox"} & set(path.parts):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in {"tell", "_tell", "tell_once"} and isinstance(node.args[0].value, str):
+                facts = {one.arg for one in node.keywords if one.arg is not None} - NOT_TOLD
+                found.setdefault(node.args[0].value, set()).update(facts)
+    return found
+
+
+def test_every_event_of_the_log_is_documented_with_its_level_and_facts():
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| .+ \|$", page, flags=re.MULTILINE)
+    documented = {event: set(re.findall(r"`(\w+)`", facts)) for event, _, facts in rows}
+    told = _told()
+    assert len(told) > 30
+    assert set(documented) == set(told)
+    for event, facts in told.items():
+        assert facts <= documented[event], event
+    for event, level, _ in rows:
+        assert level == ("error" if event in ERRORS else "warning" if event in WARNINGS else "info"), event
+    assert set(told) >= WARNINGS | ERRORS
+
+
+def _exit_codes() -> set[int]:
+    """Of every error class, and of every place that names one."""
+    found = {0, 1}
+    for path in (ROOT / "mautic_sync").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        found |= {int(code) for code in re.findall(r"exit_code = (\d+)$", text, flags=re.MULTILINE)}
+        found |= {int(code) for code in re.findall(r"code = (\d+)\b", text)}
+        found |= {int(code) for code in re.findall(r"Exit\((\d+)\)", text)}
+        found |= {int(code) for code in re.findall(r"return (\d+) if counts\.", text)}
+    return found
+
+
+def test_every_exit_code_is_documented():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    table = page[: page.index("With `--json`")]
+    documented = {
+        int(code) for cell in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE) for code in cell.split(",")
+    }
+    assert _exit_codes() == documented
 
 
 # -- the shape of the house

@@ -126,7 +126,8 @@ class Display(Watcher):
         if event in {"contacts", "activities"}:
             self._read(facts.get("feed", event), facts)
         elif event == "decided":
-            self._show("decided", f"{facts['persons']} decided", None, None)
+            self._end_reading()
+            self._show("decided", f"{facts['persons']} decided", 1, 1)
         elif event == "validating":
             self._show("validating", "", 0, facts["addresses"])
         elif event == "pushing":
@@ -140,6 +141,10 @@ class Display(Watcher):
             return
         begin = self._beginnings.setdefault(what, facts.get("after") or 0)
         self._show(what, told, last - begin, max(upto - begin, 1))
+
+    def _end_reading(self) -> None:
+        for what in self._counted:
+            self.progress.update(self._tasks[what], completed=1, total=1)
 
     def _show(self, what: str, told: str, done: float | None, total: float | None) -> None:
         task = self._tasks.get(what)
