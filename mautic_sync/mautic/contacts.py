@@ -483,7 +483,7 @@ def _field_value(alias: str, value: Any, kind: str | None) -> FieldValue:
     if isinstance(value, bool | int | float):
         if kind is None:
             return value
-        return str(int(value)) if isinstance(value, bool) or value == int(value) else str(value)
+        return str(value) if isinstance(value, float) and not value.is_integer() else str(int(value))
     raise MalformedError(f"`fields.{alias}` is neither text nor a number.")
 
 

@@ -545,7 +545,11 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> Iterator[None]:
     with run.engine.begin() as connection:
         cursor = runs.get_cursor(connection, feed)
     if feed == "email_stat_replies":
-        yield from _pull_replies(run, cursor)
+        before = cursor
+        cursor, _ = _far_enough(run, feed, cursor)
+        yield from _pull_replies(run, cursor, before)
+        with run.engine.begin() as connection:
+            _note_history(run, connection, feed, 0)
         return
     if full and feed == "lead_donotcontact" and BOUNCED in run.mappings.activity_types:
         _pull_failed(run)
@@ -709,8 +713,11 @@ def _catch_up(run: Run, added: Added) -> None:
         _decide_everybody_if_changed(run, connection, rebuilt=False)
 
 
-def _pull_replies(run: Run, cursor: Cursor | None) -> Iterator[None]:
-    """Replies have UUIDs for ids and know their contact only through the mail: read by date."""
+def _pull_replies(run: Run, cursor: Cursor | None, before: Cursor | None) -> Iterator[None]:
+    """Replies have UUIDs for ids and know their contact only through the mail: read by date, from `cursor`.
+
+    `before` is how far they had been read, when older ones are read now.
+    """
     feed = "email_stat_replies"
     unread = cursor is None or cursor.mark is None
     since = _mark_of(run, cursor) - (0 if unread else OVERLAP_SECONDS)
@@ -726,7 +733,8 @@ def _pull_replies(run: Run, cursor: Cursor | None) -> Iterator[None]:
             added = _keep_activities(run, connection, activities, known_above=None)
             newest = _newest(rows, (DATE_COLUMNS[feed],), run.now)
             if newest is not None:
-                runs.put_cursor(connection, feed, Cursor(0, 0, format_time(newest)))
+                known = before.mark if cursor is None and before is not None else None
+                runs.put_cursor(connection, feed, Cursor(0, 0, max(known or "", format_time(newest))))
         run.tell("activities", feed=feed, rows=len(rows), new=added.new)
         _catch_up(run, added)
         yield

@@ -4,7 +4,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from mautic_sync.errors import MalformedError, RefusedError, StopError
 from mautic_sync.mautic.contacts import (
@@ -201,6 +201,8 @@ def test_no_shape_breaks_it_in_any_other_way(raw):
 
 
 @given(JSON, st.sampled_from(["number", "boolean", "date", "datetime", "text", "multiselect"]))
+@example(float("inf"), "text")
+@example(float("nan"), "text")
 def test_no_value_breaks_it_in_any_other_way(value, kind):
     try:
         fields = parse_contact(typed(kind, value)).fields

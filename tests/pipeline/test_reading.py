@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pytest
 import requests
@@ -12,6 +13,7 @@ from mautic_sync.errors import SafetyStop
 from mautic_sync.mautic import contacts as mautic_contacts
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.pipeline import pull
+from mautic_sync.pipeline.run import Options, sync
 from mautic_sync.store import people, runs
 from mautic_sync.store.schema import activity, decision, evidence
 
@@ -422,3 +424,74 @@ def test_a_form_made_since_the_catalogue_was_read_is_known_by_its_name(make_work
     worker.box.reset_stats()
     worker.sync()
     assert not [call for call in worker.box.stats()["calls"] if "/api/forms" in call]
+
+
+# -- what the rules need and the store lacks
+
+
+def activities_of(worker) -> list[tuple[str, str, str]]:
+    with worker.run("look") as run, run.engine.begin() as connection:
+        rows = connection.execute(select(activity.c.source, activity.c.source_id, activity.c.type))
+        return sorted(tuple(row) for row in rows)
+
+
+def beside(worker, tmp_path, **sections):
+    """Another worker of the same Mautic, with a store of its own."""
+    directory = tmp_path / "beside"
+    directory.mkdir()
+    return type(worker)(worker.box, directory, mappings=worker.mappings_dir, **sections)
+
+
+@pytest.fixture
+def longer(make_worker, tmp_path):
+    """A worker that has read 20 days of history, now told to read 400; and what it must have then."""
+    short = make_worker(contacts=60, push={"max_change_ratio": 1}, pull={"history": "20d"})
+    short.init()
+    short.sync()
+    fresh = beside(short, tmp_path, pull={"history": "400d"})
+    fresh.plan()
+    assert len(activities_of(short)) < len(activities_of(fresh))
+    return short.but(push={"max_change_ratio": 1}, pull={"history": "400d"}), activities_of(fresh)
+
+
+def test_history_is_read_again_from_its_new_beginning_when_it_has_grown(longer):
+    worker, expected = longer
+    worker.sync()
+    assert activities_of(worker) == expected
+    assert worker.sync()["pulled"]["activities"] == 0
+
+
+def test_a_reading_of_longer_history_that_was_cut_short_goes_on(longer, monkeypatch):
+    worker, expected = longer
+    monkeypatch.setattr(pull, "FEED_PAGE_ROWS", 25)
+    told = 0
+
+    def cut(event, **_facts):
+        nonlocal told
+        told += event == "activities"
+        if told == 3:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt), worker.run() as run:
+        run.tell = cut
+        sync(run, Options())
+    assert told == 3
+    worker.sync()
+    assert activities_of(worker) == expected
+
+
+def test_rules_that_newly_read_idle_have_everybody_read_again(make_worker, tmp_path):
+    """Visits move Mautic's `lastActive` without a trace in the audit log: what is kept of it is stale."""
+    directory = rules(tmp_path, "{field: lastname, not_empty: true}")
+    for name in ("scoring", "actions"):
+        (directory / f"{name}.yaml").write_text("version: 1\n")
+    worker = make_worker(contacts=30, mappings=directory)
+    worker.init()
+    worker.sync()
+    assert worker.sync()["pulled"]["contacts"] == 0
+    again = rules(tmp_path, "{idle: 300d}", "idle")
+    for name in ("scoring", "actions"):
+        (again / f"{name}.yaml").write_text("version: 1\n")
+    worker.mappings_dir = again
+    assert worker.but(push={"max_change_ratio": 1}).sync()["pulled"]["contacts"] == 30
+    assert worker.sync()["pulled"]["contacts"] == 0

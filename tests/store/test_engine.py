@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select, text
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
 from mautic_sync.store import notes
-from mautic_sync.store.engine import LOCK_NUMBER, in_chunks, open_engine, reading, run_lock, upsert
+from mautic_sync.store.engine import LOCK_NUMBER, in_chunks, open_engine, reading, run_lock, upsert, worker_lock
 from mautic_sync.store.schema import change, decision, evidence, membership, meta, standing, verdict
 from mautic_sync.store.text import dump
 
@@ -224,6 +224,35 @@ def test_the_lock_is_gone_when_its_holder_is_killed(store):
         holder.kill()
         holder.wait()
     with run_lock(store, wait=10):
+        pass
+
+
+def test_one_worker_serves_a_store_and_leaves_it_free_between_its_runs(store, same_store):
+    with worker_lock(store):
+        with pytest.raises(StoreBusyError, match="mautic-sync run"), worker_lock(same_store):
+            pass
+        with run_lock(same_store):
+            pass
+    with worker_lock(same_store):
+        pass
+
+
+def test_a_killed_worker_leaves_no_lock_behind(store):
+    program = HOLDER.replace("run_lock", "worker_lock")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, store.url.render_as_string(hide_password=False)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        text=True,
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreBusyError), worker_lock(store):
+            pass
+        holder.kill()
+        holder.wait()
+    with worker_lock(store, wait=10):
         pass
 
 
