@@ -115,6 +115,7 @@ class Display(Watcher):
             _Left(),
             console=out,
             transient=True,
+            redirect_stdout=False,
             refresh_per_second=4,
             before=self._count,
         )

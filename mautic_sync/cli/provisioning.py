@@ -81,7 +81,8 @@ def _offer_baseline(settings: Settings) -> None:
         return
     with started(settings, "sync") as run:
         sync(run, Options(accept=document["plan_id"]))
-        show_summary(console(), run, summary(run))
+        done = summary(run)
+    show_summary(console(), run, done)
 
 
 def _ask(settings: Settings) -> dict[str, Any]:

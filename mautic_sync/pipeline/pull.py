@@ -733,8 +733,8 @@ def _pull_replies(run: Run, cursor: Cursor | None, before: Cursor | None) -> Ite
             added = _keep_activities(run, connection, activities, known_above=None)
             newest = _newest(rows, (DATE_COLUMNS[feed],), run.now)
             if newest is not None:
-                known = before.mark if cursor is None and before is not None else None
-                runs.put_cursor(connection, feed, Cursor(0, 0, max(known or "", format_time(newest))))
+                reached = before.mark if cursor is None and before is not None else None
+                runs.put_cursor(connection, feed, Cursor(0, 0, max(reached or "", format_time(newest))))
         run.tell("activities", feed=feed, rows=len(rows), new=added.new)
         _catch_up(run, added)
         yield
