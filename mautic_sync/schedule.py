@@ -146,7 +146,8 @@ class Worker:
         self._beat = health.Beat(self.engine)
         with self._beat:
             with self.engine.begin() as connection:
-                first = overdue(crons, health.succeeded(connection), self.clock.now())
+                now = self.clock.now()
+                first = overdue(crons, health.succeeded(connection, now), now)
             timetable = Timetable(crons, self.clock.now())
             self.tell("worker_started", next=timetable.following, at_once=first)
             if first is not None:

@@ -10,7 +10,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy import Connection, Engine
 
 from mautic_sync.cli.common import (
@@ -36,6 +36,7 @@ from mautic_sync.settings import Settings
 from mautic_sync.store import actions, changes, notes, people, runs, verdicts
 
 RUNS_SHOWN = 10
+RUN_ID_CHARACTERS = 22
 
 
 def register(app: typer.Typer) -> None:
@@ -151,7 +152,7 @@ def _worker_as_json(beat: dict[str, Any] | None, now: int) -> dict[str, Any] | N
 
 
 def _schedule_as_json(connection: Connection, settings: Settings, now: int) -> dict[str, Any]:
-    last, missed = health.succeeded(connection), health.misfires(connection)
+    last, missed = health.succeeded(connection, now), health.misfires(connection)
     document = {}
     for name, cron in crons_of(settings).items():
         misfired = missed.get(name, {"count": 0, "last_at": 0})
@@ -201,7 +202,9 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
     if document["credits"] is not None:
         out.print(f"ZeroBounce credits left: {document['credits']}")
     _show_worker(out, document)
-    table = Table("run", "command", "started", "exit", "read", "written", box=None, pad_edge=False)
+    # The id is there to be copied.
+    head = Column("run", no_wrap=True, min_width=RUN_ID_CHARACTERS)
+    table = Table(head, "command", "started", "exit", "read", "written", box=None, pad_edge=False)
     for row in document["runs"]:
         summary = row["summary"] or {}
         table.add_row(

@@ -48,7 +48,7 @@ class Health:
 
 def note_success(run: Run, *, full: bool) -> None:
     """A whole pass came to its end, though something may have been quarantined or be in doubt."""
-    at = max(run.now, int(time.time()))
+    at = int(time.time())
     with run.engine.begin() as connection:
         succeeded = notes.get_json(connection, SUCCEEDED) or {}
         # The first pass of all reads everybody, as a full one does.
@@ -56,8 +56,10 @@ def note_success(run: Run, *, full: bool) -> None:
         notes.put_json(connection, SUCCEEDED, succeeded)
 
 
-def succeeded(connection: Connection) -> dict[str, int]:
-    return dict(notes.get_json(connection, SUCCEEDED) or {})
+def succeeded(connection: Connection, now: float) -> dict[str, int]:
+    """Schedule → its last success; one that lies ahead, by a clock that was wrong, tells nothing."""
+    known: dict[str, int] = notes.get_json(connection, SUCCEEDED) or {}
+    return {schedule: at for schedule, at in known.items() if at <= now + LATE_SECONDS}
 
 
 def note_misfires(connection: Connection, schedule: str, count: int, last_at: int) -> None:
@@ -72,7 +74,7 @@ def misfires(connection: Connection) -> dict[str, dict[str, int]]:
 
 def health(connection: Connection, settings: Settings, now: int) -> Health:
     """Whether a run has succeeded lately enough, or is on its way to."""
-    last = succeeded(connection).get(SYNC)
+    last = succeeded(connection, now).get(SYNC)
     return judge(settings, now, last, notes.get_json(connection, WORKER))
 
 

@@ -116,6 +116,7 @@ def test_works_is_alone_can_be_looked_at_and_stops(service):
     assert (run["command"], run["exit_code"], run["summary"]["run_id"]) == ("run sync", 0, done["run"])
     assert len(run["changes"]) >= 30
     assert "no stage → " in service("status", done["run"]).stdout
+    assert done["run"] in service("status").stdout
 
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143

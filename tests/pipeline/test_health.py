@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mautic_sync.pipeline.health import LATE_SECONDS, judge
+from mautic_sync.pipeline.health import LATE_SECONDS, SUCCEEDED, health, judge, succeeded
 from mautic_sync.settings import Settings
+from mautic_sync.store import notes
 
 NOON = int(datetime(2026, 11, 2, 12, 0, tzinfo=UTC).timestamp())  # a Monday
 MINUTE, HOUR = 60, 3600
@@ -50,3 +51,12 @@ def test_a_schedule_that_rests_at_the_weekend_is_no_fault():
     friday = NOON - 3 * 24 * HOUR
     assert judge(office, NOON, friday, None).ok
     assert not judge(office, NOON + 5 * 24 * HOUR, friday, None).ok
+
+
+def test_a_success_that_lies_ahead_by_a_wrong_clock_tells_nothing(make_worker):
+    worker = make_worker()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        notes.put_json(connection, SUCCEEDED, {"sync": NOON + 24 * HOUR, "full_sync": NOON})
+        assert succeeded(connection, NOON) == {"full_sync": NOON}
+        assert not health(connection, worker.settings, NOON).ok
+        assert health(connection, worker.settings, NOON + 24 * HOUR).ok
