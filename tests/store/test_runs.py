@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mautic_sync.mappings import load_mappings
+from mautic_sync.pipeline import health, rules
+from mautic_sync.settings import Settings
 from mautic_sync.store import notes, runs
 from mautic_sync.store.runs import Cursor
 
@@ -102,3 +105,41 @@ def test_notes_are_kept_replaced_and_dropped(connection):
     assert notes.get(connection, "n") == "x" * 100_000
     notes.drop(connection, "n")
     assert notes.get(connection, "n") is None
+
+
+def test_the_latest_start_is_that_of_the_latest_run_whatever_came_last(connection):
+    assert runs.last_start(connection) is None
+    runs.begin_run(connection, "a", "sync", NOW + 5)
+    runs.begin_run(connection, "b", "sync", NOW)
+    assert runs.last_start(connection) == NOW + 5
+
+
+def test_one_run_is_found_with_its_summary(connection):
+    runs.begin_run(connection, "a", "sync", NOW)
+    assert runs.get_run(connection, "b") is None
+    assert runs.get_run(connection, "a")["summary"] is None
+    runs.end_run(connection, "a", NOW + 1, 0, {"seconds": 1.5})
+    assert runs.get_run(connection, "a")["summary"] == {"seconds": 1.5}
+
+
+def test_misfires_add_up(connection):
+    assert health.misfires(connection) == {}
+    health.note_misfires(connection, "sync", 3, NOW)
+    health.note_misfires(connection, "sync", 2, NOW + 900)
+    health.note_misfires(connection, "full_sync", 1, NOW)
+    assert health.misfires(connection)["sync"] == {"count": 5, "last_at": NOW + 900}
+
+
+def test_the_last_good_rules_come_back_as_they_were_written(store):
+    """Also those of a directory that has only some of the files, with every character."""
+    read = load_mappings()
+    with store.begin() as connection:
+        notes.put_json(connection, rules.KEPT, {"fingerprint": read.fingerprint, "at": NOW, "files": read.as_written()})
+    again = rules.last_good(store, Settings())
+    assert again is not None
+    assert again.fingerprint == read.fingerprint
+    assert again.as_written() == read.as_written()
+    with store.begin() as connection:
+        files = read.as_written() | {"stages": {"name": "stages.yaml", "packaged": False, "text": "version: 9"}}
+        notes.put_json(connection, rules.KEPT, {"fingerprint": "x", "at": NOW, "files": files})
+    assert rules.last_good(store, Settings()) is None
