@@ -73,6 +73,8 @@ class Catalogue:
             "assets": self._fill_asset,
             "hooks": self._fill_hook,
             "points/groups": self._fill_point_group,
+            "points/triggers": self._fill_trigger,
+            "points": self._fill_point_rule,
         }
 
     # -- stages
@@ -447,6 +449,38 @@ class Catalogue:
     @staticmethod
     def _fill_point_group(_actor: Actor, made: Row, sent: Row) -> None:
         made["description"] = sent.get("description")
+
+    def _fill_point_rule(self, actor: Actor, made: Row, sent: Row) -> None:
+        """Its properties are not taken over the API: only Mautic's own form sets them."""
+        if not sent.get("type"):
+            raise invalid("type", "A type is required.")
+        made |= {
+            "category": None, "type": str(sent["type"]), "description": sent.get("description"), "publishUp": None,
+            "publishDown": None, "delta": int(sent.get("delta") or 0), "properties": [],
+            "repeatable": truth(sent.get("repeatable", False)),
+        }  # fmt: skip
+        details: Row = {} if made["isPublished"] else {"isPublished": [True, False]}
+        details |= {"repeatable": [False, True]} if made["repeatable"] else {}
+        details |= {"name": [None, made["name"]], "type": [None, made["type"]]} | self._instance.modified_details()
+        self._instance.audit(actor, "point", "point", made["id"], "create", details)
+
+    def _fill_trigger(self, actor: Actor, made: Row, sent: Row) -> None:
+        events = [
+            {
+                "id": self._instance.next_id("trigger_events"), "name": event.get("name"),
+                "description": event.get("description"), "type": event.get("type"),
+                "order": event.get("order", order), "properties": event.get("properties") or [],
+            }
+            for order, event in enumerate(sent.get("events") or [], start=1)
+        ]  # fmt: skip
+        made |= {
+            "category": None, "description": sent.get("description"), "publishUp": None, "publishDown": None,
+            "points": int(sent.get("points") or 0), "color": str(sent.get("color") or "a0acb8"), "events": events,
+            "triggerExistingLeads": truth(sent.get("triggerExistingLeads", False)), "dateModified": made["dateAdded"],
+        }  # fmt: skip
+        self._twice_saved(made, actor)
+        details: Row = {"name": [None, made["name"]], "points": [0, made["points"]]}
+        self._instance.audit(actor, "point", "trigger", made["id"], "update", details)
 
     def triggers(self) -> Row:
         texts = self._instance.traits.company_change_text

@@ -37,15 +37,30 @@ _FORBIDDEN = "You do not have access to the requested area/action."
 _RIGHTS = {
     "contacts": "contacts", "stages": "stages", "fields": "fields", "segments": "segments", "campaigns": "campaigns",
     "hooks": "webhooks", "points": "points", "emails": "emails", "forms": "forms", "assets": "assets", "tags": "tags",
-    "notes": "contacts", "stats": "stats", "companies": "contacts",
+    "notes": "contacts", "stats": "stats", "companies": "contacts", "users": "users",
 }  # fmt: skip
+#: What a right is called in the role of whoever has it: the area, and what viewing and editing mean there.
+_PERMISSIONS = {
+    "contacts": ("lead:leads", ("viewown", "viewother"), ("editown", "editother")),
+    "stages": ("stage:stages", ("view",), ("edit", "create")),
+    "fields": ("lead:fields", ("view",), ("full",)),
+    "segments": ("lead:lists", ("viewother",), ("editother", "create")),
+    "campaigns": ("campaign:campaigns", ("view",), ("edit",)),
+    "webhooks": ("webhook:webhooks", ("viewown", "viewother"), ("create", "editown")),
+    "points": ("point:points", ("view",), ("edit",)),
+    "emails": ("email:emails", ("viewown", "viewother"), ("editown", "editother")),
+    "forms": ("form:forms", ("viewown", "viewother"), ("editown", "editother")),
+    "assets": ("asset:assets", ("viewown", "viewother"), ("editown", "editother")),
+    "users": ("user:users", ("view",), ("edit",)),
+}
 _ENTITY_NAMES = {
     "segments": ("list", "lists"), "campaigns": ("campaign", "campaigns"), "forms": ("form", "forms"),
     "emails": ("email", "emails"), "assets": ("asset", "assets"), "hooks": ("hook", "hooks"),
-    "points/groups": ("pointGroup", "pointGroups"),
+    "points/groups": ("pointGroup", "pointGroups"), "points/triggers": ("trigger", "triggers"),
+    "points": ("point", "points"),
 }  # fmt: skip
 #: Kinds whose lists are JSON lists; the others are objects keyed by id.
-_LISTED_FLAT = frozenset({"points/groups", "assets", "emails", "forms"})
+_LISTED_FLAT = frozenset({"points/groups", "points/triggers", "points", "assets", "emails", "forms"})
 
 Handler = Callable[..., Response]
 
@@ -141,13 +156,11 @@ class Mautic:
             return None
         part = request.path.removeprefix("/api/").split("/")[0]
         right = _RIGHTS.get(part)
-        if right is None:
+        if right is None or request.path.rstrip("/") == "/api/users/self":
             return None
         if part == "contacts" and "/batch/edit" in request.path:
             return None  # refused item by item
         verb = "view" if request.method == "GET" else "edit"
-        if part == "points" or (request.path.startswith("/api/contacts/") and "/points/" in request.path):
-            right = "contacts"
         if f"{right}:{verb}" in actor.rights:
             return None
         if part == "stats":
@@ -621,9 +634,12 @@ class Mautic:
         return json_response({"note": note}, 201, [("Location", f"/api/notes/{note['id']}")])
 
     def _self(self, call: Call) -> Response:
-        role = {
+        role: Row = {
             "isPublished": True, "id": 1, "name": "Administrator", "description": "Full system access", "isAdmin": True,
         }  # fmt: skip
+        if call.actor.rights is not None:
+            role |= {"id": 2, "name": "Worker", "description": None, "isAdmin": False}
+            role["rawPermissions"] = _permissions(call.actor.rights)
         if call.actor.user_id is None:
             first, _, last = str(call.actor.name).rpartition(" ")
             answer: Row = {"isPublished": True, "username": call.actor.name, "firstName": first, "lastName": last}
@@ -749,6 +765,19 @@ def client_ip(request: Request) -> str:
 
 def json_response(value: Any, status: int = 200, headers: list[tuple[str, str]] | None = None) -> Response:
     return Response(status, orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS), "application/json", headers or [])
+
+
+def _permissions(rights: frozenset[str]) -> dict[str, list[str]]:
+    """Rights such as `contacts:view` as a role lists them."""
+    found: dict[str, list[str]] = {}
+    for right in sorted(rights):
+        kind, _, verb = right.partition(":")
+        if kind not in _PERMISSIONS:
+            continue
+        area, viewing, editing = _PERMISSIONS[kind]
+        words = {"view": viewing, "viewown": ("viewown",), "edit": editing}.get(verb, ())
+        found.setdefault(area, []).extend(words)
+    return found
 
 
 def _keyed(values: dict[int, Row]) -> Any:

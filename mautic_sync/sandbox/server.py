@@ -6,7 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -133,7 +134,9 @@ class Sandbox:
             return self._control.answer(request)
         self._count(request)
         with self._meter.workers if self._meter.measured else contextlib.nullcontext():
-            return self._faulty(request)
+            response = self._faulty(request)
+        response.headers.append(("Date", format_datetime(self.now().astimezone(UTC), usegmt=True)))
+        return response
 
     def _count(self, request: Request) -> None:
         writes = request.method not in _READS and not _NO_WRITE.match(request.path)
