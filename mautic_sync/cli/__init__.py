@@ -13,7 +13,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from mautic_sync import __version__
-from mautic_sync.cli import configuration, demo, hot, inspection, passes, provisioning, simulation, worker
+from mautic_sync.cli import configuration, demo, doctor, hot, inspection, passes, provisioning, simulation, worker
 from mautic_sync.cli.logs import log_crash, masked
 from mautic_sync.errors import MauticSyncError, Terminated
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, provisioning, passes, worker, configuration, inspection, hot, simulation):
+for module in (demo, provisioning, doctor, passes, worker, configuration, inspection, hot, simulation):
     module.register(app)
 
 

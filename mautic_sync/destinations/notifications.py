@@ -48,6 +48,11 @@ def send(address: str, title: str, text: str, environment: Mapping[str, str] = o
         raise DeliveryError("the service did not take it")
 
 
+def look(address: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raises ConfigError where `send` would, and sends nothing."""
+    _service(_address(address, environment))
+
+
 def _address(written: str, environment: Mapping[str, str]) -> str:
     name = written.removeprefix(FROM_ENVIRONMENT)
     if name == written:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine
 
@@ -24,6 +24,7 @@ from mautic_sync.store import actions, changes, decisions, notes, people, runs
 from mautic_sync.store.engine import run_lock
 from mautic_sync.zerobounce import ZeroBounce
 
+AnyTransport = TypeVar("AnyTransport", bound=Transport)
 GROWTH = 20
 """By so many changes, at least, an accepted plan may have grown before it is carried out."""
 ACCEPTED_BEFOREHAND = "baseline_accepted"
@@ -99,13 +100,18 @@ def _not_before_the_last(engine: Engine, now: int) -> int:
 
 
 def connect_mautic(settings: Settings, run_id: str) -> Transport:
+    return connect_by(Transport, settings, run_id)
+
+
+def connect_by(way: type[AnyTransport], settings: Settings, run_id: str) -> AnyTransport:
+    """Mautic as the settings say, over this kind of transport. Raises ConfigError where they do not say enough."""
     mautic = settings.mautic
     if mautic.base_url is None:
         msg = (
             "mautic.base_url is not set: where is Mautic? Run `mautic-sync init`, or set MAUTIC_SYNC_MAUTIC__BASE_URL."
         )
         raise ConfigError(msg)
-    return Transport(
+    return way(
         mautic.base_url,
         client_id=mautic.client_id,
         client_secret=mautic.client_secret.get_secret_value() if mautic.client_secret else None,

@@ -1,0 +1,57 @@
+"""`doctor`: what a run needs, how it is, and what to do about it."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mautic_sync import doctor
+from mautic_sync.cli.common import ConfigOption, JsonOption, console, print_json, read_mappings, read_settings
+from mautic_sync.errors import ConfigError
+
+COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(doctor_command)
+
+
+def doctor_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check everything that a run needs, and say what to do about what is wrong. Writes nothing anywhere."""
+    with _prepared(config) as exam:
+        results = list(doctor.examine(exam))
+    if as_json:
+        print_json(doctor.as_json(results))
+    else:
+        _show(console(), results)
+    raise typer.Exit(doctor.exit_code(results))
+
+
+def _prepared(config: ConfigOption) -> doctor.Examination:
+    exam = doctor.Examination()
+    try:
+        exam.settings = read_settings(config)
+        exam.mappings = read_mappings(exam.settings)
+    except ConfigError as error:
+        if exam.settings is None:
+            exam.settings_problem = str(error)
+        else:
+            exam.mappings_problem = str(error)
+    return exam
+
+
+def _show(out: Console, results: list[doctor.Result]) -> None:
+    table = Table("check", "", "what was found", "what to do", box=None, pad_edge=False)
+    for one in results:
+        finding = one.finding
+        colour = COLOURS[finding.state]
+        table.add_row(
+            one.check.title, f"[{colour}]{finding.state}[/{colour}]", escape(finding.told), escape(finding.fix)
+        )
+    out.print(table)
+    counts = doctor.as_json(results)["counts"]
+    out.print(
+        f"{counts['ok']} ok, {counts['warning']} warnings, {counts['failed']} failed, {counts['skipped']} skipped."
+    )
