@@ -73,6 +73,9 @@ DOCUMENTS = {
     "new, error}], actions [{contact, rule, todo, done, error}]`.",
     "validate": "`--json`: `verdicts [{address, outcome, status, sub_status, did_you_mean, source, at}], credits`.",
     "init": "`--json`: `mautic, version, user, config, created [{what, name}], present [{what, name}]`; asks nothing.",
+    "doctor": "`--json`: `ok, counts {ok, warning, failed, skipped}, checks [{id, title, state, told, fix, facts}]`; each "
+    "check is explained in [doctor.md](doctor.md). Exit code 0: nothing failed, whatever the warnings; 1: something did; "
+    "2: it is settings or mappings.",
     "check": "`--json`: `ok, stages [{stage, kind, weight}], warnings`.",
     "test-rules": "`--json`: `ok, tests, failed, files [{file, tests, failures [{name, line, expectations [{key, expected, "
     "got, why}]}]}]`. Exit code 0: all hold; 1: some do not; 2: they cannot be read.",

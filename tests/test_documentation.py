@@ -13,6 +13,7 @@ import typer
 
 from mautic_sync.cli import app
 from mautic_sync.cli.logs import ERRORS, WARNINGS
+from mautic_sync.doctor import CHECKS
 from mautic_sync.settings import load_settings, setting_names
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,12 @@ def test_the_readme_explains_in_the_order_that_a_newcomer_needs():
         "Change a rule",
         "Install against a real Mautic",
     ]
+
+
+def test_every_check_of_the_doctor_is_explained_and_every_one_explained_exists():
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", page, flags=re.MULTILINE)) == {check.id for check in CHECKS}
+    assert len({check.id for check in CHECKS}) == len({check.title for check in CHECKS}) == len(CHECKS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

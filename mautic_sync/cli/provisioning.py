@@ -23,6 +23,7 @@ from mautic_sync.settings import DEFAULT_CONFIG_PATH, MappingsSettings, Settings
 from mautic_sync.store import notes
 
 PLAN_ROWS = 20
+POINT_TO_DOCTOR = "`mautic-sync doctor` checks what a run needs, and says what to do about what it finds."
 
 
 def register(app: typer.Typer) -> None:
@@ -67,8 +68,10 @@ def init_command(
     if yes or as_json:
         if not as_json:
             print("The first push is accepted beforehand. Run `mautic-sync sync` now.")
+            print(POINT_TO_DOCTOR)
         return
     _offer_baseline(settings)
+    print(POINT_TO_DOCTOR)
 
 
 def _offer_baseline(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Literal, Self
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from mautic_sync.errors import ConfigError, MauticSyncError
 from mautic_sync.mappings import Mappings
@@ -28,7 +29,16 @@ from mautic_sync.mautic.automation import (
 from mautic_sync.mautic.contacts import Where
 from mautic_sync.mautic.feeds import DATE_COLUMNS
 from mautic_sync.mautic.probing import Probe, count_contacts, count_rows
-from mautic_sync.mautic.provisioning import FieldInfo, Self as User, StageInfo, list_fields, list_stages, who_am_i
+from mautic_sync.mautic.provisioning import (
+    FieldInfo,
+    SegmentInfo,
+    Self as User,
+    StageInfo,
+    list_fields,
+    list_segments,
+    list_stages,
+    who_am_i,
+)
 from mautic_sync.mautic.times import format_time
 from mautic_sync.pipeline.pull import FEED_OF_TYPE, VISITS
 from mautic_sync.pipeline.run import connect_by
@@ -107,6 +117,10 @@ class Examination:
         return list_fields(self.probe)
 
     @cached_property
+    def segments(self) -> list[SegmentInfo]:
+        return list_segments(self.probe)
+
+    @cached_property
     def campaigns(self) -> list[Campaign]:
         return list_automated_campaigns(self.probe)
 
@@ -154,7 +168,7 @@ class Examination:
             found = looking.version(self.store)
         except ConfigError:
             return "store.url is wrong"
-        except MauticSyncError:
+        except (MauticSyncError, DBAPIError):
             return "the store cannot be opened"
         if found is None:
             return "the store is empty"

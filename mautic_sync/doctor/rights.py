@@ -18,9 +18,9 @@ from mautic_sync.mautic.probing import count_shown
 GIVE = "Give it to the role of the API user (Settings → Roles); an OAuth 2 client has the role of who made it."
 FOR_CONTACTS = ("lead:leads:editown", "lead:leads:editother")
 FOR_INIT = {
-    "stage": ("stage:stages:create",),
-    "field": ("lead:fields:full",),
-    "segment": ("lead:lists:create",),
+    "stage": "stage:stages:create",
+    "field": "lead:fields:full",
+    "segment": "lead:lists:create",
 }
 
 
@@ -139,8 +139,8 @@ def writing(exam: Examination) -> Finding:
     missing = [right for right in FOR_CONTACTS if role.lacks(right)]
     if missing:
         return failed(f"the role {role.name} lacks {listed(missing)}: nothing can be written", GIVE)
-    for what, rights in FOR_INIT.items():
-        missing += [right for right in rights if role.lacks(right) and _to_be_made(exam, what)]
+    for what, right in FOR_INIT.items():
+        missing += [right] if role.lacks(right) and _to_be_made(exam, what) else []
     if missing:
         return warning(
             f"the role {role.name} lacks {listed(missing)}: `init` cannot create what is missing",
@@ -150,10 +150,18 @@ def writing(exam: Examination) -> Finding:
 
 
 def _to_be_made(exam: Examination, what: str) -> bool:
+    try:
+        return _is_missing(exam, what)
+    except ForbiddenError:
+        return False  # the row of that list says so
+
+
+def _is_missing(exam: Examination, what: str) -> bool:
     if what == "stage":
         present = {one.name for one in exam.stages}
         return any(rule.name not in present for rule in exam.rules.stages.stages)
     if what == "field":
         aliases = {one.alias for one in exam.fields}
         return any(one.alias not in aliases for one in exam.rules.fields.create)
-    return bool(exam.rules.fields.create_segments)
+    names = {one.name.casefold() for one in exam.segments}
+    return any(name.casefold() not in names for name in exam.rules.fields.create_segments)

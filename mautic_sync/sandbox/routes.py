@@ -36,7 +36,7 @@ _FORBIDDEN = "You do not have access to the requested area/action."
 #: Which right a part of the API asks for, when rights are restricted.
 _RIGHTS = {
     "contacts": "contacts", "stages": "stages", "fields": "fields", "segments": "segments", "campaigns": "campaigns",
-    "hooks": "webhooks", "points": "points", "emails": "emails", "forms": "forms", "assets": "assets", "tags": "tags",
+    "hooks": "webhooks", "points": "points", "emails": "emails", "forms": "forms", "assets": "assets", "tags": "contacts",
     "notes": "contacts", "stats": "stats", "companies": "contacts", "users": "users",
 }  # fmt: skip
 #: What a right is called in the role of whoever has it: the area, and what viewing and editing mean there.
