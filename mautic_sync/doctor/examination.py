@@ -45,7 +45,8 @@ from mautic_sync.pipeline.run import connect_by
 from mautic_sync.settings import Settings
 from mautic_sync.store import looking
 
-Need = Literal["settings", "mappings", "mautic", "store"]
+Need = Literal["settings", "mappings", "mautic", "place", "store"]
+NOT_OPENED = "the store cannot be opened"
 
 
 @dataclass
@@ -79,6 +80,8 @@ class Examination:
             return "the settings cannot be read"
         if need == "mautic":
             return self.mautic_problem
+        if need == "place":
+            return self.place_problem
         return self.store_problem
 
     @property
@@ -154,6 +157,15 @@ class Examination:
     def place(self) -> looking.Place:
         return looking.place_of(self.set.store.url)
 
+    @property
+    def place_problem(self) -> str | None:
+        """Why it is not even known where the store is."""
+        try:
+            _ = self.place
+        except ConfigError:
+            return "store.url is wrong"
+        return None
+
     @cached_property
     def store(self) -> Connection:
         """A connection that cannot write."""
@@ -162,14 +174,14 @@ class Examination:
     @cached_property
     def store_problem(self) -> str | None:
         """Why the tables of the store cannot be read."""
+        if self.place_problem is not None:
+            return self.place_problem
+        if not self.place.exists:
+            return "there is no store yet"
         try:
-            if not self.place.exists:
-                return "there is no store yet"
             found = looking.version(self.store)
-        except ConfigError:
-            return "store.url is wrong"
         except (MauticSyncError, DBAPIError):
-            return "the store cannot be opened"
+            return NOT_OPENED
         if found is None:
             return "the store is empty"
         return None if looking.is_current(found) else "the store has another version"

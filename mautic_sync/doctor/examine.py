@@ -36,6 +36,7 @@ class Result:
 
 MAUTIC: tuple[Need, ...] = ("settings", "mautic")
 RULES: tuple[Need, ...] = ("settings", "mautic", "mappings")
+PLACE: tuple[Need, ...] = ("settings", "place")
 STORE: tuple[Need, ...] = ("settings", "store")
 
 CHECKS = (
@@ -69,9 +70,9 @@ CHECKS = (
     Check("zerobounce.key", "ZeroBounce", addresses.key),
     Check("zerobounce.credits", "Credits", addresses.credits_left),
     Check("store", "Store", keeping.opened),
-    Check("store.version", "Version of the store", keeping.schema),
-    Check("store.room", "Free disk", keeping.room),
-    Check("store.lock", "Run lock", keeping.lock),
+    Check("store.version", "Version of the store", keeping.schema, PLACE),
+    Check("store.room", "Free disk", keeping.room, PLACE),
+    Check("store.lock", "Run lock", keeping.lock, PLACE),
     Check("store.mautic", "The store's Mautic", keeping.instance, STORE),
     Check("runs", "Last success", keeping.last_success, STORE),
     Check("feeds", "Mautic not set back", keeping.feeds, (*MAUTIC, "store")),

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
 
-from mautic_sync.doctor.examination import Examination
+from mautic_sync.doctor.examination import NOT_OPENED, Examination
 from mautic_sync.doctor.finding import Finding, failed, listed, ok, skipped, spoken, warning
 from mautic_sync.errors import ConfigError
 from mautic_sync.mautic.feeds import feed_max_id
@@ -49,6 +49,8 @@ def opened(exam: Examination) -> Finding:
 def schema(exam: Examination) -> Finding:
     if not exam.place.exists:
         return skipped("there is no store yet")
+    if exam.store_problem == NOT_OPENED:
+        return skipped(NOT_OPENED)
     found = looking.version(exam.store)
     if found is None:
         return ok("it is empty; the first run sets it up")
@@ -93,6 +95,8 @@ def _size(number: int) -> str:
 
 
 def lock(exam: Examination) -> Finding:
+    if exam.place.file is None and exam.store_problem == NOT_OPENED:
+        return skipped(NOT_OPENED)
     holder = looking.lock_holder(exam.place, None if exam.place.file is not None else exam.store)
     if holder is None:
         return ok("free: no run is under way")

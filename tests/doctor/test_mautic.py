@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from mautic_sync.doctor.connection import judge_expiry, judge_limit, judge_skew, judge_version
+from mautic_sync.doctor.rivals import is_private
 from mautic_sync.mautic.automation import Role
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -327,6 +328,21 @@ def test_webhooks_to_private_addresses_are_refused_by_newer_versions(ready):
     newer = ready.worker.box.instance.traits.version.startswith("7")
     assert found.state == ("warning" if newer else "ok")
     assert ("webhook_allowed_private_addresses" in found.fix) == newer
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        ("https://hooks.example.com/x", False),
+        ("https://93.184.215.14/x", False),
+        ("http://mautic_sync:8765/x", True),
+        ("http://10.0.0.7/x", True),
+        ("http://[::1]/x", True),
+        ("http://worker.internal/x", True),
+    ],
+)
+def test_private_addresses(url, private):
+    assert is_private(url) == private
 
 
 # -- owners and messages

@@ -115,7 +115,16 @@ def test_a_wrong_url_is_a_matter_of_settings(ready):
     ready.worker = ready.worker.but(store={"url": "oracle://x"})
     found = ready()
     assert found["store"].configuration
+    assert {one.state for name, one in found.items() if name.startswith("store.")} == {"skipped"}
     assert found["runs"].state == "skipped"
+
+
+def test_a_database_that_is_away_is_told_once(ready):
+    ready.worker = ready.worker.but(store={"url": "postgresql://tester:pass-word@127.0.0.1:9/none"})
+    found = ready()
+    assert found["store"].state == "failed"
+    assert "pass-word" not in found["store"].told
+    assert {one.state for name, one in found.items() if name.startswith("store.")} == {"skipped"}
 
 
 @pytest.mark.parametrize(
