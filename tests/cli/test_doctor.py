@@ -13,7 +13,7 @@ from mautic_sync.doctor import CHECKS
 from mautic_sync.sandbox import Sandbox
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def box():
     with Sandbox(contacts=20, seed=2) as box:
         yield box
