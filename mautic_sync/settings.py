@@ -118,7 +118,9 @@ class MauticSettings(Section):
     username: str | None = Field(None, description="User for Basic auth, the fallback: ten times dearer per call.")
     password: SecretStr | None = Field(None, description="Password for Basic auth.")
     timeout: float = Field(60, gt=0, le=600, description="Seconds to wait for an answer.")
-    concurrency: int = Field(2, ge=1, le=8, description="Requests in flight at once.")
+    concurrency: int = Field(
+        2, ge=1, le=8, description="Requests in flight at once, at most; half as many when Mautic grows slow."
+    )
     page_size: int = Field(500, ge=1, le=5000, description="Contacts per page when reading.")
     batch_size: int = Field(50, ge=1, le=200, description="Contacts per batch when writing; only those without points.")
     settle_after: Duration = Field(

@@ -23,10 +23,10 @@ from mautic_sync.cli.common import (
     read_mappings,
     read_settings,
 )
-from mautic_sync.cli.passes import LARGEST_ID, change_as_json, describe_change, parse_moment, started
+from mautic_sync.cli.passes import LARGEST_ID, change_as_json, describe_change, describe_eta, parse_moment, started
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError, MauticSyncError, StopError
-from mautic_sync.pipeline import health, pull, rules
+from mautic_sync.pipeline import health, pull, rules, waiting
 from mautic_sync.pipeline.actions import NOTIFY
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import all_kinds, connect_zerobounce, iso, outcome
@@ -115,6 +115,7 @@ def _status_document(settings: Settings, engine: Engine) -> dict[str, Any]:
     now = int(time.time())
     with engine.begin() as connection:
         found = health.health(connection, settings, now)
+        pending = runs.pending_counts(connection)
         return {
             "mautic": notes.get(connection, pull.INSTANCE),
             "healthy": found.ok,
@@ -125,7 +126,8 @@ def _status_document(settings: Settings, engine: Engine) -> dict[str, Any]:
             "rules": _rules_as_json(connection),
             "runs": [_run_as_json(row) for row in runs.last_runs(connection, RUNS_SHOWN)],
             "cursors": runs.all_cursors(connection),
-            "pending": runs.pending_counts(connection),
+            "pending": pending,
+            **waiting.eta(connection, settings.push, sum(pending.values())),
             "quarantined": len(runs.in_quarantine(connection)),
             "failed": len(changes.refused_persons(connection)),
             "actions": {
@@ -197,6 +199,8 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
     out.print(
         f"Pending: {pending or 'nothing'}. In quarantine: {document['quarantined']}. Failed: {document['failed']}."
     )
+    if document["pending"]:
+        out.print(f"Writing what is pending: {describe_eta(document)}.")
     if any(document["actions"].values()):
         out.print(f"Actions: {document['actions']['pending']} pending, {document['actions']['refused']} refused.")
     if document["credits"] is not None:

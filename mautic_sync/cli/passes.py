@@ -149,6 +149,8 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         out.print("Nothing to change: Mautic shows the truth.")
     for move in document["moves"]:
         out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
+    if document["changes"]:
+        out.print(f"Writing them: {describe_eta(document)}.")
     for one in document["actions"]:
         out.print(escape(f"  {one['count']:>7}  times it would set off: {one['rule']}"))
     if document["verdicts_needed"]:
@@ -179,6 +181,23 @@ def _start_text(start: dict[str, Any]) -> str:
     why = f", or point triggers of Mautic would fire: {triggers}" if triggers else ""
     why = ", for Mautic does not let us read its point triggers" if start["unknown"] else why
     return f"Points begin now: what was done before is not granted{why} (start in scoring.yaml)."
+
+
+def describe_eta(document: dict[str, Any]) -> str:
+    """`about 25 min of writing, in 3 runs; 300 of them are ghosts and wait for push.window`."""
+    seconds, runs = document["pending_eta_seconds"], document["pending_runs"]
+    if seconds is None:
+        told = "how long it takes is known after the first run that writes"
+    else:
+        told = f"about {_span(seconds)}, in {runs} {'run' if runs == 1 else 'runs'}"
+    ghosts = document["pending_in_window"]
+    return told + (f"; {ghosts} of them are of ghosts and wait for push.window" if ghosts else "")
+
+
+def _span(seconds: int) -> str:
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def describe_change(row: dict[str, Any]) -> str:
@@ -283,6 +302,8 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
     ):
         if document[word]:
             out.print(f"{document[word]} {meaning}")
+    if document["pending"]:
+        out.print(f"Writing what is pending: {describe_eta(document)}.")
 
 
 def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait: WaitOption = 0) -> None:

@@ -34,6 +34,7 @@ from mautic_sync.errors import (
 )
 from mautic_sync.mautic.auth import DEFAULT_LIFETIME, Basic, ClientCredentials, Credentials, Token
 from mautic_sync.mautic.decoding import NotJsonError, decode
+from mautic_sync.mautic.load import Change, Gate, Load, sort_of
 from mautic_sync.mautic.redaction import redact, shorten
 
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
@@ -43,6 +44,7 @@ CONNECT_TIMEOUT = 10.0  # seconds
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more is left until the next run
 MOST_SAID = 5_000  # characters of an error that are looked at
 PASSING_STATUSES = frozenset({502, 503, 504})
+BUSY_STATUSES = frozenset({429, 503, 504})  # too many requests, overloaded, too slow for what stands before it
 OLDEST_FOR_WRITING = (5, 0, 0)
 _DEADLOCK = ("sqlstate[40001]", "deadlock found", "lock wait timeout")
 # The first word of a path and the right that it needs. docs/mautic.md: "Rights and versions"
@@ -89,7 +91,8 @@ class Transport:
     """One Mautic, reached over a pool of connections; safe to share between threads.
 
     `version` is what Mautic calls itself, None until an answer has told; `calls` counts HTTP requests, tokens included,
-    `writes` those that may change something, `repaired` the answers that were no clean JSON.
+    `writes` those that may change something, `repaired` the answers that were no clean JSON. `load` says how many
+    requests may be in flight now, at most `concurrency`; `tell` is told when that changes.
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class Transport:
         user_agent: str = "mautic-sync/0.1.0",
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        tell: Callable[..., None] | None = None,
     ) -> None:
         self.base_url = check_address(base_url, setting="mautic.base_url", allow_http=allow_http)
         self.concurrency = concurrency
@@ -118,10 +123,13 @@ class Transport:
         self._timeout = (min(CONNECT_TIMEOUT, timeout), timeout)
         self._sleep = sleep
         self._clock = clock
+        self._monotonic = monotonic
+        self._tell = tell
         self._counting = threading.Lock()
         self._decoding = threading.Lock()
+        self.load = Load(concurrency)
         # However many readings go on side by side, Mautic has no more to do at once than it was promised.
-        self._slots = threading.BoundedSemaphore(max(concurrency, 1))
+        self._gate = Gate(self.load)
         self._verify: bool | str = (ca_bundle or True) if verify_tls else False
         self._secrets = [secret for secret in (client_secret, password) if secret]
         self._session = _session(concurrency, user_agent)
@@ -270,22 +278,47 @@ class Transport:
         with self._counting:
             self.calls += 1
         headers = {"Content-Type": "application/json"} if isinstance(data, bytes) else None
-        with self._slots:
-            response = self._session.request(
-                method,
-                url,
-                params=list(params) if params is not None else None,
-                data=data,
-                headers=headers,
-                auth=_Header(header),
-                timeout=self._timeout,
-                allow_redirects=False,
-                verify=self._verify,
-            )
+        pairs = list(params) if params is not None else []
+        with self._gate:
+            # Whoever holds a place waits in it: while Mautic wants to be left alone, nobody sends anything.
+            pause = self._gate.pause(self._monotonic())
+            if pause > 0:
+                self._sleep(pause)
+            began = self._monotonic()
+            try:
+                response = self._session.request(
+                    method,
+                    url,
+                    params=pairs or None,
+                    data=data,
+                    headers=headers,
+                    auth=_Header(header),
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                    verify=self._verify,
+                )
+            except requests.exceptions.ReadTimeout:
+                self._heed(self._gate.refused(began, self._monotonic(), None))
+                raise
+            self._weigh(response, sort_of(method, url, len(pairs), len(response.content)), began)
         version = response.headers.get("Mautic-Version")
         if version and self.version != version:
             self.version = version
         return response
+
+    def _weigh(self, response: requests.Response, sort: tuple[str, ...], began: float) -> None:
+        """What this answer tells of the load on Mautic."""
+        ended = self._monotonic()
+        if response.status_code in BUSY_STATUSES:
+            wait = self._wait_of(response)
+            # Whoever meets a longer one gives up, and so do the others when they ask.
+            self._heed(self._gate.refused(began, ended, wait if wait is not None and wait <= LONGEST_WAIT else None))
+        elif response.status_code < 400:
+            self._heed(self._gate.answered(sort, began, ended))
+
+    def _heed(self, change: Change | None) -> None:
+        if change is not None and self._tell is not None:
+            self._tell("load", allowed=change.allowed, before=change.before, most=self.load.most, cause=change.cause)
 
     def _persist(self, once: Callable[[], Any]) -> Any:
         retrying = Retrying(

@@ -56,20 +56,13 @@ class Counts:
     actions_refused: int = 0
     push_calls: int = 0
     landed: int = 0
-    """Changes that were answered for, whatever the answer, in `push_seconds` of writing."""
-    push_seconds: float = 0
+    """Changes that were answered for, whatever the answer."""
     merged: int = 0
     vanished: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
     failed: int = 0
     doubtful: int = 0
     moves: dict[tuple[str | None, str], int] = field(default_factory=dict)
-
-    def eta(self, pending: int) -> int | None:
-        """Seconds of writing that so many changes need at this run's speed; None if there are none, or no speed."""
-        if not pending or not self.landed:
-            return None
-        return max(1, round(pending * self.push_seconds / self.landed))
 
 
 @dataclass

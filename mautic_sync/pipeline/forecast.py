@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mautic_sync.domain.plan import CONTACT, VALUE_OF_KIND, Change
+from mautic_sync.pipeline import waiting
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, Considered, consider, deciding_by, points_change
 from mautic_sync.pipeline.run import all_kinds, iso, moves_as_json
@@ -16,7 +17,7 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
     moves: dict[tuple[str | None, str], int] = {}
     kinds: dict[str, int] = {}
     listed: list[dict[str, Any]] = []
-    total = contacts = after = 0
+    total = contacts = ghosts = after = 0
     while True:
         with run.engine.begin() as connection:
             rows = decisions.to_decide(connection, after, PERSONS_PER_TRANSACTION, everyone=True)
@@ -36,6 +37,7 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
                 moves[move] = moves.get(move, 0) + 1
             for change in changed:
                 total += 1
+                ghosts += change.value <= VALUE_OF_KIND["ghost"]
                 if len(listed) < limit:
                     listed.append(
                         {
@@ -47,9 +49,12 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
                             "state": "forecast",
                         }
                     )
+    with run.engine.begin() as connection:
+        eta = waiting.eta(connection, run.settings.push, total, ghosts=ghosts)
     return {
         "as_of": iso(moment),
         "changes": total,
+        **eta,
         "contacts": contacts,
         "moves": moves_as_json(moves),
         "kinds": all_kinds(kinds),

@@ -38,7 +38,7 @@ from mautic_sync.mautic.writes import (
     remove_dnc,
     set_stage,
 )
-from mautic_sync.pipeline import actions, points
+from mautic_sync.pipeline import actions, points, waiting
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
 from mautic_sync.pipeline.flights import keep_in_flight
@@ -107,7 +107,8 @@ def push(run: Run) -> None:
     least = 0 if _in_window(run) else VALUE_OF_KIND["ghost"] + 1
     _push(run, CONTACT, least_value=least, until=until)
     _push(run, POINTS, least_value=least, until=until)
-    run.counts.push_seconds += time.monotonic() - began
+    with run.engine.begin() as connection:
+        waiting.note_pace(connection, run.counts.landed, time.monotonic() - began)
     actions.carry_out(run, least_value=least, until=until)
 
 

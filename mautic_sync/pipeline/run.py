@@ -17,7 +17,7 @@ from mautic_sync.domain.plan import SafetyLimit
 from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, StopError, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
-from mautic_sync.pipeline import decide, health, occasions, opening, pull, push, rules, validate
+from mautic_sync.pipeline import decide, health, occasions, opening, pull, push, rules, validate, waiting
 from mautic_sync.pipeline.context import Counts, Observer, Run, silence
 from mautic_sync.settings import Settings
 from mautic_sync.store import actions, changes, decisions, notes, people, runs
@@ -69,7 +69,7 @@ def opened_run(
         run_id = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         if now > clock:
             tell("clock_back", run=run_id, seconds=now - clock)
-        mautic = stack.enter_context(connect_mautic(settings, run_id))
+        mautic = stack.enter_context(connect_mautic(settings, run_id, tell))
         zerobounce = connect_zerobounce(settings, run_id)
         run = Run(run_id, now, settings, mappings, engine, mautic, zerobounce, tell, with_actions)
         with engine.begin() as connection:
@@ -99,11 +99,11 @@ def _not_before_the_last(engine: Engine, now: int) -> int:
         return max(now, runs.last_start(connection) or 0)
 
 
-def connect_mautic(settings: Settings, run_id: str) -> Transport:
-    return connect_by(Transport, settings, run_id)
+def connect_mautic(settings: Settings, run_id: str, tell: Observer = silence) -> Transport:
+    return connect_by(Transport, settings, run_id, tell)
 
 
-def connect_by(way: type[AnyTransport], settings: Settings, run_id: str) -> AnyTransport:
+def connect_by(way: type[AnyTransport], settings: Settings, run_id: str, tell: Observer = silence) -> AnyTransport:
     """Mautic as the settings say, over this kind of transport. Raises ConfigError where they do not say enough."""
     mautic = settings.mautic
     if mautic.base_url is None:
@@ -123,6 +123,7 @@ def connect_by(way: type[AnyTransport], settings: Settings, run_id: str) -> AnyT
         ca_bundle=str(mautic.ca_bundle) if mautic.ca_bundle else None,
         allow_http=mautic.allow_http,
         user_agent=f"mautic-sync/{__version__} (run {run_id})",
+        tell=tell,
     )
 
 
@@ -314,8 +315,10 @@ def plan_totals(run: Run) -> dict[str, Any]:
     with run.engine.begin() as connection:
         moves = _by_kind(run, changes.planned_moves(connection))
         asked = decisions.count_to_ask(connection, run.now) if run.zerobounce is not None else 0
+        planned = changes.count_planned(connection)
         return {
-            "changes": changes.count_planned(connection),
+            "changes": planned,
+            **waiting.eta(connection, run.settings.push, planned),
             "contacts": changes.count_contacts(connection),
             "moves": moves_as_json(moves),
             "kinds": all_kinds(people.count_by_kind(connection)),
@@ -356,6 +359,7 @@ def summary(run: Run) -> dict[str, Any]:
         kinds = people.count_by_kind(connection)
         pending = runs.pending_counts(connection)
         actions_pending = actions.count_open(connection)
+        eta = waiting.eta(connection, run.settings.push, sum(pending.values()))
     return {
         "run_id": run.id,
         "started_at": iso(run.now),
@@ -382,5 +386,6 @@ def summary(run: Run) -> dict[str, Any]:
         "failed": counts.failed,
         "doubtful": counts.doubtful,
         "pending": sum(pending.values()),
-        "pending_eta_seconds": counts.eta(sum(pending.values())),
+        **eta,
+        "load": {"most": run.mautic.load.most, "lowest": run.mautic.load.lowest, "lowered": run.mautic.load.lowered},
     }

@@ -6,7 +6,8 @@ import threading
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-_RATES = ("before", "after", "late", "echo", "truncate", "rate", "moving", "merge")
+_RATES = ("before", "after", "late", "echo", "truncate", "rate", "moving", "merge", "busy")
+_SLOWEST = 600
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Faults:
     moving: float = 0.0
     #: a visitor merges with a known contact
     merge: float = 0.0
+    #: 503 with Retry-After
+    busy: float = 0.0
+    #: so many seconds are added to each call of Mautic
+    slow: float = 0.0
     #: the server's clock is off by so many seconds
     skew: float = 0.0
 
@@ -85,6 +90,8 @@ def parse_faults(text: str) -> Faults:
             number = float(value)
         except ValueError:
             raise ValueError(f"the fault {key!r} needs a number, not {value!r}") from None
+        if key == "slow" and not 0 <= number <= _SLOWEST:
+            raise ValueError(f"the fault 'slow' takes 0 to {_SLOWEST} seconds, not {value}")
         if key in _RATES and not 0 <= number <= 1:
             raise ValueError(f"the fault {key!r} is a chance between 0 and 1, not {value}")
         changed: dict[str, Any] = {key: int(number) if key == "seed" else number}

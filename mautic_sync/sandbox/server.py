@@ -3,6 +3,7 @@
 import contextlib
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -61,6 +62,7 @@ class Sandbox:
         self._calls: Counter[str] = Counter()
         self._hits: Counter[str] = Counter()
         self._writes = 0
+        self._in_flight = self._peak = 0
         self._guard = threading.Lock()
         self._late: list[threading.Timer] = []
         self.html_next = 0
@@ -110,10 +112,11 @@ class Sandbox:
         """What was called, what was written, and the books, as `GET /_sandbox/stats` shows them."""
         with self._guard:
             calls, hits, writes = dict(sorted(self._calls.items())), dict(self._hits), self._writes
+            peak = self._peak
         with self.instance.lock:
             return {
                 "version": self.instance.traits.version, "now": self.now().isoformat(),
-                "calls": calls, "total": sum(calls.values()), "writes": writes, "faults": hits,
+                "calls": calls, "total": sum(calls.values()), "writes": writes, "faults": hits, "peak": peak,
                 **self._control.books(),
             }  # fmt: skip
 
@@ -122,6 +125,7 @@ class Sandbox:
             self._calls.clear()
             self._hits.clear()
             self._writes = 0
+            self._peak = self._in_flight
 
     def note_fault(self, kind: str) -> None:
         with self._guard:
@@ -133,10 +137,26 @@ class Sandbox:
         if request.path.startswith("/_sandbox"):
             return self._control.answer(request)
         self._count(request)
-        with self._meter.workers if self._meter.measured else contextlib.nullcontext():
+        with (
+            self._flying() if request.path.startswith("/api") else contextlib.nullcontext(),
+            self._meter.workers if self._meter.measured else contextlib.nullcontext(),
+        ):
             response = self._faulty(request)
         response.headers.append(("Date", format_datetime(self.now().astimezone(UTC), usegmt=True)))
         return response
+
+    @contextlib.contextmanager
+    def _flying(self) -> Iterator[None]:
+        with self._guard:
+            self._in_flight += 1
+            self._peak = max(self._peak, self._in_flight)
+        try:
+            if self.dice.faults.slow:
+                time.sleep(self.dice.faults.slow)
+            yield
+        finally:
+            with self._guard:
+                self._in_flight -= 1
 
     def _count(self, request: Request) -> None:
         writes = request.method not in _READS and not _NO_WRITE.match(request.path)
@@ -158,6 +178,8 @@ class Sandbox:
             reset = int((self.now() + timedelta(seconds=2)).timestamp())
             error = {"errors": [{"message": "Too many requests", "code": 429, "type": None}]}
             return json_response(error, 429, [("X-RateLimit-Reset", str(reset))])
+        if fault == "busy":
+            return Response(503, b"<html><body><h1>Busy</h1></body></html>", "text/html", [("Retry-After", "1")])
         if fault == "late":
             delay = _LATE[0] + self.dice.number() * (_LATE[1] - _LATE[0])
             timer = threading.Timer(delay, self._dispatch, (request,))
@@ -251,7 +273,7 @@ def pattern_of(path: str) -> str:
 
 
 def _allowed(request: Request) -> frozenset[str]:
-    kinds = {"before", "rate"}
+    kinds = {"before", "rate", "busy"}
     if request.path.startswith("/zerobounce"):
         return frozenset({"before", "after", "late", "truncate"})
     if request.path.startswith("/oauth"):

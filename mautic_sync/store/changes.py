@@ -430,8 +430,10 @@ def supersede_points(connection: Connection, error: str, now: int) -> None:
     )
 
 
-def count_planned(connection: Connection, *, baseline: bool | None = None) -> int:
+def count_planned(connection: Connection, *, baseline: bool | None = None, most_value: int | None = None) -> int:
     query = select(func.count()).select_from(change).where(change.c.state == PLANNED)
+    if most_value is not None:
+        query = query.where(change.c.value <= most_value)
     if baseline is not None:
         query = query.where(change.c.baseline.is_(baseline))
     return int(connection.execute(query).scalar() or 0)

@@ -56,7 +56,9 @@ def connect(fake_time: FakeTime) -> Iterator[Callable[..., Transport]]:
     def make(base_url: str = BASE, **options: Any) -> Transport:
         if "client_id" not in options:
             options = {"username": "admin", "password": "pass-word", **options}
-        transport = Transport(base_url, sleep=fake_time.sleep, clock=fake_time.clock, **options)
+        transport = Transport(
+            base_url, sleep=fake_time.sleep, clock=fake_time.clock, monotonic=fake_time.clock, **options
+        )
         made.append(transport)
         return transport
 

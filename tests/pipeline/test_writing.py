@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import orjson
 import pytest
 import requests
@@ -9,10 +11,12 @@ from sqlalchemy import select
 
 from mautic_sync.errors import SafetyStop
 from mautic_sync.pipeline import push
+from mautic_sync.pipeline.waiting import eta, note_pace
 from mautic_sync.store import changes
 from mautic_sync.store.schema import standing, transition
 
 DAY = 86400
+ETA = ("pending_eta_seconds", "pending_runs", "pending_in_window")
 
 
 @pytest.fixture
@@ -270,3 +274,29 @@ def test_what_is_left_pending_comes_with_the_time_it_will_take(make_worker):
     assert 0 < document["pending"] < 40
     assert document["pending_eta_seconds"] >= 1
     assert worker.but(push={"max_seconds": 600}).sync()["pending_eta_seconds"] is None
+
+
+def test_plan_and_sync_tell_the_same_time_at_the_speed_that_was_measured(make_worker):
+    """Before anything was written no speed is known; then it is 10 changes in a second, and a run has 2 seconds."""
+    hour = datetime.now(UTC).hour
+    worker = make_worker(push={"max_seconds": 2, "window": f"{(hour + 6) % 24:02}:00-{(hour + 8) % 24:02}:00"})
+    for _visitor in range(15):  # each to be given a stage, and points for the visit
+        worker.visitor()
+    worker.init()
+    assert [worker.plan()[key] for key in ETA] == [None, None, 30]
+    with worker.run("look") as run, run.engine.begin() as connection:
+        note_pace(connection, 10, 1.0)
+        note_pace(connection, 0, 100.0)  # nothing was written: nothing was measured
+    assert [worker.plan()[key] for key in ETA] == [3, 2, 30]
+    document = worker.sync()
+    assert [document[key] for key in ("pending", *ETA)] == [30, 3, 2, 30]
+    assert [worker.but().sync()[key] for key in ("pending", *ETA)] == [0, None, None, 0]
+
+
+def test_a_new_speed_soon_outweighs_an_old_one(make_worker):
+    worker = make_worker()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        note_pace(connection, 100, 1000.0)
+        for _ in range(8):
+            note_pace(connection, 100, 10.0)
+        assert eta(connection, run.settings.push, 100)["pending_eta_seconds"] == pytest.approx(12, abs=2)
