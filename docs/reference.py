@@ -50,10 +50,10 @@ by `sync`, `run`, `retry` and `validate` alone.
 DOCUMENTS = {
     "sync": "`--json`: `run_id, started_at, seconds, pulled {contacts, activities, calls}, kinds {ghost, lead, customer}, "
     "transitions [{from, to, count}]` (stages; settled in this run)`, validated {credits, accept, hold, reject, cached}, "
-    "pushed {stages, points, fields, dnc, calls}, actions {done, refused, pending}, merged, vanished, quarantined, failed, doubtful, pending, "
-    "pending_eta_seconds`.",
-    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions}`.",
-    "plan": "`--json`: `plan_id, as_of, changes, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
+    "pushed {stages, points, fields, dnc, calls}, actions {done, refused, pending}, merged, vanished, quarantined, failed, doubtful, uploads {open, addresses, doubtful}` (files at ZeroBounce)`, pending, "
+    "pending_eta_seconds` (of writing)`, pending_runs, pending_in_window, load {most, lowest, lowered}` (requests in flight: the cap, the fewest, how often halved)`.",
+    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, addresses}`.",
+    "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
     "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state}], quarantined`.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
@@ -64,8 +64,9 @@ DOCUMENTS = {
     "`since` is when we first saw it, `owner` the Mautic user whom an action last met or set there.",
     "status": "`--json`: `mautic, healthy, health, kinds, worker {alive, host, pid, run, started_at, seen_at, active_at, stopped_at}, "
     "schedule {sync, full_sync: {cron, time_zone, last_success, next, misfires, last_misfire}}, rules {fingerprint, kept_at, "
-    "broken {since, reason}}, runs, cursors, pending, quarantined, failed, actions {pending, refused}, credits`; `worker` and `broken` "
-    "may be null. With a run: `run_id, command, started_at, ended_at, exit_code, summary, changes [{contact, target, old, "
+    "broken {since, reason}}, runs, cursors, pending, pending_eta_seconds, pending_runs, pending_in_window, quarantined, failed, "
+    "actions {pending, refused}, credits, uploads [{upload, file, file_id, state, addresses, waiting, at, error, question}]`; `worker`, "
+    "`broken` and `question` may be null: a question is asked where a file is in doubt and a person has to look. With a run: `run_id, command, started_at, ended_at, exit_code, summary, changes [{contact, target, old, "
     "new, reason, state}]`; `exit_code` is null while it runs, and when it was killed. With `--healthy`: `healthy, reason`. "
     "[operations.md](operations.md)",
     "run": "Needs a service manager or a container around it: [operations.md](operations.md).",

@@ -140,7 +140,7 @@ class ValidationFile(_Model):
         description="Who is asked first when the budget is short: a key and asc or desc.",
     )
     budget: BudgetText = BudgetText()
-    bulk_above: Count = Field(2_000, description="Above this many addresses the file API is used.")
+    bulk_above: Count = Field(2_000, description="When more addresses wait, they are sent as one file.")
     only_if: ConditionText | None = Field(None, description="Whose address may be sent to ZeroBounce.")
     append: dict[Alias, str] = Field(
         default={}, description="Mautic field: field of the answer. Fills blanks, never overwrites."

@@ -146,6 +146,11 @@ class ZeroBounceSettings(Section):
     base_url: Annotated[str, AfterValidator(_http_url)] = Field(
         "https://api-eu.zerobounce.net/v2", description="Host of ZeroBounce; the EU one unless you choose another."
     )
+    bulk_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        None,
+        description="Host of ZeroBounce's file API, for `bulk_above` in validation.yaml; not set: "
+        "`https://bulkapi.zerobounce.net/v2`, or `base_url` where that is no host of ZeroBounce.",
+    )
     max_per_second: float = Field(5, gt=0, le=50, description="Questions to ZeroBounce per second, at most.")
     max_credits_per_run: int = Field(1000, ge=0, description="Hard cap on credits in one run.")
     max_credits_per_day: int = Field(5000, ge=0, description="Hard cap on credits in one day of `time_zone`.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Annotated, Any, NoReturn
 
 import orjson
@@ -25,18 +25,24 @@ from mautic_sync.cli.common import (
 )
 from mautic_sync.cli.passes import LARGEST_ID, change_as_json, describe_change, describe_eta, parse_moment, started
 from mautic_sync.domain.validation import normalise_address
-from mautic_sync.errors import ConfigError, MauticSyncError, StopError
+from mautic_sync.errors import ConfigError, MauticSyncError, StopError, StoreBusyError
 from mautic_sync.pipeline import health, pull, rules, waiting
 from mautic_sync.pipeline.actions import NOTIFY
+from mautic_sync.pipeline.answers import OUTCOME_WORDS, credits_left, keep_answer
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import all_kinds, connect_zerobounce, iso, outcome
-from mautic_sync.pipeline.validate import OUTCOME_WORDS, credits_left, keep_answer
 from mautic_sync.schedule import crons_of
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, changes, notes, people, runs, verdicts
+from mautic_sync.store import actions, changes, notes, people, runs, uploads, verdicts
+from mautic_sync.store.engine import run_lock
 
 RUNS_SHOWN = 10
 RUN_ID_CHARACTERS = 22
+QUESTION = (
+    "Is {file} among the files of your ZeroBounce account? If so, `mautic-sync retry --upload {upload} --file-id ID` "
+    "fetches its result under the id that it has there. If not, `mautic-sync retry --uploads` lets its addresses be "
+    "asked again, which spends their credits."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -67,6 +73,7 @@ def status_command(
         else:
             _show_run(console(), document)
         return
+    _notice_cut_short(engine)
     document = _status_document(settings, engine)
     if as_json:
         print_json(document)
@@ -135,6 +142,7 @@ def _status_document(settings: Settings, engine: Engine) -> dict[str, Any]:
                 "refused": len(actions.refused(connection)),
             },
             "credits": credits_now,
+            "uploads": [_upload_as_json(row) for row in uploads.open_files(connection)],
         }
 
 
@@ -179,6 +187,29 @@ def _rules_as_json(connection: Connection) -> dict[str, Any]:
     }
 
 
+def _notice_cut_short(engine: Engine) -> None:
+    """A file that was being sent, while nobody runs: its worker was killed, and somebody has to look."""
+    with engine.begin() as connection:
+        sending = any(one.state == uploads.SENDING for one in uploads.open_files(connection))
+    if sending:
+        with suppress(StoreBusyError), run_lock(engine), engine.begin() as connection:
+            uploads.doubt_what_was_sending(connection)
+
+
+def _upload_as_json(row: Any) -> dict[str, Any]:
+    return {
+        "upload": row.id,
+        "file": row.file_name,
+        "file_id": row.file_id,
+        "state": row.state,
+        "addresses": row.addresses,
+        "waiting": row.waiting,
+        "at": iso(row.at),
+        "error": row.error,
+        "question": QUESTION.format(file=row.file_name, upload=row.id) if row.state == uploads.DOUBTFUL else None,
+    }
+
+
 def _credits(settings: Any) -> int | None:
     """What ZeroBounce says is left; None without a key or an answer: looking must not fail."""
     try:
@@ -205,6 +236,15 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
         out.print(f"Actions: {document['actions']['pending']} pending, {document['actions']['refused']} refused.")
     if document["credits"] is not None:
         out.print(f"ZeroBounce credits left: {document['credits']}")
+    for one in document["uploads"]:
+        out.print(
+            f"File {one['file']} at ZeroBounce: {one['waiting']} of {one['addresses']} addresses not answered, "
+            f"{one['state']} since {one['at']}."
+        )
+        if one["error"]:
+            out.print(escape(f"  {one['error']}"))
+        if one["question"]:
+            out.print(escape(f"  {one['question']}"))
     _show_worker(out, document)
     # The id is there to be copied.
     head = Column("run", no_wrap=True, min_width=RUN_ID_CHARACTERS)
@@ -443,6 +483,11 @@ def validate_command(
             with run.engine.begin() as connection:
                 known = verdicts.get_verdict(connection, address)
                 budget = credits_left(run, connection)
+                waits = uploads.is_on_its_way(connection, address)
+            if waits:
+                # Paid for already: a question now would be paid for twice.
+                documents.append(_verdict_row(address, "hold", "unknown", "in_file", "", "file", None))
+                continue
             source = "cache"
             if known is None or not rules.is_fresh(known, run.now):
                 if run.zerobounce is None:

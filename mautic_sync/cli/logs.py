@@ -26,7 +26,7 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNI
 WARNINGS = frozenset({
     "quarantined", "refused", "doubtful", "gate_open", "gate_failed", "no_answer", "validation_refused", "set_back",
     "unknown_status", "budget", "triggers_unknown", "lacking", "message_failed", "misfired", "clock_back", "rules_broken",
-    "busy",
+    "busy", "upload_doubtful", "upload_failed", "upload_refused",
 })  # fmt: skip
 ERRORS = frozenset({"run_failed", "crashed"})
 OURS = "mautic_sync"

@@ -31,7 +31,7 @@ from mautic_sync.cli.logs import run_named
 from mautic_sync.cli.progress import displayed, watch
 from mautic_sync.errors import ConfigError
 from mautic_sync.mautic import contacts as mautic_contacts
-from mautic_sync.pipeline import forecast, pull
+from mautic_sync.pipeline import files, forecast, pull
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, plan_totals, summary, sync
 from mautic_sync.settings import Settings
@@ -294,6 +294,10 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
     if any(acted.values()):
         out.print(f"Actions: {acted['done']} done, {acted['refused']} refused, {acted['pending']} pending.")
     out.print(f"Now: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
+    uploaded = document["uploads"]
+    if uploaded["open"]:
+        doubt = f"; {uploaded['doubtful']} in doubt: see `mautic-sync status`" if uploaded["doubtful"] else ""
+        out.print(f"In files at ZeroBounce: {uploaded['addresses']} addresses, for later runs to fetch{doubt}.")
     for word, meaning in (
         ("pending", "changes are pending for the next run"),
         ("quarantined", "new in quarantine: `mautic-sync quarantine`"),
@@ -306,10 +310,29 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
         out.print(f"Writing what is pending: {describe_eta(document)}.")
 
 
-def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait: WaitOption = 0) -> None:
-    """Try failed writes and quarantined input again, in a pass of their own."""
+def retry_command(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    wait: WaitOption = 0,
+    lost: Annotated[
+        bool, typer.Option("--uploads", help="The files in doubt are not at ZeroBounce: ask their addresses again.")
+    ] = False,
+    file_id: Annotated[
+        str | None, typer.Option("--file-id", help="The file in doubt is at ZeroBounce, under this id: fetch it.")
+    ] = None,
+    upload: Annotated[
+        int | None, typer.Option("--upload", min=1, help="Which file in doubt `--file-id` is about, by its number.")
+    ] = None,
+) -> None:
+    """Try failed writes and quarantined input again, in a pass of their own; answer for files in doubt."""
     settings = read_settings(config)
+    if (lost and file_id is not None) or (upload is not None and file_id is None):
+        msg = "say either --uploads, for files that are not at ZeroBounce, or --file-id for one that is (with --upload)"
+        raise ConfigError(msg)
     with started(settings, "retry", wait=wait) as run:
+        released = files.give_up(run) if lost else 0
+        if file_id is not None:
+            files.adopt(run, file_id, upload)
         pull.meet_instance(run, adopt=False)
         pull.read_instance(run, fresh=True)
         with run.engine.begin() as connection:
@@ -320,11 +343,17 @@ def retry_command(config: ConfigOption = None, as_json: JsonOption = False, wait
         page = mautic_contacts.contacts_by_id(run.mautic, broken)
         with run.engine.begin() as connection:
             pull.keep(run, connection, page.contacts, page.malformed)
-        rows = pull.retry_rows(run)
+        rows = pull.retry_rows(run) + files.release_rows(run)
         sync(run, Options())
         document = {
             **summary(run),
-            "retried": {"writes": len(refused), "contacts": len(broken), "rows": rows, "actions": acts},
+            "retried": {
+                "writes": len(refused),
+                "contacts": len(broken),
+                "rows": rows,
+                "actions": acts,
+                "addresses": released,
+            },
         }
     if as_json:
         print_json(document)

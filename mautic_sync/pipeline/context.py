@@ -62,6 +62,8 @@ class Counts:
     quarantined: int = 0
     failed: int = 0
     doubtful: int = 0
+    uploads_doubtful: int = 0
+    """Files of which nobody knows whether ZeroBounce has them."""
     moves: dict[tuple[str | None, str], int] = field(default_factory=dict)
 
 

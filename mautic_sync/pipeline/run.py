@@ -17,10 +17,10 @@ from mautic_sync.domain.plan import SafetyLimit
 from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, StopError, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
-from mautic_sync.pipeline import decide, health, occasions, opening, pull, push, rules, validate, waiting
+from mautic_sync.pipeline import answers, decide, health, occasions, opening, pull, push, rules, validate, waiting
 from mautic_sync.pipeline.context import Counts, Observer, Run, silence
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, changes, decisions, notes, people, runs
+from mautic_sync.store import actions, changes, decisions, notes, people, runs, uploads
 from mautic_sync.store.engine import run_lock
 from mautic_sync.zerobounce import ZeroBounce
 
@@ -133,6 +133,7 @@ def connect_zerobounce(settings: Settings, run_id: str) -> ZeroBounce | None:
     return ZeroBounce(
         settings.zerobounce.api_key.get_secret_value(),
         base_url=settings.zerobounce.base_url,
+        bulk_url=settings.zerobounce.bulk_url,
         max_per_second=settings.zerobounce.max_per_second,
         user_agent=f"mautic-sync/{__version__} (run {run_id})",
     )
@@ -325,7 +326,7 @@ def plan_totals(run: Run) -> dict[str, Any]:
             "actions": occasions.expected(
                 run, changes.planned_moves(connection, baseline=False), actions.count_open_by_rule(connection)
             ),
-            "verdicts_to_buy": min(asked, validate.credits_left(run, connection)) if asked else 0,
+            "verdicts_to_buy": min(asked, answers.credits_left(run, connection)) if asked else 0,
             "verdicts_needed": asked,
         }
 
@@ -349,7 +350,7 @@ def iso(at: int) -> str:
 
 def outcome(counts: Counts) -> int:
     """0, or 4 when something new was quarantined, failed or is in doubt."""
-    return 4 if counts.quarantined or counts.failed or counts.doubtful else 0
+    return 4 if counts.quarantined or counts.failed or counts.doubtful or counts.uploads_doubtful else 0
 
 
 def summary(run: Run) -> dict[str, Any]:
@@ -360,6 +361,7 @@ def summary(run: Run) -> dict[str, Any]:
         pending = runs.pending_counts(connection)
         actions_pending = actions.count_open(connection)
         eta = waiting.eta(connection, run.settings.push, sum(pending.values()))
+        on_their_way = uploads.open_files(connection)
     return {
         "run_id": run.id,
         "started_at": iso(run.now),
@@ -368,6 +370,11 @@ def summary(run: Run) -> dict[str, Any]:
         "kinds": all_kinds(kinds),
         "transitions": moves_as_json(counts.moves),
         "validated": {"credits": counts.credits, **counts.verdicts, "cached": counts.cached},
+        "uploads": {
+            "open": len(on_their_way),
+            "addresses": sum(one.waiting for one in on_their_way),
+            "doubtful": sum(one.state == uploads.DOUBTFUL for one in on_their_way),
+        },
         "pushed": {
             "stages": counts.stages,
             "points": counts.points,

@@ -5,41 +5,22 @@ A credit is noted before its verdict is used, and an address is asked once whoev
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.errors import DoubtfulError, MalformedError, MauticSyncError, RefusedError
+from mautic_sync.pipeline import files
+from mautic_sync.pipeline.answers import NO_ANSWER, credits_left, keep_answer
 from mautic_sync.pipeline.context import Run
-from mautic_sync.store import decisions, notes, people, verdicts
+from mautic_sync.store import decisions, notes, uploads, verdicts
 from mautic_sync.zerobounce import Answer, ZeroBounce
 
 IN_FLIGHT = 5
 POLICY = "verdict_policy"
-OUTCOME_WORDS = {"accepted": "accept", "held": "hold", "rejected": "reject"}
-NO_ANSWER = "no_answer"
-"""Our own sub-status of an address whose answer was lost: held, and asked again later."""
-
-
-def credits_left(run: Run, connection: Connection) -> int:
-    """What this run may still spend, by the run's and the day's caps of the settings and the mappings."""
-    settings, rules = run.settings.zerobounce, run.mappings.validation
-    zone = ZoneInfo(run.settings.time_zone)
-    midnight = datetime.fromtimestamp(run.now, zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    spent_today = verdicts.credits_since(connection, int(midnight.timestamp()))
-    return max(
-        0,
-        min(
-            min(settings.max_credits_per_run, rules.per_run) - run.counts.credits,
-            min(settings.max_credits_per_day, rules.per_day) - spent_today,
-        ),
-    )
 
 
 def apply_policy(run: Run) -> None:
@@ -62,20 +43,27 @@ def validate(run: Run) -> None:
     if run.zerobounce is None:
         run.tell("gate_open", reason="without zerobounce.api_key addresses count as accepted")
         return
+    if run.only is None:
+        files.collect(run, run.zerobounce)
     with run.engine.begin() as connection:
         run.counts.cached = decisions.count_answered(connection, run.now)
         budget = credits_left(run, connection)
-        addresses = decisions.addresses_to_ask(
-            connection, run.now, run.mappings.validation.order, budget, only=run.only
-        )
         wanted = decisions.count_to_ask(connection, run.now, only=run.only)
+        by_file = wanted > run.mappings.validation.bulk_above and _may_send_files(run, connection)
+        most = min(budget, files.MOST_IN_A_FILE) if by_file else budget
+        addresses = decisions.addresses_to_ask(connection, run.now, run.mappings.validation.order, most, only=run.only)
     if wanted > len(addresses):
         run.tell("budget", wanted=wanted, budget=budget)
-    if not addresses:
-        return
-    run.tell("validating", addresses=len(addresses))
-    _ask_all(run, run.zerobounce, iter(addresses))
-    run.tell("validated", credits=run.counts.credits, **run.counts.verdicts)
+    if addresses and not (by_file and files.upload(run, run.zerobounce, addresses)):
+        run.tell("validating", addresses=len(addresses))
+        _ask_all(run, run.zerobounce, iter(addresses))
+    if run.counts.credits or any(run.counts.verdicts.values()):
+        run.tell("validated", credits=run.counts.credits, **run.counts.verdicts)
+
+
+def _may_send_files(run: Run, connection: Connection) -> bool:
+    """Not while one is in doubt: another that gets lost would put more credits aside before anybody has looked."""
+    return run.only is None and all(one.state != uploads.DOUBTFUL for one in uploads.open_files(connection))
 
 
 def _ask_all(run: Run, zerobounce: ZeroBounce, addresses: Iterator[str]) -> None:
@@ -133,40 +121,3 @@ def _land(run: Run, address: str, future: Future[Answer]) -> None:
                 verdicts.put_next_at(connection, address, run.now)
         raise
     keep_answer(run, address, answer)
-
-
-def keep_answer(run: Run, address: str, answer: Answer | None, *, credits: int | None = None) -> Verdict:  # noqa: A002
-    """Note the credit and the verdict in one transaction; whoever has the address is decided again.
-
-    Without an answer the address is held; one credit is noted unless `credits` says otherwise.
-    """
-    rules = run.mappings.validation
-    now = max(run.now, int(time.time()) if answer is None else run.now)
-    with run.engine.begin() as connection:
-        before = verdicts.get_verdict(connection, address)
-        if answer is None:
-            status, sub_status = "unknown", NO_ANSWER
-        else:
-            status, sub_status = answer.status, answer.sub_status
-        outcome, known = rules.policy(status, sub_status)
-        was_held = before is not None and rules.policy(before.status, before.sub_status)[0] == "held"
-        verdict = Verdict(
-            address=address,
-            status=status,
-            sub_status=sub_status,
-            at=now,
-            attempts=(before.attempts if before is not None and was_held else 0) + 1 if outcome == "held" else 0,
-            did_you_mean=answer.did_you_mean if answer else "",
-            raw=answer.raw if answer else {},
-        )
-        cost = credits if credits is not None else 0 if answer is not None and status == "unknown" else 1
-        verdicts.put_credit(
-            connection, {"run_id": run.id, "at": now, "address": address, "credits": cost, "status": status}
-        )
-        verdicts.put_verdict(connection, verdict, rules.next_at(verdict), run.id)
-        people.mark_address(connection, address)
-    run.counts.credits += cost
-    run.counts.verdicts[OUTCOME_WORDS[outcome]] += 1
-    if not known:
-        run.tell("unknown_status", status=status, sub_status=sub_status, treated_as="held")
-    return verdict

@@ -103,6 +103,10 @@ class Control:
             "contacts": tables.value("SELECT COUNT(*) FROM leads"),
             "points": points,
             "grants": grants,
+            "files": [
+                {"file_id": file_id, "file_name": upload.name, "rows": len(upload.rows)}
+                for file_id, upload in self._sandbox.zerobounce.uploads.items()
+            ],
             "credits": {"left": self._sandbox.zerobounce.credits, "spent": sum(spent.values()), "by_address": spent},
             "stages": {("none" if i is None else names.get(i, str(i))): n for i, n in stages.items()},
             "webhooks": [],

@@ -3,6 +3,7 @@
 import contextlib
 import email
 import email.policy
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -61,6 +62,12 @@ class Request:
             content = raw if isinstance(raw, bytes) else b""
             found[unquote_plus(str(name))] = (content.decode(errors="replace"), content)
         return found
+
+    @cached_property
+    def file_names(self) -> dict[str, str]:
+        """A multipart body: by field, the names of its files."""
+        found = re.findall(rb'name="([^"]+)"; filename="([^"]+)"', self.body)
+        return {name.decode(errors="replace"): file_name.decode(errors="replace") for name, file_name in found}
 
     @property
     def user_agent(self) -> str:

@@ -77,12 +77,10 @@ class Upload:
     """A file on its way through the bulk API."""
 
     name: str
+    head: list[str]
     rows: list[list[str]]
-    email_column: int
-    ip_column: int
-    has_header: bool
+    answers: list[dict[str, Any]]
     polls: int = 0
-    done: list[dict[str, Any]] | None = None
 
 
 class ZeroBounce:
@@ -93,7 +91,11 @@ class ZeroBounce:
         self.credits = _PLENTY
         self.scripted: dict[str, dict[str, Any]] = {}
         self.usage: dict[str, int] = {}
-        self._uploads: dict[str, Upload] = {}
+        self.uploads: dict[str, Upload] = {}
+        #: a file is complete when it is asked for so often
+        self.polls_needed = 2
+        #: addresses that a result leaves out
+        self.left_out: set[str] = set()
 
     def answer(self, request: Request) -> Response:
         path = request.path.removeprefix("/zerobounce").removeprefix("/v2").strip("/")
@@ -187,7 +189,7 @@ class ZeroBounce:
     def _send_file(self, request: Request, sent: dict[str, Any]) -> Response:
         if not self._opens(sent) or self.credits <= 0:
             return _json({"success": False, "message": _NO_KEY, "error_message": _NO_KEY})
-        name, content = "upload.csv", request.parts.get("file", ("", b""))[0]
+        name, content = request.file_names.get("file", ""), request.parts.get("file", ("", b""))[0]
         has_header = str(sent.get("has_header_row", "true")).lower() == "true"
         rows = list(csv.reader(io.StringIO(content)))
         column = int(sent.get("email_address_column") or 0)
@@ -195,18 +197,23 @@ class ZeroBounce:
             return _json({"success": False, "message": ["Error: the file or the e-mail column is missing."]}, 400)
         file_id = f"{self._instance.hex(8)}-{self._instance.hex(4)}-4{self._instance.hex(3)}-a{self._instance.hex(3)}"
         file_id += f"-{self._instance.hex(12)}"
-        self._uploads[file_id] = Upload(name, rows, column - 1, int(sent.get("ip_address_column") or 0) - 1, has_header)
+        if has_header:
+            head, *rows = rows
+        else:
+            head = [f"Column {i + 1}" for i in range(len(rows[0]))]
+        rows = [row for row in rows if len(row) >= column]
+        if len(rows) > self.credits:
+            return _json({"success": False, "message": _NO_KEY, "error_message": _NO_KEY})
+        # Paid for from now on, whether anybody asks for it or not, and each row for itself.
+        self.uploads[file_id] = Upload(name, head, rows, [self.verdict(row[column - 1]) for row in rows])
         return _json({"success": True, "message": "File Accepted", "file_name": name, "file_id": file_id})
 
     def _file_status(self, _request: Request, sent: dict[str, Any]) -> Response:
-        upload = self._uploads.get(str(sent.get("file_id")))
+        upload = self.uploads.get(str(sent.get("file_id")))
         if not self._opens(sent) or upload is None:
             return _json({"success": False, "error_message": "file_id is invalid."})
         upload.polls += 1
-        complete = upload.polls > 1
-        if complete and upload.done is None:
-            rows = upload.rows[1:] if upload.has_header else upload.rows
-            upload.done = [self.verdict(row[upload.email_column]) for row in rows if len(row) > upload.email_column]
+        complete = upload.polls >= self.polls_needed
         return _json(
             {
                 "success": True, "file_id": sent["file_id"], "file_name": upload.name,
@@ -216,8 +223,8 @@ class ZeroBounce:
         )  # fmt: skip
 
     def _get_file(self, _request: Request, sent: dict[str, Any]) -> Response:
-        upload = self._uploads.get(str(sent.get("file_id")))
-        if not self._opens(sent) or upload is None or upload.done is None:
+        upload = self.uploads.get(str(sent.get("file_id")))
+        if not self._opens(sent) or upload is None or upload.polls < self.polls_needed:
             return _json({"success": False, "message": "File cannot be found."})
         added = ("ZB Status", "ZB Sub Status", "ZB Account", "ZB Domain", "ZB First Name", "ZB Last Name", "ZB Free Email",
                  "ZB MX Found", "ZB MX Record", "ZB SMTP Provider", "ZB Did You Mean")  # fmt: skip
@@ -225,18 +232,15 @@ class ZeroBounce:
                 "mx_record", "smtp_provider", "did_you_mean")  # fmt: skip
         out = io.StringIO()
         writer = csv.writer(out, quoting=csv.QUOTE_ALL)
-        rows = upload.rows
-        if upload.has_header:
-            writer.writerow([*rows[0], *added])
-            rows = rows[1:]
-        else:
-            writer.writerow([*(f"Column {i + 1}" for i in range(len(rows[0]))), *added])
-        for row, answer in zip(rows, upload.done, strict=False):
+        writer.writerow([*upload.head, *added])
+        for row, answer in zip(upload.rows, upload.answers, strict=True):
+            if str(answer["address"]).strip().lower() in self.left_out:
+                continue
             writer.writerow([*row, *("" if answer[k] is None else str(answer[k]) for k in keys)])
         return Response(200, out.getvalue().encode(), "application/octet-stream")
 
     def _delete_file(self, _request: Request, sent: dict[str, Any]) -> Response:
-        gone = self._uploads.pop(str(sent.get("file_id")), None) if self._opens(sent) else None
+        gone = self.uploads.pop(str(sent.get("file_id")), None) if self._opens(sent) else None
         if gone is None:
             return _json({"success": False, "message": "File cannot be found."})
         return _json({"success": True, "message": "File Deleted", "file_name": gone.name, "file_id": sent["file_id"]})

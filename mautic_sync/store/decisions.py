@@ -23,6 +23,7 @@ from mautic_sync.store.schema import (
     standing,
     tally,
     transition,
+    uploaded,
     verdict,
 )
 
@@ -335,9 +336,7 @@ def count_to_ask(connection: Connection, now: int, *, only: int | None = None) -
 
 def count_answered(connection: Connection, now: int) -> int:
     """Addresses that would be asked, were their verdict not already held."""
-    query = (
-        select(func.count(contact.c.address.distinct())).select_from(_ASKING).where(*_askable(None), ~_unanswered(now))
-    )
+    query = select(func.count(contact.c.address.distinct())).select_from(_ASKING).where(*_askable(None), ~_due(now))
     return int(connection.execute(query).scalar() or 0)
 
 
@@ -352,6 +351,11 @@ def _askable(only: int | None) -> list[ColumnElement[bool]]:
 
 
 def _unanswered(now: int) -> ColumnElement[bool]:
+    """Missing or due, and not in a file that is on its way."""
+    return and_(_due(now), ~select(uploaded.c.address).where(uploaded.c.address == contact.c.address).exists())
+
+
+def _due(now: int) -> ColumnElement[bool]:
     return or_(verdict.c.address.is_(None), and_(verdict.c.next_at.is_not(None), verdict.c.next_at <= now))
 
 

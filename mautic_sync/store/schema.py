@@ -166,6 +166,31 @@ credit = Table(
     Column("status", Line(64), nullable=False),
 )
 
+# A file of addresses at ZeroBounce, stored before it is sent: `at` is when its credits count.
+upload = Table(
+    "upload",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("file_name", Line(64), nullable=False),
+    Column("file_id", Line(191)),
+    Column("state", Line(16), nullable=False, index=True),
+    Column("addresses", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("run_id", Line(32), nullable=False),
+    Column("fetches", Integer, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("error", Prose),
+)
+
+# What open files hold: an address is in one at most, and asked in no other way meanwhile.
+uploaded = Table(
+    "uploaded",
+    metadata,
+    Column("address", Line(320), primary_key=True),
+    Column("upload_id", BigInteger, nullable=False, index=True),
+    Column("answered", Boolean, nullable=False),
+)
+
 decision = Table(
     "decision",
     metadata,

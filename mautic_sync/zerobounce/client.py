@@ -5,22 +5,23 @@ Statuses and sub-statuses are an open vocabulary: what ZeroBounce says is handed
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
 
-import orjson
 import requests
 from urllib3.exceptions import NewConnectionError
 
-from mautic_sync.errors import DoubtfulError, MauticSyncError, RefusedError, RetryError, StopError
+from mautic_sync.errors import DoubtfulError, MalformedError, RefusedError, RetryError, StopError
 from mautic_sync.mautic.decoding import NotJsonError, decode
 from mautic_sync.mautic.redaction import redact, shorten
 from mautic_sync.mautic.transport import check_address, is_loopback
@@ -29,9 +30,9 @@ CONNECT_TIMEOUT = 5.0  # seconds
 READ_MARGIN = 10.0  # seconds that we wait longer than ZeroBounce was told to take
 LONGEST_TIMEOUT = 60  # seconds; what ZeroBounce accepts as its own limit
 SHORTEST_TIMEOUT = 3
-BATCH_READ_TIMEOUT = 120.0  # seconds for up to a hundred addresses
-MOST_IN_A_BATCH = 100
-BATCHES_PER_MINUTE = 20  # above 20 to 30, ZeroBounce blocks
+FILE_READ_TIMEOUT = 300.0  # seconds for a file of many megabytes, there or back
+BULK_URL = "https://bulkapi.zerobounce.net/v2"
+OWN_HOST = ".zerobounce.net"
 DEFAULT_WAIT = 60.0  # seconds, where a 403 or 429 names none
 _SECRET_KEYS = frozenset({"api_key", "apikey", "account"})
 
@@ -75,6 +76,7 @@ class ZeroBounce:
         api_key: str,
         *,
         base_url: str = "https://api-eu.zerobounce.net/v2/",
+        bulk_url: str | None = None,
         timeout: float = 30.0,
         max_per_second: float = 5,
         user_agent: str = "mautic-sync/0.1.0",
@@ -83,6 +85,7 @@ class ZeroBounce:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.base_url = _versioned(check_address(base_url, setting="zerobounce.base_url", allow_http=False))
+        self.bulk_url = self._bulk_address(bulk_url)
         self.calls = 0
         self._key = api_key
         self._refused: BadKeyError | None = None
@@ -90,7 +93,6 @@ class ZeroBounce:
         self._clock = clock
         self._counting = threading.Lock()
         self._singles = _Pace(1 / max_per_second, sleep, monotonic)
-        self._batches = _Pace(60 / BATCHES_PER_MINUTE, sleep, monotonic)
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": user_agent, "Accept": "application/json"})
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -115,7 +117,7 @@ class ZeroBounce:
         self._stop_if_refused()
         self._singles.wait()
         form = {"api_key": self._key, "email": address, "ip_address": ip, "timeout": str(self._limit)}
-        body = self._post("validate", self._limit + READ_MARGIN, data=form)
+        body = self._request("POST", "validate", self._limit + READ_MARGIN, data=form, costs=True)
         if not isinstance(body, Mapping):
             raise DoubtfulError(
                 "ZeroBounce answered a validation with something that is no answer; a credit may be gone."
@@ -123,38 +125,96 @@ class ZeroBounce:
         self._raise_error_in(body)
         return self._answer(address, body)
 
-    def validate_many(self, addresses: Sequence[str]) -> tuple[dict[str, Answer], dict[str, MauticSyncError]]:
-        """Asks about many addresses, a hundred at a time: answers and errors, each by the address as it was given.
+    # -- files ----------------------------------------------------------------------------------------------------
 
-        An address that appears twice, in whatever letter case, is asked once. Whatever stops the whole run (bad key, no credits) stops it here,
-        unless something was already paid for: then the addresses left carry the error.
+    def send_file(self, name: str, addresses: Sequence[str]) -> str:
+        """Has a file of different addresses validated, for a credit each; the id by which its result is found.
+
+        Raises DoubtfulError when the answer was lost: the file may be there and its credits spent, and only the
+        account shows. BadKeyError, NoCreditsError, SlowDownError, RetryError and RefusedError: nothing was taken.
         """
-        answers: dict[str, Answer] = {}
-        errors: dict[str, MauticSyncError] = {}
-        unique = list({_key(address): address for address in reversed(addresses)}.values())[::-1]
-        for start in range(0, len(unique), MOST_IN_A_BATCH):
-            part = unique[start : start + MOST_IN_A_BATCH]
-            try:
-                found, failed = self._validate_batch(part)
-            except DoubtfulError as error:
-                # Only these may have been paid for; the next hundred have not been asked.
-                errors |= dict.fromkeys(part, error)
-                continue
-            except MauticSyncError as error:
-                if not answers and not errors:
-                    raise
-                errors |= dict.fromkeys(unique[start:], error)
-                break
-            answers |= found
-            errors |= failed
-        asked = {_key(address): address for address in unique}
-        for address in addresses:
-            spelled = asked[_key(address)]
-            if spelled in answers:
-                answers.setdefault(address, replace(answers[spelled], address=address))
-            else:
-                errors.setdefault(address, errors[spelled])
-        return answers, errors
+        self._stop_if_refused()
+        self._singles.wait()
+        body = self._request(
+            "POST",
+            "sendfile",
+            FILE_READ_TIMEOUT,
+            base=self.bulk_url,
+            data={"api_key": self._key, "email_address_column": "1", "has_header_row": "true"},
+            files={"file": (name, "\r\n".join(["email", *addresses, ""]).encode(), "text/csv")},
+            costs=True,
+        )
+        file_id = body.get("file_id") if isinstance(body, Mapping) else None
+        if isinstance(body, Mapping):
+            self._raise_error_in(body)
+        if not isinstance(file_id, str) or not file_id.strip():
+            raise DoubtfulError("ZeroBounce took a file and did not say under which id: it may be there, and paid for.")
+        return file_id.strip()
+
+    def is_complete(self, file_id: str) -> bool:
+        """Whether the result of a file is there. RefusedError: ZeroBounce does not know the file."""
+        status = self._ask_about("filestatus", file_id).get("file_status")
+        # The only status that is sure. docs/zerobounce.md: "Client"
+        return isinstance(status, str) and status.strip().lower() == "complete"
+
+    def fetch_file(self, file_id: str) -> list[Answer | None]:
+        """The result of a file, row by row; None where a row cannot be read.
+
+        Raises RefusedError where there is no such result, and MalformedError where it has no columns that we know.
+        """
+        self._stop_if_refused()
+        self._singles.wait()
+        doing = "fetching a file from ZeroBounce"
+        params = {"api_key": self._key, "file_id": file_id}
+        response = self._exchange("GET", "getfile", FILE_READ_TIMEOUT, doing, base=self.bulk_url, params=params)
+        if response.status_code >= 300 or response.content.lstrip()[:1] in {b"{", b"["}:
+            body = self._understood(response, doing, costs=False)
+            if isinstance(body, Mapping):
+                self._raise_error_in(body)
+            raise RetryError(f"While {doing}, something else came back. The next run fetches it again.")
+        return self._rows(response.content.decode("utf-8-sig", errors="replace"))
+
+    def delete_file(self, file_id: str) -> None:
+        """Deletes a file and its result at ZeroBounce. RefusedError: there is no such file (any more)."""
+        self._ask_about("deletefile", file_id)
+
+    def _ask_about(self, path: str, file_id: str) -> Mapping[str, Any]:
+        self._stop_if_refused()
+        self._singles.wait()
+        params = {"api_key": self._key, "file_id": file_id}
+        body = self._request("GET", path, 60.0, base=self.bulk_url, params=params, costs=False)
+        if not isinstance(body, Mapping):
+            raise RetryError(f"ZeroBounce answered {path} with something that is no answer. The next run asks again.")
+        self._raise_error_in(body)
+        return body
+
+    def _rows(self, text: str) -> list[Answer | None]:
+        try:
+            head, *lines = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
+        except csv.Error:
+            raise MalformedError("ZeroBounce's file is no CSV.") from None
+        names = [_column(name) for name in head]
+        if "status" not in names or "sub_status" not in names:
+            raise MalformedError("ZeroBounce's file has no columns for status and sub-status: its form has changed.")
+        return [self._row(names, line) for line in lines if line]
+
+    def _row(self, names: Sequence[str], line: Sequence[str]) -> Answer | None:
+        # The column of addresses is ours, the first.
+        if len(line) != len(names):
+            return None
+        body = {name: value or None for name, value in zip(names[1:], line[1:], strict=True)}
+        try:
+            return self._answer(line[0], body)
+        except DoubtfulError:
+            return None
+
+    def _bulk_address(self, given: str | None) -> str:
+        if given is None:
+            host = urlsplit(self.base_url).hostname or ""
+            given = BULK_URL if host.endswith(OWN_HOST) else self.base_url
+        return _versioned(check_address(given, setting="zerobounce.bulk_url", allow_http=False))
+
+    # -- the account ----------------------------------------------------------------------------------------------
 
     def credits(self) -> int:
         """The credits left. Raises BadKeyError where ZeroBounce does not know the key."""
@@ -179,53 +239,7 @@ class ZeroBounce:
         if self._refused is not None:
             raise BadKeyError(str(self._refused))
 
-    # -- batches --------------------------------------------------------------------------------------------------
-
-    def _validate_batch(self, part: Sequence[str]) -> tuple[dict[str, Answer], dict[str, MauticSyncError]]:
-        self._stop_if_refused()
-        self._batches.wait()
-        body = self._post(
-            "validatebatch",
-            BATCH_READ_TIMEOUT,
-            json={
-                "api_key": self._key,
-                "email_batch": [{"email_address": address, "ip_address": ""} for address in part],
-                "timeout": str(self._limit),
-            },
-        )
-        if not isinstance(body, Mapping):
-            raise DoubtfulError("ZeroBounce answered a batch with something that is no answer; credits may be gone.")
-        self._raise_error_in(body)
-        failed = _by_address(body.get("errors"), "email_address")
-        everything = failed.pop("all", None)
-        if everything is not None:
-            self._raise_for_text(str(everything.get("error") or "no reason"))
-        found = _by_address(body.get("email_batch"), "address")
-        answers: dict[str, Answer] = {}
-        errors: dict[str, MauticSyncError] = {}
-        for address in part:
-            key = _key(address)
-            if key in found:
-                try:
-                    answers[address] = self._answer(address, found[key])
-                except DoubtfulError as error:
-                    errors[address] = error
-            elif key in failed:
-                reason = shorten(self._clean(str(failed[key].get("error") or "no reason")[:5_000]))
-                errors[address] = RefusedError(
-                    f"ZeroBounce refused one address of a batch: {reason}.", status=200, reason=reason
-                )
-            else:
-                errors[address] = DoubtfulError(
-                    "ZeroBounce left one address of a batch unanswered: a credit may be gone. It is asked again later."
-                )
-        return answers, errors
-
     # -- one exchange ---------------------------------------------------------------------------------------------
-
-    def _post(self, path: str, read_timeout: float, *, data: Mapping[str, str] | None = None, json: Any = None) -> Any:
-        body: Any = data if json is None else orjson.dumps(json)
-        return self._request("POST", path, read_timeout, data=body, costs=True)
 
     def _request(
         self,
@@ -234,26 +248,41 @@ class ZeroBounce:
         read_timeout: float,
         *,
         costs: bool,
+        base: str | None = None,
         params: Mapping[str, str] | None = None,
-        data: Any = None,
+        data: Mapping[str, str] | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
     ) -> Any:
         """The JSON of an answer. Where the question `costs`, a lost answer is DoubtfulError, else RetryError."""
         doing = f"asking ZeroBounce ({path})"
+        response = self._exchange(
+            method, path, read_timeout, doing, costs=costs, base=base, params=params, data=data, files=files
+        )
+        return self._understood(response, doing, costs=costs)
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        read_timeout: float,
+        doing: str,
+        *,
+        costs: bool = False,
+        base: str | None = None,
+        **what: Any,
+    ) -> requests.Response:
         with self._counting:
             self.calls += 1
         try:
-            response = self._session.request(
+            return self._session.request(
                 method,
-                self.base_url + path,
-                params=params,
-                data=data,
-                headers={"Content-Type": "application/json"} if isinstance(data, bytes) else None,
+                (base or self.base_url) + path,
                 timeout=(CONNECT_TIMEOUT, read_timeout),
                 allow_redirects=False,
+                **what,
             )
         except requests.RequestException as error:
             self._raise_unanswered(error, doing, costs=costs)
-        return self._understood(response, doing, costs=costs)
 
     def _understood(self, response: requests.Response, doing: str, *, costs: bool) -> Any:
         status = response.status_code
@@ -310,6 +339,9 @@ class ZeroBounce:
         text = body.get("error") or body.get("Error")
         if text and not body.get("status"):
             self._raise_for_text(str(text))
+        if _regular(body.get("success")) is False:
+            text = body.get("error_message") or body.get("message") or "no reason"
+            self._raise_for_text("; ".join(map(str, text)) if isinstance(text, list) else str(text))
 
     def _raise_for_text(self, text: str) -> NoReturn:
         lowered = text.lower()
@@ -391,19 +423,10 @@ def _never_sent(error: requests.RequestException) -> bool:
     return isinstance(getattr(error.args[0], "reason", None), NewConnectionError)
 
 
-def _key(address: str) -> str:
-    return address.strip().lower()
-
-
-def _by_address(rows: Any, key: str) -> dict[str, Mapping[str, Any]]:
-    """The rows of a batch answer by their address: order is not promised."""
-    found = {}
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, Mapping):
-            address = row.get(key) or row.get("email_address") or row.get("address")
-            if isinstance(address, str):
-                found[_key(address)] = row
-    return found
+def _column(name: str) -> str:
+    """`ZB First Name` → `firstname`, `ZB Did You Mean` → `did_you_mean`: as a single answer names it."""
+    word = name.strip().lower().removeprefix("zb ").replace(" ", "_")
+    return {"first_name": "firstname", "last_name": "lastname"}.get(word, word)
 
 
 def _word(value: Any) -> str:

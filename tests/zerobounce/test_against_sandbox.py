@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mautic_sync.errors import RefusedError
 from mautic_sync.sandbox import Sandbox
 from mautic_sync.zerobounce import BadKeyError, ZeroBounce
 
@@ -44,10 +45,20 @@ def test_a_validation_costs_one_credit_and_an_unknown_none(client):
     assert client.credits() == before - 1
 
 
-def test_many_addresses_come_back_each_with_its_answer(client):
+def test_a_file_comes_back_with_an_answer_for_each_address_and_can_be_deleted(client):
     asked = [f"person{number}@example.org" for number in range(130)]
-    answers, errors = client.validate_many(asked)
-    assert (set(answers), errors) == (set(asked), {})
+    before = client.credits()
+    file_id = client.send_file("ours.csv", asked)
+    assert [client.is_complete(file_id) for _ in range(2)] == [False, True]
+    answers = client.fetch_file(file_id)
+    assert [answer.address for answer in answers] == asked
+    assert {answer.status for answer in answers} >= {"valid", "invalid", "catch-all"}
+    unknown = sum(answer.status == "unknown" for answer in answers)
+    assert before - client.credits() == len(asked) - unknown
+    client.delete_file(file_id)
+    for ask in (client.is_complete, client.fetch_file, client.delete_file):
+        with pytest.raises(RefusedError):
+            ask(file_id)
 
 
 def test_a_bad_key_is_found_out(sandbox):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from urllib.parse import parse_qs
 
@@ -11,13 +12,12 @@ from hypothesis import given, settings, strategies as st
 from urllib3 import HTTPSConnectionPool
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from mautic_sync.errors import ConfigError, DoubtfulError, RefusedError, RetryError, StopError
+from mautic_sync.errors import ConfigError, DoubtfulError, MalformedError, RefusedError, RetryError, StopError
 from mautic_sync.zerobounce import BadKeyError, NoCreditsError, ZeroBounce
 from mautic_sync.zerobounce.client import SlowDownError
 
 BASE = "https://api-eu.zerobounce.net/v2/"
 VALIDATE = BASE + "validate"
-BATCH = BASE + "validatebatch"
 CREDITS = BASE + "getcredits"
 KEY = "0123456789abcdef-key"
 EMPTY = {"error": "Invalid API key or your account ran out of credits"}
@@ -215,7 +215,7 @@ def test_a_bad_key_is_tried_once(http, client):
         with pytest.raises(BadKeyError):
             client.validate("eve@example.com")
         with pytest.raises(BadKeyError):
-            client.validate_many(["eve@example.com"])
+            client.send_file("ours.csv", ["eve@example.com"])
     assert client.calls == 2
 
 
@@ -289,90 +289,135 @@ def test_credits_that_cannot_be_read_are_asked_for_next_time(http, client, fault
     assert KEY not in str(caught.value)
 
 
-# -- batches --------------------------------------------------------------------------------------------------------
+# -- files ----------------------------------------------------------------------------------------------------------
+
+BULK = "https://bulkapi.zerobounce.net/v2"
+HEAD = "email,ZB Status,ZB Sub Status,ZB First Name,ZB Free Email,ZB Did You Mean\r\n"
+REJECTED = {"success": False, "message": "Error: odd file of eve@example.com", "error_message": None}
 
 
-def test_a_batch_is_json_with_the_time_out_as_text(http, client):
-    http.post(BATCH, json={"email_batch": [answer("a@example.com")], "errors": []})
-    client.validate_many(["a@example.com"])
-    assert json.loads(http.calls[0].request.body) == {
-        "api_key": KEY,
-        "email_batch": [{"email_address": "a@example.com", "ip_address": ""}],
-        "timeout": "30",
-    }
+def test_a_file_goes_out_with_one_based_columns_and_lower_case_booleans(http, client):
+    http.post(f"{BULK}/sendfile", json={"success": True, "message": "File Accepted", "file_id": "f-1"})
+    assert client.send_file("ours.csv", ["a@example.com", "b@example.com"]) == "f-1"
+    body = http.calls[0].request.body
+    assert b'filename="ours.csv"' in body
+    assert b"email\r\na@example.com\r\nb@example.com\r\n" in body
+    assert re.search(rb'name="email_address_column"\r\n\r\n1\r\n', body)
+    assert re.search(rb'name="has_header_row"\r\n\r\ntrue\r\n', body)
+    assert KEY not in http.calls[0].request.url
 
 
-def test_answers_are_matched_by_address_in_any_order_and_case(http, client):
-    rows = [answer("b@example.com", "invalid"), answer("A@EXAMPLE.com")]
-    http.post(
-        BATCH, json={"email_batch": rows, "errors": [{"email_address": "c@example.com", "error": "odd c@example.com"}]}
-    )
-    answers, errors = client.validate_many(["a@example.com", "b@example.com", "c@example.com", "d@example.com"])
-    assert {address: found.status for address, found in answers.items()} == {
-        "a@example.com": "valid",
-        "b@example.com": "invalid",
-    }
-    assert isinstance(errors["c@example.com"], RefusedError)
-    assert "c@example" not in str(errors["c@example.com"])
-    assert isinstance(errors["d@example.com"], DoubtfulError)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"body": requests.ReadTimeout()},
+        {"body": requests.ConnectionError("reset")},
+        {"status": 500},
+        {"status": 524, "body": "<html>"},
+        {"body": "<html>taken</html>"},
+        {"json": []},
+        {"json": {"success": True}},
+        {"json": {"success": True, "file_id": " "}},
+    ],
+)
+def test_a_file_whose_answer_says_nothing_is_in_doubt(http, client, fault):
+    http.post(f"{BULK}/sendfile", **fault)
+    with pytest.raises(DoubtfulError) as caught:
+        client.send_file("ours.csv", ["a@example.com"])
+    assert KEY not in str(caught.value)
+    assert client.calls == 1
 
 
-def batches(http):
-    """Answers every batch with what was asked."""
-
-    def serve(request):
-        asked = [entry["email_address"] for entry in json.loads(request.body)["email_batch"]]
-        return 200, {}, json.dumps({"email_batch": [answer(address) for address in asked], "errors": []})
-
-    http.add_callback("POST", BATCH, callback=serve)
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_file_that_is_refused_was_not_taken(http, client, status):
+    http.post(f"{BULK}/sendfile", json=REJECTED, status=status)
+    with pytest.raises(RefusedError, match="odd file") as caught:
+        client.send_file("ours.csv", ["a@example.com"])
+    assert "eve@" not in str(caught.value)
 
 
-def test_many_addresses_go_out_by_the_hundred_and_each_once(http, client):
-    batches(http)
-    addresses = [f"p{number}@example.com" for number in range(250)]
-    answers, errors = client.validate_many([*addresses, *addresses, "P1@example.com"])
-    assert set(answers) == {*addresses, "P1@example.com"}
-    assert errors == {}
-    sizes = [len(json.loads(call.request.body)["email_batch"]) for call in http.calls]
-    assert sizes == [100, 100, 50]
-
-
-def test_nobody_is_no_call(client):
-    assert client.validate_many([]) == ({}, {})
-    assert client.calls == 0
-
-
-def test_an_error_for_all_stops_before_anything_was_paid(http, client):
-    http.post(BATCH, json={"email_batch": [], "errors": [{"email_address": "all", "error": EMPTY["error"]}]})
-    http.get(CREDITS, json={"Credits": "-1"})
-    with pytest.raises(BadKeyError):
-        client.validate_many(["a@example.com"])
-
-
-def test_an_error_for_all_after_a_paid_batch_keeps_what_was_paid(http, client):
-    first, second = [f"p{number}@example.com" for number in range(100)], ["q@example.com"]
-    http.post(BATCH, json={"email_batch": [answer(address) for address in first], "errors": []})
-    http.post(BATCH, json={"errors": [{"email_address": "all", "error": EMPTY["error"]}]})
+def test_a_file_without_credits_was_not_taken(http, client):
+    http.post(f"{BULK}/sendfile", json={"success": "false", "message": [EMPTY["error"]]})
     http.get(CREDITS, json={"Credits": "0"})
-    answers, errors = client.validate_many([*first, *second])
-    assert len(answers) == 100
-    assert isinstance(errors["q@example.com"], NoCreditsError)
+    with pytest.raises(NoCreditsError):
+        client.send_file("ours.csv", ["a@example.com"])
 
 
-def test_a_lost_batch_is_in_doubt_and_the_next_is_asked(http, client):
-    first, second = [f"p{number}@example.com" for number in range(100)], ["q@example.com"]
-    http.post(BATCH, body=requests.ReadTimeout())
-    http.post(BATCH, json={"email_batch": [answer("q@example.com")]})
-    answers, errors = client.validate_many([*first, *second])
-    assert list(answers) == ["q@example.com"]
-    assert len(errors) == 100
-    assert all(isinstance(error, DoubtfulError) for error in errors.values())
+@pytest.mark.parametrize(
+    ("told", "complete"),
+    [("Complete", True), ("complete ", True), ("Queued", False), ("Processing", False), (None, False)],
+)
+def test_complete_is_the_only_status_that_counts(http, client, told, complete):
+    http.get(f"{BULK}/filestatus", json={"success": True, "file_status": told})
+    assert client.is_complete("f-1") is complete
 
 
-@pytest.mark.parametrize("body", [[], {"email_batch": "none"}, {"email_batch": [{"address": "a@example.com"}]}])
-def test_a_batch_answer_that_makes_no_sense_is_in_doubt(http, client, body):
-    http.post(BATCH, json=body)
-    assert isinstance(client.validate_many(["a@example.com"])[1]["a@example.com"], DoubtfulError)
+def test_a_result_is_read_by_the_names_of_its_columns(http, client):
+    rows = 'a@example.com,Valid,,"Ada, Countess",True,\r\nb@gmial.com,invalid,possible_typo,,false,b@gmail.com\r\n'
+    http.get(f"{BULK}/getfile", body=("\ufeff" + HEAD + rows).encode())
+    first, second = client.fetch_file("f-1")
+    assert (first.address, first.status, first.sub_status) == ("a@example.com", "valid", "")
+    assert (first.raw["firstname"], first.raw["free_email"]) == ("Ada, Countess", True)
+    assert (second.status, second.sub_status, second.did_you_mean) == ("invalid", "possible_typo", "b@gmail.com")
+
+
+def test_a_row_that_cannot_be_read_is_none_and_spoils_no_other(http, client):
+    rows = "a@example.com,valid\r\nb@example.com,,,,,\r\n\r\nc@example.com,valid,,,,\r\n"
+    http.get(f"{BULK}/getfile", body=HEAD + rows)
+    assert [row and row.address for row in client.fetch_file("f-1")] == [None, None, "c@example.com"]
+
+
+@pytest.mark.parametrize(
+    "body", ["", "email,Result\r\na@example.com,valid\r\n", "<html>no</html>", f"x{'y' * 200_000}"]
+)
+def test_a_result_in_another_form_is_malformed_as_a_whole(http, client, body):
+    http.get(f"{BULK}/getfile", body=body)
+    with pytest.raises(MalformedError):
+        client.fetch_file("f-1")
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20), st.booleans())
+@settings(deadline=None)
+def test_no_result_whatever_is_in_it_ends_in_another_error(lines, headed):
+    with responses.RequestsMock() as http, ZeroBounce(KEY, sleep=lambda _: None) as client:
+        http.get(f"{BULK}/getfile", body=((HEAD if headed else "") + "\n".join(lines)).encode())
+        try:
+            rows = client.fetch_file("f-1")
+        except (MalformedError, RetryError, RefusedError):
+            return
+        assert all(row is None or row.status for row in rows)
+
+
+@pytest.mark.parametrize("ask", [ZeroBounce.is_complete, ZeroBounce.fetch_file, ZeroBounce.delete_file])
+def test_json_where_a_file_was_due_is_an_error(http, client, ask):
+    for path in ("filestatus", "getfile", "deletefile"):
+        http.get(f"{BULK}/{path}", json={"success": False, "message": "File cannot be found."})
+    with pytest.raises(RefusedError, match="cannot be found"):
+        ask(client, "f-1")
+
+
+@pytest.mark.parametrize("ask", [ZeroBounce.is_complete, ZeroBounce.fetch_file, ZeroBounce.delete_file])
+@pytest.mark.parametrize("fault", [{"status": 500}, {"body": requests.ReadTimeout()}, {"json": []}])
+def test_looking_for_a_file_costs_nothing_and_is_done_again(http, client, ask, fault):
+    for path in ("filestatus", "getfile", "deletefile"):
+        http.get(f"{BULK}/{path}", **fault)
+    with pytest.raises(RetryError) as caught:
+        ask(client, "f-1")
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "bulk", "used"),
+    [
+        ("https://api.zerobounce.net", None, f"{BULK}/"),
+        ("https://api-eu.zerobounce.net/v2", None, f"{BULK}/"),
+        ("http://127.0.0.1:8000/zerobounce", None, "http://127.0.0.1:8000/zerobounce/v2/"),
+        ("https://proxy.example/zb", None, "https://proxy.example/zb/v2/"),
+        ("https://api.zerobounce.net", "https://bulk.example", "https://bulk.example/v2/"),
+    ],
+)
+def test_the_host_of_files_follows_the_other_unless_it_is_set(connect, base, bulk, used):
+    assert connect(base, bulk_url=bulk).bulk_url == used
 
 
 # -- pace and address -----------------------------------------------------------------------------------------------
@@ -385,13 +430,6 @@ def test_it_asks_no_faster_than_it_may(http, connect, fake_time):
     for _ in range(11):
         client.validate("a@example.com")
     assert fake_time.now - begun == pytest.approx(2.0)
-
-
-def test_batches_stay_below_what_zerobounce_blocks(http, client, fake_time):
-    batches(http)
-    begun = fake_time.now
-    client.validate_many([f"p{number}@example.com" for number in range(2_100)])
-    assert fake_time.now - begun == pytest.approx(60.0)
 
 
 def test_threads_share_the_pace(http, connect, fake_time):
