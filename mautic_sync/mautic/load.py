@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,7 +20,7 @@ DRIFT = 0.01  # part by which one answer moves the usual latency: it follows the
 GROWS_EVERY = 15.0  # seconds without trouble until one more request may be in flight
 
 Cause = Literal["slow", "refused", "calm"]
-Sort = tuple[str, ...]
+MOST_SORTS = 200  # that are remembered from run to run
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class _Latency:
     usual: float | None = None
     recent: deque[float] = field(default_factory=deque)
     epoch: int = 0
+    seen: bool = False
 
 
 class Load:
@@ -52,17 +54,28 @@ class Load:
         self.allowed = self.most
         self.lowest = self.most
         self.lowered = 0
-        self._sorts: dict[Sort, _Latency] = {}
+        self._sorts: dict[str, _Latency] = {}
         self._epoch = 0
         self._halved_at = float("-inf")
         self._troubled_at = float("-inf")
         self._paused_until = float("-inf")
 
+    def remember(self, usual: Mapping[str, float]) -> None:
+        """Begin with the usual latencies (sort → seconds) of an earlier run: most runs are too short to learn them."""
+        for sort, seconds in usual.items():
+            self._sorts.setdefault(sort, _Latency(seconds))
+
+    def usual(self) -> dict[str, float]:
+        """Sort of call → the seconds that it usually takes: what was called now, and of what was not the first few."""
+        known = sorted(self._sorts.items(), key=lambda item: not item[1].seen)
+        found = {sort: round(latency.usual, 4) for sort, latency in known if latency.usual is not None}
+        return dict(list(found.items())[:MOST_SORTS])
+
     def pause(self, now: float) -> float:
         """Seconds for which Mautic asked to be left alone."""
         return max(0.0, self._paused_until - now)
 
-    def answered(self, sort: Sort, began: float, ended: float) -> Change | None:
+    def answered(self, sort: str, began: float, ended: float) -> Change | None:
         """A good answer to a call of this sort: calls of one sort usually take about the same time."""
         if self._is_slow(sort, ended - began, began):
             self._troubled_at = ended
@@ -90,8 +103,9 @@ class Load:
         self.lowered += 1
         return Change(before, self.allowed, cause)
 
-    def _is_slow(self, sort: Sort, seconds: float, began: float) -> bool:
+    def _is_slow(self, sort: str, seconds: float, began: float) -> bool:
         latency = self._sorts.setdefault(sort, _Latency())
+        latency.seen = True
         if latency.usual is None:
             latency.recent.append(seconds)
             if len(latency.recent) == WARM_UP:
@@ -151,11 +165,15 @@ class Gate:
             self._inside -= 1
             self._admit()
 
+    def usual(self) -> dict[str, float]:
+        with self._guard:
+            return self.load.usual()
+
     def pause(self, now: float) -> float:
         with self._guard:
             return self.load.pause(now)
 
-    def answered(self, sort: Sort, began: float, ended: float) -> Change | None:
+    def answered(self, sort: str, began: float, ended: float) -> Change | None:
         with self._guard:
             change = self.load.answered(sort, began, ended)
             self._admit()
@@ -171,10 +189,10 @@ class Gate:
             self._waiting.popleft().release()
 
 
-def sort_of(method: str, path: str, parameters: int, size: int) -> Sort:
+def sort_of(method: str, path: str, parameters: int, size: int) -> str:
     """What calls have in common that take about the same time: the path without ids, how much is asked and answered.
 
     `parameters` is their number, `size` the bytes of the answer, of which only the power of two counts.
     """
     named = [part for part in path.split("/") if not part.lstrip("-").isdigit()]
-    return (method, *named, str(parameters), str(size.bit_length()))
+    return " ".join((method, *named, str(parameters), str(size.bit_length())))

@@ -156,6 +156,10 @@ class Transport:
         """`(5, 1, 0)`; None while unknown."""
         return parse_version(self.version) if self.version else None
 
+    def usual_latencies(self) -> dict[str, float]:
+        """What `load.remember` takes in a later run."""
+        return self._gate.usual()
+
     def close(self) -> None:
         self._session.close()
 
@@ -300,13 +304,15 @@ class Transport:
             except requests.exceptions.ReadTimeout:
                 self._heed(self._gate.refused(began, self._monotonic(), None))
                 raise
-            self._weigh(response, sort_of(method, url, len(pairs), len(response.content)), began)
+            self._weigh(
+                response, sort_of(method, url.removeprefix(self.base_url), len(pairs), len(response.content)), began
+            )
         version = response.headers.get("Mautic-Version")
         if version and self.version != version:
             self.version = version
         return response
 
-    def _weigh(self, response: requests.Response, sort: tuple[str, ...], began: float) -> None:
+    def _weigh(self, response: requests.Response, sort: str, began: float) -> None:
         """What this answer tells of the load on Mautic."""
         ended = self._monotonic()
         if response.status_code in BUSY_STATUSES:

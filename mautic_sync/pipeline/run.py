@@ -31,6 +31,8 @@ ACCEPTED_BEFOREHAND = "baseline_accepted"
 """Set by `init --yes`: the first push needs no plan."""
 
 
+LATENCIES = "latencies"
+"""How long each sort of call to Mautic usually takes, in seconds."""
 PUSHED_AT = "pushed_at"
 """When the last run passed the safety stop: what vanished since then counts in the next one."""
 
@@ -74,6 +76,7 @@ def opened_run(
         run = Run(run_id, now, settings, mappings, engine, mautic, zerobounce, tell, with_actions)
         with engine.begin() as connection:
             runs.begin_run(connection, run_id, command, now)
+            mautic.load.remember(notes.get_json(connection, LATENCIES) or {})
         exit_code = 1
         try:
             yield run
@@ -90,6 +93,7 @@ def opened_run(
         finally:
             with engine.begin() as connection:
                 runs.end_run(connection, run_id, max(now, int(time.time())), exit_code, summary(run))
+                notes.put_json(connection, LATENCIES, mautic.usual_latencies())
             if zerobounce is not None:
                 zerobounce.close()
 

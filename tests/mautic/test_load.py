@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mautic_sync.errors import MauticSyncError, RetryError
-from mautic_sync.mautic.load import GROWS_EVERY, RECENT, WARM_UP, Change, Gate, Load, sort_of
+from mautic_sync.mautic.load import GROWS_EVERY, MOST_SORTS, RECENT, WARM_UP, Change, Gate, Load, sort_of
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.sandbox import Faults, Sandbox
 
-PAGE, WRITE = ("GET", "contacts"), ("PATCH", "contacts")
+PAGE, WRITE = "GET contacts", "PATCH contacts"
 CAP = 4
 
 
@@ -141,6 +141,25 @@ def test_it_is_left_alone_for_as_long_as_it_asks_and_grows_only_after():
     assert load.pause(21.0) == 10.0
     assert load.answered(PAGE, 31.0, 31.0 + GROWS_EVERY - 1) is None
     assert load.answered(PAGE, 31.0, 31.0 + GROWS_EVERY) == Change(1, 2, "calm")
+
+
+def test_a_run_begins_with_what_earlier_ones_learnt():
+    """Most runs make too few calls of a sort to learn how long they usually take."""
+    first = Load(4)
+    Calls(first).answered(0.25, WARM_UP)
+    Calls(first).answered(3.0, 2, WRITE)
+    assert first.usual() == {PAGE: 0.25}
+    second = Load(4)
+    second.remember(first.usual())
+    assert Calls(second).answered(0.9, RECENT) == [Change(4, 2, "slow")]
+
+
+def test_what_is_remembered_does_not_grow_without_end_and_forgets_what_is_not_called():
+    load = Load(4)
+    load.remember({f"GET old {number}": 0.1 for number in range(MOST_SORTS)})
+    Calls(load).answered(0.25, WARM_UP)
+    assert len(load.usual()) == MOST_SORTS
+    assert load.usual()[PAGE] == 0.25
 
 
 def test_calls_are_sorted_by_what_they_ask_and_how_much_comes_back():
