@@ -142,7 +142,8 @@ class Gate:
 
     def __enter__(self) -> None:
         with self._guard:
-            if not self._waiting and self._inside < self.load.allowed:
+            # Whenever there is room, whoever waited has been let in already.
+            if self._inside < self.load.allowed:
                 self._inside += 1
                 return
             turn = threading.Lock()

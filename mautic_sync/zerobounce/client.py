@@ -135,15 +135,20 @@ class ZeroBounce:
         """
         self._stop_if_refused()
         self._singles.wait()
-        body = self._request(
-            "POST",
-            "sendfile",
-            FILE_READ_TIMEOUT,
-            base=self.bulk_url,
-            data={"api_key": self._key, "email_address_column": "1", "has_header_row": "true"},
-            files={"file": (name, "\r\n".join(["email", *addresses, ""]).encode(), "text/csv")},
-            costs=True,
-        )
+        try:
+            body = self._request(
+                "POST",
+                "sendfile",
+                FILE_READ_TIMEOUT,
+                base=self.bulk_url,
+                data={"api_key": self._key, "email_address_column": "1", "has_header_row": "true"},
+                files={"file": (name, "\r\n".join(["email", *addresses, ""]).encode(), "text/csv")},
+                costs=True,
+            )
+        except DoubtfulError:
+            raise DoubtfulError(
+                "The answer to sending a file to ZeroBounce was lost: the file may be there, and paid for."
+            ) from None
         file_id = body.get("file_id") if isinstance(body, Mapping) else None
         if isinstance(body, Mapping):
             self._raise_error_in(body)

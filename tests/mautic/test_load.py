@@ -334,6 +334,32 @@ def test_a_refusal_halves_and_the_server_is_left_alone_for_as_long_as_it_asks(sc
     assert scene.call(3) == 1
 
 
+def test_everybody_else_leaves_the_server_alone_too(scene):
+    """One thread is told to wait, sleeps, and another one wants to call meanwhile."""
+    naps: list[float] = []
+    other_may_call, told = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if threading.current_thread() is first:
+            scene.box.use_faults(Faults())
+            told.set()
+            assert other_may_call.wait(10)
+        else:
+            naps.append(seconds)
+
+    scene.call(1)
+    scene.transport._sleep = sleep
+    scene.box.use_faults(Faults(busy=1.0))
+    first = threading.Thread(target=lambda: scene.transport.read("contacts", {"limit": 5}), daemon=True)
+    first.start()
+    assert told.wait(10)
+    scene.transport.read("contacts", {"limit": 5})
+    other_may_call.set()
+    first.join(10)
+    assert len(naps) == 1
+    assert 0 < naps[0] <= 1  # what the sandbox asks for
+
+
 def test_a_call_that_is_not_answered_in_time_is_a_refusal(scene):
     scene.transport._timeout = (5, 0.1)
     scene.call(1)
