@@ -115,6 +115,27 @@ def test_a_second_migration_that_was_cut_short_is_done_again(url, monkeypatch):
     engine.dispose()
 
 
+def test_the_migration_to_files_that_was_cut_short_is_done_again(url, monkeypatch):
+    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, "0003"))
+    open_engine(url).dispose()
+    monkeypatch.undo()
+
+    def cut(_connection, _cursor, statement, *_rest):
+        if "CREATE TABLE uploaded" in statement:
+            raise InterruptedError
+
+    event.listen(Engine, "before_cursor_execute", cut)
+    try:
+        with pytest.raises(InterruptedError):
+            open_engine(url)
+    finally:
+        event.remove(Engine, "before_cursor_execute", cut)
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
 def test_the_tables_of_another_program_are_left_alone(url):
     engine = create_engine(url)
     with engine.begin() as connection:
