@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-revision = "0006"
+revision = "0004"
 down_revision = "0003"
 
 PROSE = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
