@@ -380,8 +380,11 @@ class Checker:
                 self.check_score_rule(here, rule)
         self.check_decay(file)
         for index, name in enumerate(file.push.groups):
-            told = f"Mautic's point groups are not supported by this version, so `{name}` is not written there; leave `groups` empty"
-            self.problem("scoring", ("push", "groups", index), told)
+            if name not in file.groups:
+                told = f"there is no group `{name}`{suggestion(name, file.groups)}; only groups of scores go to Mautic's point groups"
+                self.problem("scoring", ("push", "groups", index), told)
+            elif name in file.push.groups[:index]:
+                self.problem("scoring", ("push", "groups", index), f"`{name}` is named twice; remove one of them")
         self.check_score_names(file)
 
     def check_score_rule(self, here: Path, rule: ScoreRuleText) -> None:

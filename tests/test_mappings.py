@@ -544,8 +544,12 @@ def test_scoring_is_checked(problems, rule, told):
             "decay.group: there is no group `intrest`; did you mean `interest`?",
         ),
         (
-            "push: {groups: [fit]}\ngroups: {fit: []}",
-            "push.groups[0]: Mautic's point groups are not supported by this version",
+            "push: {groups: [fti]}\ngroups: {fit: []}",
+            "push.groups[0]: there is no group `fti`; did you mean `fit`?",
+        ),
+        (
+            "push: {groups: [fit, fit]}\ngroups: {fit: []}",
+            "push.groups[1]: `fit` is named twice; remove one of them",
         ),
         (
             "groups: {fit: [{name: A, on: page.hit, points: 1}, {name: a, on: page.hit, points: 2}]}",

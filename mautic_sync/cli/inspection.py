@@ -361,6 +361,12 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         + (", hot" if points["hot"] else "")
         + (", of low value" if points["low_value"] else "")
     )
+    if points["groups_in_mautic"]:
+        shown = (
+            f"{name} {points['groups'].get(name, 0)} (in Mautic {'unknown' if there is None else there})"
+            for name, there in points["groups_in_mautic"].items()
+        )
+        out.print(escape(f"Point groups: {', '.join(shown)}"))
     for entry in points["account"]:
         out.print(escape(f"  {_describe_entry(entry)}"))
     if points["ledger"]:

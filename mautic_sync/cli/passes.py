@@ -211,6 +211,9 @@ def describe_change(row: dict[str, Any]) -> str:
     parts += [tag if tag.startswith("-") else f"+{tag}" for tag in new.get("tags", ())]
     if "delta" in new:
         parts.append(f"{new['points'] - new['delta']} → {new['points']} points")
+    for name, score in new.get("groups", {}).items():
+        there = old["groups"].get(name)
+        parts.append(f"{name} {'?' if there is None else there} → {score}")
     fields = new.get("fields", {})
     if fields and "stage" not in new:
         parts += [f"{alias} = {value}" if value else f"{alias} emptied" for alias, value in fields.items()]
@@ -283,10 +286,11 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
         )
     for move in document["transitions"]:
         out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
-    if pushed["stages"] or pushed["fields"] or pushed["dnc"] or pushed["points"]:
+    if any(pushed[what] for what in ("stages", "fields", "dnc", "points", "groups")):
         out.print(
             f"Wrote {pushed['stages']} stages, {pushed['fields']} fields, {pushed['dnc']} do-not-contacts and the points "
             f"of {pushed['points']} contacts with {pushed['calls']} calls."
+            + (f" Set {pushed['groups']} scores in point groups." if pushed["groups"] else "")
         )
     else:
         out.print("Nothing had to be written.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,10 @@ CONTACT = "contact"
 """Target of a change that edits a contact: stage, fields and tags in one item."""
 POINTS = "points"
 """Target of a change that grants points, or takes them back."""
+GROUPS = "groups"
+"""Target of a change that sets sub-scores in Mautic's point groups, all that differ at once."""
+GROUP = "group:"
+"""Beginning of the names under which `Standing.written` keeps what stands in a point group."""
 DNC = "dnc:"
 """Beginning of the targets of changes that set or take back do-not-contact, one for each channel."""
 EMAIL_DNC = f"{DNC}email"
@@ -28,7 +32,8 @@ class Standing(NamedTuple):
     stage: str | None = None
     written: Mapping[str, Any] = NOTHING
     """Alias → [what we asked for, what Mautic made of it]; `tag:…` and `dnc:…` → the verdict because of which we did it
-    and what we did."""
+    and what we did; `group:…` → the sub-score in a point group and the epoch of that Mautic in which we set it, None
+    for one that a merge may have lost."""
     manual_stage: str | None = None
     manual_since: int | None = None
 
@@ -161,6 +166,27 @@ def plan_points(score: int, granted: int, reason: str, value: int) -> Change | N
     if score == granted:
         return None
     return Change(POINTS, {"points": granted}, {"points": score, "delta": score - granted}, reason, value)
+
+
+def plan_groups(
+    scores: Mapping[str, int], groups: Sequence[str], written: Mapping[str, Any], epoch: int, value: int
+) -> Change | None:
+    """The sub-scores of these groups that Mautic's point groups do not have, as absolute values; None: it has them.
+
+    `written` is that of `Standing`. A group that we never wrote to is empty. What was written in another `epoch`, before
+    Mautic was set back to a backup, or to somebody who was merged since, may be anything: `old` has None for it.
+    """
+    old: dict[str, int | None] = {}
+    new: dict[str, int] = {}
+    for name in groups:
+        stands = written.get(f"{GROUP}{name}", (0, epoch))
+        there = stands[0] if stands[1] == epoch else None
+        if there != scores[name]:
+            old[name], new[name] = there, scores[name]
+    if not new:
+        return None
+    told = ", ".join(f"{name} {score}" for name, score in new.items())
+    return Change(GROUPS, {"groups": old}, {"groups": new, "epoch": epoch}, f"sub-scores: {told}", value)
 
 
 @dataclass(frozen=True)

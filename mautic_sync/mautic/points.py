@@ -6,11 +6,11 @@ a key of its own at the end of its name. docs/mautic.md: "Writing".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from mautic_sync.errors import DoubtfulError, MalformedError, RefusedError
-from mautic_sync.mautic.contacts import Where
+from mautic_sync.mautic.contacts import Where, get_contact, list_of
 from mautic_sync.mautic.feeds import Row, feed_pages
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
@@ -28,6 +28,13 @@ class Granted:
     """Mautic has received `delta` points."""
 
     delta: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsSet:
+    """Mautic shows these scores in point groups, by the group's id."""
+
+    scores: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,46 @@ def add_points(
     if not isinstance(answer, dict) or str(answer.get("success")) not in {"1", "True"}:
         return Doubtful("Mautic answered 200 to a grant of points and does not say that it was made.")
     return Granted(delta)
+
+
+def set_group_points(
+    transport: Transport, contact_id: int, scores: Mapping[int, int]
+) -> GroupsSet | Refused | Gone | Doubtful:
+    """Sets a contact's scores in point groups (id → score), one call each; a merged contact's reach the survivor.
+
+    Absolute values: to send them again changes nothing. Where one fails, those before it are set. Raises StopError and
+    RetryError when the failed call changed nothing.
+    """
+    for group_id, score in scores.items():
+        try:
+            answer = transport.write("POST", f"contacts/{contact_id}/points/groups/{group_id}/set/{score}")
+        except DoubtfulError as error:
+            return Doubtful(str(error))
+        except RefusedError as refused:
+            if refused.status == 404 and get_contact(transport, contact_id) is None:
+                return Gone()
+            return Refused(refused.status, refused.reason)
+        shown = answer.get("groupScore") if isinstance(answer, dict) else None
+        if not isinstance(shown, dict) or str(shown.get("score")) != str(score):
+            return Doubtful("Mautic answered 200 to the score of a point group and does not show it.")
+    return GroupsSet(dict(scores))
+
+
+def group_points(transport: Transport, contact_id: int) -> dict[int, int] | None:
+    """The id of each point group in which a contact has a score → the score; None: there is no such contact.
+
+    Raises MalformedError for an answer that cannot be read.
+    """
+    try:
+        answer = transport.read(f"contacts/{contact_id}/points/groups")
+    except RefusedError as refused:
+        if refused.status == 404:
+            return None
+        raise
+    try:
+        return {int(one["group"]["id"]): int(one["score"]) for one in list_of(answer, "groupScores")}
+    except (KeyError, TypeError, ValueError):
+        raise MalformedError("Mautic's list of a contact's point groups cannot be read.") from None
 
 
 def arrived(

@@ -50,6 +50,8 @@ class Counts:
     stages: int = 0
     points: int = 0
     """Grants that Mautic has received."""
+    groups: int = 0
+    """Scores set in Mautic's point groups."""
     fields: int = 0
     dnc: int = 0
     actions_done: int = 0
@@ -90,6 +92,8 @@ class Run:
     stage_ids: dict[str, int] = field(default_factory=dict)
     stage_names: dict[int, str] = field(default_factory=dict)
     unpublished_stages: frozenset[int] = frozenset()
+    group_ids: dict[str, int] = field(default_factory=dict)
+    """Groups of scores that go to Mautic's point groups → the id there; those that Mautic lacks are absent."""
     counts: Counts = field(default_factory=Counts)
     catalogue_reread: set[str] = field(default_factory=set)
     """Parts of the catalogue that were read again because a feed spoke of something that they lacked."""

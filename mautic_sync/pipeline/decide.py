@@ -21,6 +21,7 @@ from mautic_sync.domain.plan import (
     CONTACT,
     DNC,
     EMAIL_DNC,
+    GROUPS,
     NOTHING_STANDS,
     POINTS,
     VALUE_OF_DNC,
@@ -35,7 +36,7 @@ from mautic_sync.domain.plan import (
 from mautic_sync.domain.scoring import COLD, Flags, Part, Score, ScoreRules, reasons_text, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
-from mautic_sync.pipeline import occasions, opening
+from mautic_sync.pipeline import groups, occasions, opening
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.placeholders import Placeholders, placeholders_of
 from mautic_sync.store import changes, decisions, ledger, notes, people, runs
@@ -219,6 +220,7 @@ def _store(
     ]
     granting = run.mappings.scores.push_to == "points" and run.grants
     granted = ledger.granted(connection, numbers) if granting else {}
+    epoch = groups.epoch(connection) if run.mappings.scores.push_groups else None
     on_the_way = changes.with_points_on_the_way(connection) if granting else set()
     if granting and opening.began_now(connection):
         totals = {one.row.person_id: one.score.total for one in considered}
@@ -264,7 +266,7 @@ def _store(
         for at in (planned.due_at, one.score.due_at, one.flags.due_at, one.named_due_at):
             if at is not None and (due_at is None or at < due_at):
                 due_at = at
-        groups, flags = orjson.dumps(one.score.groups).decode(), one.flags_text
+        sub_texts, flags = orjson.dumps(one.score.groups).decode(), one.flags_text
         trace = orjson.dumps(decision.trace).decode()
         if (
             row.trace != trace
@@ -274,7 +276,7 @@ def _store(
             or row.asks != one.asks
             or (row.kind, row.stage, row.score) != (decision.kind, decision.stage, decision.score)
             or row.waiting != decision.waiting
-            or (row.scores, row.score_day, row.flags) != (groups, one.score.day, flags)
+            or (row.scores, row.score_day, row.flags) != (sub_texts, one.score.day, flags)
         ):
             hot_since = (row.hot_since or run.now) if one.flags.hot else None
             decided = decisions.Decided(
@@ -290,7 +292,7 @@ def _store(
                 decision.waiting,
                 run.now,
                 run.id,
-                groups,
+                sub_texts,
                 one.score.day,
                 flags,
                 hot_since,
@@ -317,6 +319,10 @@ def _store(
             points = points_change(one, granted.get(number, 0), run.mappings.scores)
             if points is not None:
                 wanted[number, POINTS] = points
+        if epoch is not None:
+            sub_scores = groups.change_of(one, run.mappings.scores, epoch)
+            if sub_scores is not None:
+                wanted[number, GROUPS] = sub_scores
     decisions.save_decisions(connection, rows)
     occasions.queue_flags(run, connection, flagged)
     decisions.save_manual(connection, manual)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from mautic_sync.domain.actions import WHEN
 from mautic_sync.domain.classification import explain as explain_rules
-from mautic_sync.domain.plan import plan_stage
+from mautic_sync.domain.plan import GROUP, plan_stage
 from mautic_sync.domain.scoring import Entry, account
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline.decide import Deciding, consider
@@ -71,6 +71,9 @@ def explain_person(
         "points": {
             "score": decision.score,
             "groups": dict(considered.score.groups),
+            "groups_in_mautic": {
+                name: standing.written.get(f"{GROUP}{name}", (0,))[0] for name in mappings.scores.push_groups
+            },
             "hot": considered.flags.hot,
             "low_value": considered.flags.low_value,
             "conditions": [flag.removeprefix(WHEN) for flag in considered.named],
@@ -178,6 +181,7 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
         "points": {
             "score": 0,
             "groups": {},
+            "groups_in_mautic": {},
             "hot": False,
             "low_value": False,
             "conditions": [],

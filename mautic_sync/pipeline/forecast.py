@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mautic_sync.domain.plan import CONTACT, VALUE_OF_KIND, Change
+import orjson
+
+from mautic_sync.domain.plan import CONTACT, GROUP, VALUE_OF_KIND, Change, plan_groups
 from mautic_sync.pipeline import waiting
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, Considered, consider, deciding_by, points_change
@@ -73,4 +75,6 @@ def _changes(run: Run, one: Considered) -> list[Change]:
     if decision.stage != one.row.stage:
         found.append(Change(CONTACT, {"stage": one.row.stage}, {"stage": decision.stage}, decision.reason, value))
     points = points_change(one, one.row.score or 0, scores) if scores.push_to == "points" else None
-    return found if points is None else [*found, points]
+    now = {f"{GROUP}{name}": (score, 0) for name, score in orjson.loads(one.row.scores or "{}").items()}
+    groups = plan_groups(one.score.groups, scores.push_groups, now, 0, value)
+    return [*found, *(one for one in (points, groups) if one is not None)]

@@ -1,4 +1,4 @@
-"""Creates in Mautic what the mappings name and Mautic lacks: stages, fields, segments. Never changes what is there."""
+"""Creates in Mautic what the mappings name and Mautic lacks: stages, fields, segments, point groups. Never changes what is there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mautic_sync.errors import ConfigError
 from mautic_sync.mautic.provisioning import (
     create_field,
+    create_point_group,
     create_segment_on_stage,
     create_segment_on_tag,
     create_stage,
@@ -18,6 +19,7 @@ from mautic_sync.mautic.provisioning import (
     list_stages,
     list_tags,
 )
+from mautic_sync.pipeline import groups
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.pull import CATALOGUE
 from mautic_sync.store import notes
@@ -25,7 +27,7 @@ from mautic_sync.store import notes
 
 @dataclass(frozen=True)
 class Made:
-    """One thing that was created, or found: `what` stage, field or segment."""
+    """One thing that was created, or found: `what` stage, field, segment or point group."""
 
     what: str
     name: str
@@ -37,6 +39,7 @@ def provision(run: Run) -> list[Made]:
     made = _stages(run)
     made += _fields(run)
     made += _segments(run)
+    made += _point_groups(run)
     with run.engine.begin() as connection:
         notes.drop(connection, CATALOGUE)
     return made
@@ -104,6 +107,17 @@ def _segments(run: Run) -> list[Made]:
                 tags[on.tag] = create_tag(run.mautic, on.tag)
             create_segment_on_tag(run.mautic, name, alias, tags[on.tag])
         made.append(Made("segment", name, not exists))
+    return made
+
+
+def _point_groups(run: Run) -> list[Made]:
+    groups.read(run)
+    made = []
+    for name in run.mappings.scores.push_groups:
+        if name not in run.group_ids:
+            create_point_group(run.mautic, name, "Set by mautic-sync")
+        made.append(Made("point group", name, name not in run.group_ids))
+    groups.read(run)
     return made
 
 

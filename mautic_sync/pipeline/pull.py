@@ -41,6 +41,7 @@ from mautic_sync.mautic.feeds import (
 )
 from mautic_sync.mautic.provisioning import list_stages, read_catalogue
 from mautic_sync.mautic.times import format_time
+from mautic_sync.pipeline import groups
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import decisions, notes, people, runs
 from mautic_sync.store.activities import (
@@ -845,6 +846,7 @@ def _begin_again(run: Run) -> None:
         notes.drop(connection, AUDIT_APPLIED)
         _vanish(run, connection, people.numbers_above(connection, last_contact))
         people.release_above(connection, last_contact)
+        groups.begin_epoch(run, connection)
         runs.put_cursor(connection, CONTACTS, Cursor(last_contact, last_contact))
         going = replace(_next_pass(connection, last_contact), set_back=True)
         notes.put_json(connection, FULL_READING, vars(going))

@@ -19,10 +19,10 @@ import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.domain.contact import Contact
-from mautic_sync.domain.plan import CONTACT, POINTS, VALUE_OF_KIND, channel_of
+from mautic_sync.domain.plan import CONTACT, GROUPS, POINTS, VALUE_OF_KIND, channel_of
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.mautic.contacts import contacts_by_id
-from mautic_sync.mautic.points import Granted
+from mautic_sync.mautic.points import Granted, GroupsSet
 from mautic_sync.mautic.writes import (
     ContactEdit,
     Doubtful,
@@ -38,7 +38,7 @@ from mautic_sync.mautic.writes import (
     remove_dnc,
     set_stage,
 )
-from mautic_sync.pipeline import actions, points, waiting
+from mautic_sync.pipeline import actions, groups, points, waiting
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
 from mautic_sync.pipeline.flights import keep_in_flight
@@ -58,7 +58,7 @@ class Outcome:
     `dropped` in there are fields that Mautic refused and that are not asked for again.
     """
 
-    result: Result | Granted
+    result: Result | Granted | GroupsSet
     sent: Mapping[str, Any]
 
 
@@ -67,6 +67,7 @@ def settle_doubts(run: Run) -> None:
     with run.engine.begin() as connection:
         changes.doubt_what_was_sent(connection)
     points.settle_doubts(run)
+    groups.settle_doubts(run)
     with run.engine.begin() as connection:
         rows = changes.doubtful(connection)
     if not rows:
@@ -107,6 +108,7 @@ def push(run: Run) -> None:
     least = 0 if _in_window(run) else VALUE_OF_KIND["ghost"] + 1
     _push(run, CONTACT, least_value=least, until=until)
     _push(run, POINTS, least_value=least, until=until)
+    _push(run, GROUPS, least_value=least, until=until)
     with run.engine.begin() as connection:
         waiting.note_pace(connection, run.counts.landed, time.monotonic() - began)
     actions.carry_out(run, least_value=least, until=until)
@@ -189,6 +191,8 @@ def _send(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
     (row,) = rows
     if row.target == POINTS:
         return {row.id: Outcome(points.send(run, row), {})}
+    if row.target == GROUPS:
+        return {row.id: Outcome(groups.send(run, row), {})}
     return {row.id: _edit_alone(run, row) if row.target == CONTACT else _send_dnc(run, row)}
 
 
@@ -281,6 +285,9 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
                     run.tell("made_otherwise", contact=row.mautic_id, values=list(result.differing))
             elif isinstance(result, Granted):
                 points.settle(run, connection, row, result.delta)
+                granted += 1
+            elif isinstance(result, GroupsSet):
+                groups.settle(run, connection, [row])
                 granted += 1
             elif isinstance(result, Moved):
                 _moved(run, connection, row, result, sent)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import Mappings, MappingsError, load_written
-from mautic_sync.pipeline import pull
+from mautic_sync.pipeline import groups, pull
 from mautic_sync.pipeline.context import Observer, Run
 from mautic_sync.settings import Settings
 from mautic_sync.store import notes
@@ -40,11 +40,11 @@ def last_good(engine: Engine, settings: Settings) -> Mappings | None:
 def read_instance(run: Run, *, fresh: bool) -> None:
     """As `pull.read_instance`; a run with a `fallback` goes on with that where the mappings do not fit this Mautic."""
     if run.on_last_good:
-        pull.read_instance(run, fresh=fresh)
+        _read(run, fresh=fresh)
         return
     read = run.unbound or run.mappings
     try:
-        pull.read_instance(run, fresh=fresh)
+        _read(run, fresh=fresh)
         missing = missing_in_mautic(run)
         if missing and run.fallback is not None and run.fallback.fingerprint != read.fingerprint:
             raise ConfigError(lacking_told(missing))
@@ -55,17 +55,23 @@ def read_instance(run: Run, *, fresh: bool) -> None:
             note_broken(connection, str(error), run.now, run.tell)
         run.mappings = run.unbound = run.fallback
         run.on_last_good = True
-        pull.read_instance(run, fresh=fresh)
+        _read(run, fresh=fresh)
         return
     if not missing:
         with run.engine.begin() as connection:
             _keep(run, connection, read)
 
 
+def _read(run: Run, *, fresh: bool) -> None:
+    pull.read_instance(run, fresh=fresh)
+    groups.read(run)
+
+
 def missing_in_mautic(run: Run) -> list[str]:
-    """Stages and fields that the mappings write and that this Mautic lacks."""
+    """Stages, fields and point groups that the mappings write and that this Mautic lacks."""
     missing = [f"stage {stage.name}" for stage in run.mappings.stages.stages if stage.name not in run.stage_ids]
-    return missing + [f"field {alias}" for alias in run.mappings.fields.write if alias not in run.catalogue.fields]
+    missing += [f"field {alias}" for alias in run.mappings.fields.write if alias not in run.catalogue.fields]
+    return missing + [f"point group {name}" for name in run.mappings.scores.push_groups if name not in run.group_ids]
 
 
 def lacking_told(missing: list[str]) -> str:

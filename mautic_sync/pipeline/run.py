@@ -382,6 +382,7 @@ def summary(run: Run) -> dict[str, Any]:
         "pushed": {
             "stages": counts.stages,
             "points": counts.points,
+            "groups": counts.groups,
             "fields": counts.fields,
             "dnc": counts.dnc,
             "calls": run.mautic.writes,

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, update
 
-from mautic_sync.domain.plan import CONTACT, POINTS, Change
+from mautic_sync.domain.plan import CONTACT, GROUP, GROUPS, POINTS, Change
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
@@ -239,7 +239,19 @@ def doubtful(connection: Connection) -> list[Any]:
         connection.execute(
             select(change, alias.c.mautic_id)
             .join(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
-            .where(change.c.state == DOUBTFUL, change.c.target != POINTS)
+            .where(change.c.state == DOUBTFUL, change.c.target.not_in((POINTS, GROUPS)))
+            .order_by(change.c.id)
+        )
+    )
+
+
+def doubtful_groups(connection: Connection) -> list[Any]:
+    """Sub-scores in doubt, with the current `mautic_id` of each person."""
+    return list(
+        connection.execute(
+            select(change, alias.c.mautic_id)
+            .join(alias, and_(alias.c.person_id == change.c.person_id, alias.c.current))
+            .where(change.c.state == DOUBTFUL, change.c.target == GROUPS)
             .order_by(change.c.id)
         )
     )
@@ -385,6 +397,7 @@ def _written(target: str, new: Mapping[str, Any], echo: Mapping[str, Any]) -> di
     """What a settled change adds to `Standing.written`."""
     fields = {**new.get("fields", {}), **new.get("dropped", {})}
     noted: dict[str, list[Any]] = {name: [value, echo.get(name)] for name, value in fields.items()}
+    noted.update((f"{GROUP}{name}", [score, new["epoch"]]) for name, score in new.get("groups", {}).items())
     if "verdict" in new:
         noted.update(
             (f"tag:{tag.removeprefix('-')}", [new["verdict"], not tag.startswith("-")]) for tag in new.get("tags", ())

@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, not_, select, update
 
 from mautic_sync.domain.contact import Contact
-from mautic_sync.domain.plan import POINTS
+from mautic_sync.domain.plan import GROUP, POINTS
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes, tallies
 from mautic_sync.store.bulk import insert_many
@@ -414,6 +414,7 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
         upsert(connection, alias, [{"mautic_id": old_id, "person_id": only, "current": False}])
         upsert(connection, alias, [{"mautic_id": new_id, "person_id": only, "current": True}])
         _expect_lost_dnc(connection, only)
+        _doubt_groups(connection, only)
         mark_dirty(connection, [only])
         return (only, only)
     if known[old_id] == known[new_id]:
@@ -463,10 +464,32 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
 
 def _keep_standing_of_number(connection: Connection, owner: int, survivor: int, loser: int) -> None:
     """The surviving number keeps its own stage in Mautic: what we had set there is ours, not somebody's hand."""
-    stage = connection.execute(select(standing.c.stage).where(standing.c.person_id == owner)).scalar()
+    rows = connection.execute(
+        select(standing.c.person_id, standing.c.stage, standing.c.written).where(
+            standing.c.person_id.in_((survivor, loser))
+        )
+    ).all()
+    stage = next((row.stage for row in rows if row.person_id == owner), None)
+    groups: dict[str, Any] = {}
+    for row in rows:
+        groups.update(_doubted_groups(orjson.loads(row.written)))
     connection.execute(delete(standing).where(standing.c.person_id.in_((survivor, loser))))
-    if stage is not None:
-        connection.execute(insert(standing), {"person_id": survivor, "stage": stage, "written": "{}"})
+    if stage is not None or groups:
+        connection.execute(insert(standing), {"person_id": survivor, "stage": stage, "written": dump(groups)})
+
+
+def _doubt_groups(connection: Connection, person_id: int) -> None:
+    """A merge loses the point groups of the known contact: they are written again, whatever they are."""
+    written = connection.execute(select(standing.c.written).where(standing.c.person_id == person_id)).scalar()
+    stands = {} if written is None else orjson.loads(written)
+    doubted = _doubted_groups(stands)
+    if doubted:
+        values = dump({**stands, **doubted})
+        connection.execute(update(standing).where(standing.c.person_id == person_id).values(written=values))
+
+
+def _doubted_groups(written: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: [None, None] for name in written if name.startswith(GROUP)}
 
 
 def _expect_lost_dnc(connection: Connection, person_id: int) -> None:

@@ -86,7 +86,7 @@ def test_with_nothing_new_a_hundred_runs_write_nothing_and_spend_nothing(worker)
     spent = worker.box.stats()["credits"]["spent"]
     for _ in range(100):
         document = worker.sync()
-        assert document["pushed"] == {"stages": 0, "points": 0, "fields": 0, "dnc": 0, "calls": 0}
+        assert document["pushed"] == {"stages": 0, "points": 0, "groups": 0, "fields": 0, "dnc": 0, "calls": 0}
     stats = worker.box.stats()
     assert stats["writes"] == 0
     assert stats["credits"]["spent"] == spent

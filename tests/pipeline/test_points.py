@@ -155,7 +155,7 @@ def test_a_score_is_granted_once_and_a_run_without_news_writes_nothing(worker, p
     assert (books(worker), account(worker)) == ({pat: 7}, [7])
     for _ in range(2):
         worker.box.reset_stats()
-        assert worker.sync()["pushed"] == {"stages": 0, "points": 0, "fields": 0, "dnc": 0, "calls": 0}
+        assert worker.sync()["pushed"] == {"stages": 0, "points": 0, "groups": 0, "fields": 0, "dnc": 0, "calls": 0}
         assert worker.box.stats()["writes"] == 0
         assert "GET /api/stats/lead_points_change_log" not in worker.box.stats()["calls"]
     everyone_again(worker)
