@@ -57,7 +57,7 @@ DOCUMENTS = {
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
     "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state}], quarantined`.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
-    "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, "
+    "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, folded {activities, not_counted}, "
     "actions [{rule, state, todo, at, key, error}], last_write`.",
     "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, fit, interest, groups, reasons, since, owner, "
     "link}]`. `--csv` has the same columns but `groups`; text that a spreadsheet would take for a formula begins with `'`. "

@@ -234,6 +234,11 @@ class Mappings:
         tags = {tag for action in self.actions.on for tag in (*action.do.tags.add, *action.do.tags.remove)}
         return frozenset(tags | set(filter(None, [self.validation.reject_tag])))
 
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every condition of the rules, whatever file has it."""
+        return tuple(self._conditions())
+
     def _conditions(self) -> Iterator[Condition]:
         for stage in self.stages.stages:
             if stage.condition is not None:

@@ -158,6 +158,11 @@ class ZeroBounceSettings(Section):
 
 class StoreSettings(Section):
     url: str = Field("sqlite:///var/mautic_sync.db", description="SQLAlchemy URL of the store.")
+    keep_activity: Duration | None = Field(
+        None,
+        description="How long activity is kept row by row, at least `pull.history`; what is older is folded by full runs "
+        "into what the rules need of it. Unset = for ever: rules written later can count only what was not folded.",
+    )
 
 
 class MappingsSettings(Section):
@@ -269,6 +274,17 @@ class Settings(BaseSettings):
     )
     config_path: ClassVar[Path | None] = None
 
+    @model_validator(mode="after")
+    def _keeps_what_is_read(self) -> Settings:
+        keep, history = self.store.keep_activity, self.pull.history
+        if keep is not None and keep < history:
+            msg = (
+                f"store.keep_activity is {keep.days} d, less than the {history.days} d of pull.history, as far as rules "
+                "may look back: lengthen it, or shorten pull.history"
+            )
+            raise ValueError(msg)
+        return self
+
     mautic: MauticSettings = Field(default_factory=MauticSettings)
     zerobounce: ZeroBounceSettings = Field(default_factory=ZeroBounceSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
@@ -373,6 +389,8 @@ def _explain(problem: Any, config: Path | None) -> str:
         near = difflib.get_close_matches(name, setting_names(), 1)
         return f"{place}: there is no setting {name}" + (f"; did you mean {near[0]}?" if near else "")
     message = problem["msg"].removeprefix("Value error, ")
+    if not name:  # two settings that do not fit: the message names both
+        return f"{_place('store.keep_activity', config)}: {message}"
     return f"{place}: {name}: {message}"
 
 

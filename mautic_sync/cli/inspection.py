@@ -378,6 +378,10 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         out.print(f"Former Mautic ids: {', '.join(map(str, identity['former_ids']))}")
     for act in document["activity"]:
         out.print(escape(f"  {act['at']}  {act['type']}  {act['what']}"))
+    for type_, met in document["folded"]["activities"].items():
+        out.print(escape(f"  {met['first_at']} … {met['last_at']}  {type_}  {met['times']} times, folded"))
+    for text in document["folded"]["not_counted"]:
+        out.print(escape(f"Not counted: {text}"))
     for act in document["actions"]:
         failed = f": {act['error']}" if act["error"] and act["state"] != "done" else ""
         out.print(escape(f"Action: {act['at']}  {act['rule']} ({act['state']}){failed}"))

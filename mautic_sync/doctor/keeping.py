@@ -15,7 +15,7 @@ from mautic_sync.pipeline.pull import INSTANCE, NEVER_SHRINKING
 from mautic_sync.store import looking, notes, runs
 from mautic_sync.store.migrations import HEAD
 
-PASSES = ("sync", "run")
+PASSES = ("sync", "run sync", "run full_sync")
 """Commands whose runs count as the schedule's."""
 GOOD = (0, 4)
 """Exit codes of a run that went through: 4 kept something aside."""

@@ -80,6 +80,11 @@ class Journey:
             return old is None or new.in_address
         return self._replaces(span, new[1:3], old[1:3])
 
+    @property
+    def rows(self) -> set[int]:
+        """The `order` of all that is told of."""
+        return {one.order for found in (self._visits, self._campaigns) for one in found.values()}
+
     def told(self) -> dict[str, str]:
         """`first.page`, `before_lead.campaign` and so on; empty where there is nothing to tell."""
         found: dict[str, str] = {}

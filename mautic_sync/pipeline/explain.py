@@ -11,14 +11,16 @@ from sqlalchemy import Connection, select
 
 from mautic_sync.domain.actions import WHEN
 from mautic_sync.domain.classification import explain as explain_rules
+from mautic_sync.domain.contact import Catalogue
 from mautic_sync.domain.plan import GROUP, plan_stage
 from mautic_sync.domain.scoring import Entry, account
 from mautic_sync.mappings import Mappings
+from mautic_sync.pipeline import fold
 from mautic_sync.pipeline.decide import Deciding, consider
 from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
 from mautic_sync.pipeline.run import iso
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, activities, changes, decisions, ledger, notes
+from mautic_sync.store import actions, activities, carried, changes, decisions, ledger, notes
 from mautic_sync.store.schema import alias
 
 ACTIVITIES_SHOWN = 10
@@ -96,6 +98,7 @@ def explain_person(
             "last_active": iso(row.last_active) if row.last_active else None,
         },
         "activity": [_activity(one) for one in activities.activity_of(connection, person_id, ACTIVITIES_SHOWN)],
+        "folded": _folded(connection, person_id, mappings, deciding.catalogue),
         "actions": [_action(one) for one in actions.last_of(connection, person_id, ACTIONS_SHOWN)],
         "last_write": None
         if last is None
@@ -154,6 +157,17 @@ def _activity(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": row["type"], "at": iso(row["at"]), "what": what}
 
 
+def _folded(connection: Connection, person_id: int, mappings: Mappings, catalogue: Catalogue) -> dict[str, Any]:
+    """Activity whose rows are gone, by type, and what the rules cannot count of anybody's."""
+    return {
+        "activities": {
+            type_: {"times": times, "first_at": iso(first), "last_at": iso(last)}
+            for type_, (times, first, last) in sorted(carried.done_by(connection, person_id).items())
+        },
+        "not_counted": fold.missing(connection, mappings, catalogue),
+    }
+
+
 def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
     """A contact that Mautic deleted: its history is kept, nothing is decided for it."""
     return {
@@ -193,6 +207,7 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
         },
         "identity": {"person": None, "mautic_id": current, "former_ids": former, "email": None},
         "activity": [],
+        "folded": {"activities": {}, "not_counted": []},
         "actions": [],
         "last_write": None,
     }

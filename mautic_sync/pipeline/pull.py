@@ -43,7 +43,7 @@ from mautic_sync.mautic.provisioning import list_stages, read_catalogue
 from mautic_sync.mautic.times import format_time
 from mautic_sync.pipeline import groups
 from mautic_sync.pipeline.context import Run
-from mautic_sync.store import decisions, notes, people, runs
+from mautic_sync.store import carried, decisions, notes, people, runs
 from mautic_sync.store.activities import (
     Added,
     add_activities,
@@ -568,6 +568,7 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> Iterator[None]:
         with run.engine.begin() as connection:
             runs.put_cursor(connection, feed, cursor)
             _note_history(run, connection, feed, known_upto)
+            carried.note_start(connection, feed, start)
         pages = _pages(run, feed, start)
     elif moving is not None:
         back = EMAIL_AGAIN_SECONDS if full and feed == SENT else OVERLAP_SECONDS

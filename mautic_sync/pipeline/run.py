@@ -17,7 +17,7 @@ from mautic_sync.domain.plan import SafetyLimit
 from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, StopError, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
-from mautic_sync.pipeline import answers, decide, health, occasions, opening, pull, push, rules, validate, waiting
+from mautic_sync.pipeline import answers, decide, fold, health, occasions, opening, pull, push, rules, validate, waiting
 from mautic_sync.pipeline.context import Counts, Observer, Run, silence
 from mautic_sync.settings import Settings
 from mautic_sync.store import actions, changes, decisions, notes, people, runs, uploads
@@ -212,6 +212,9 @@ def _prepare(run: Run, options: Options) -> None:
             raise StopError(msg)
     else:
         pull.pull(run, full=options.full or reread)
+        if options.full:
+            fold.fold(run)
+    fold.tell_what_is_missing(run)
     validate.apply_policy(run)
 
 

@@ -15,17 +15,17 @@ from mautic_sync.domain.contact import Catalogue
 from mautic_sync.domain.matchers import Matchers
 from mautic_sync.domain.scoring import day_of
 from mautic_sync.mautic.feeds import FeedActivity
-from mautic_sync.store import notes, tallies
+from mautic_sync.store import carried, notes, tallies
 from mautic_sync.store.bulk import insert_rows
+from mautic_sync.store.carried import OPENED
 from mautic_sync.store.engine import in_chunks, upsert
-from mautic_sync.store.people import former_of, mark_dirty, mark_everyone_dirty, persons_of
-from mautic_sync.store.schema import activity, evidence, membership, person
+from mautic_sync.store.people import former_of, mark_dirty, mark_everyone_dirty, persons_of, survivors_of
+from mautic_sync.store.schema import activity, evidence, membership
 from mautic_sync.store.text import dump
 
 NEXT_ACTIVITY = "next_activity"
 MATCHERS = "matchers"
 REBUILD_ROWS = 10_000
-OPENED = "email.read"
 
 
 NOTHING_COUNTS = Matchers(())
@@ -97,7 +97,7 @@ def add_activities(
     """Keep a page of a feed: new rows are added, rows that changed hands follow, mails opened again move on.
 
     Rows with a numeric `source_id` above `known_above` cannot be in the store yet and are not looked up (None: look
-    all up).
+    all up). What was folded was counted, and is not added again.
     """
     added = Added()
     if not rows:
@@ -105,11 +105,14 @@ def add_activities(
     changed: set[int] = set()
     persons = persons_of(connection, {row.contact_id for row in rows if row.contact_id is not None})
     present = _present(connection, [row for row in rows if known_above is None or int(row.source_id) <= known_above])
+    gone, starts = carried.folded(connection), carried.starts(connection)
     new: dict[tuple[str, str, str], FeedActivity] = {}
     for row in rows:
         key = (row.source, row.source_id, row.type)
         known = present.get(key) if present else None
         if known is None:
+            if gone.before and _was_read(row, known_above) and gone.had(*key, row.at, starts):
+                continue
             new[key] = row
             if row.contact_id is not None and row.contact_id not in persons:
                 added.unknown.add(row.contact_id)
@@ -147,6 +150,10 @@ def add_activities(
     return added
 
 
+def _was_read(row: FeedActivity, known_above: int | None) -> bool:
+    return known_above is None or int(row.source_id) <= known_above
+
+
 def known_sources(connection: Connection, source: str, source_ids: Sequence[str]) -> set[str]:
     """Which rows of a feed are in the store."""
     found: set[str] = set()
@@ -169,10 +176,14 @@ def who_did(connection: Connection, type_: str, mautic_ids: Collection[int]) -> 
                 select(activity.c.person_id).where(activity.c.type == type_, activity.c.person_id.in_(chunk)).distinct()
             ).scalars()
         )
+    found |= carried.who_did(connection, type_, set(persons.values()) - found)
     return {number for number, person_id in persons.items() if person_id in found}
 
 
 def stores_any_of(connection: Connection, source: str) -> bool:
+    """Whether rows of this feed are in the store, or were before they were folded."""
+    if source in carried.folded(connection).sources:
+        return True
     return connection.execute(select(activity.c.id).where(activity.c.source == source).limit(1)).first() is not None
 
 
@@ -238,7 +249,7 @@ def _change_hands(
 def _now(connection: Connection, person_ids: Collection[int | None]) -> set[int]:
     """These persons, or into whom they were merged."""
     numbers = {number for number in person_ids if number is not None}
-    survivors = _survivors(connection, numbers)
+    survivors = survivors_of(connection, numbers)
     return {survivors.get(number, number) for number in numbers}
 
 
@@ -331,6 +342,7 @@ def recount(connection: Connection, person_ids: Collection[int], counting: Count
             found.look_at(row["id"], survivors[row["person_id"]], as_activity(row, catalogue))
     tallies.clear(connection, person_ids)
     found.keep(connection)
+    tallies.add_counted(connection, carried.tallies_of(connection, survivors, counting.tallies.keys))
 
 
 def count_anew(connection: Connection, counting: Counting, catalogue: Catalogue) -> bool:
@@ -356,10 +368,11 @@ def count_anew(connection: Connection, counting: Counting, catalogue: Catalogue)
             break
         last = rows[-1]["id"]
         found = _Found(counting)
-        survivors = _survivors(connection, {row["person_id"] for row in rows})
+        survivors = survivors_of(connection, {row["person_id"] for row in rows})
         for row in rows:
             found.look_at(row["id"], survivors.get(row["person_id"], row["person_id"]), as_activity(row, catalogue))
         found.keep(connection)
+    carried.restore(connection, counting.proofs.keys, counting.tallies.keys)
     notes.put(connection, MATCHERS, fingerprint)
     return True
 
@@ -368,11 +381,16 @@ def _fingerprint(counting: Counting, catalogue: Catalogue) -> str:
     return orjson.dumps(
         [
             sorted(counting.proofs.keys),
-            {kind: sorted(getattr(catalogue, f"{kind}s").items()) for kind in sorted(set(_NAMED_BY.values()))},
+            {kind: sorted(names.items()) for kind, names in named_kinds(catalogue).items()},
             sorted(counting.tallies.keys),
             counting.zone.key,
         ]
     ).decode()
+
+
+def named_kinds(catalogue: Catalogue) -> dict[str, Mapping[int, str]]:
+    """Kind of what activity is about → id → name, as far as the catalogue has them."""
+    return {kind: getattr(catalogue, f"{kind}s") for kind in sorted(set(_NAMED_BY.values()))}
 
 
 def name_again(connection: Connection, counting: Counting, before: Catalogue, after: Catalogue) -> None:
@@ -417,7 +435,7 @@ def _match_again(
         if not rows:
             return
         last = rows[-1]["id"]
-        survivors = _survivors(connection, {row["person_id"] for row in rows})
+        survivors = survivors_of(connection, {row["person_id"] for row in rows})
         persons = {survivors.get(row["person_id"], row["person_id"]) for row in rows}
         proofs = _Found(Counting(counting.proofs))
         for row in rows:
@@ -427,17 +445,6 @@ def _match_again(
         proofs.keep(connection)
         recount(connection, persons, counting, catalogue)
         mark_dirty(connection, persons)
-
-
-def _survivors(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
-    """Merged persons → the person that they redirect to."""
-    found: dict[int, int] = {}
-    for chunk in in_chunks(list(person_ids)):
-        rows = connection.execute(
-            select(person.c.id, person.c.redirect_to).where(person.c.id.in_(chunk), person.c.redirect_to.is_not(None))
-        )
-        found.update((row.id, row.redirect_to) for row in rows)
-    return found
 
 
 def replace_members(connection: Connection, kind: str, object_id: int, mautic_ids: Collection[int]) -> None:

@@ -269,6 +269,30 @@ def former_of(connection: Connection, person_ids: Collection[int]) -> dict[int, 
     return found
 
 
+def survivors_of(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
+    """Merged persons among these → the person that they redirect to."""
+    found: dict[int, int] = {}
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(
+            select(person.c.id, person.c.redirect_to).where(person.c.id.in_(chunk), person.c.redirect_to.is_not(None))
+        )
+        found.update((row.id, row.redirect_to) for row in rows)
+    return found
+
+
+def identified_at(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
+    """Person → when Mautic says that it was identified, where it says so."""
+    found: dict[int, int] = {}
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(
+            select(contact.c.person_id, contact.c.date_identified).where(
+                contact.c.person_id.in_(chunk), contact.c.date_identified.is_not(None)
+            )
+        )
+        found.update((row.person_id, row.date_identified) for row in rows)
+    return found
+
+
 def add_points(connection: Connection, deltas: Mapping[int, int]) -> None:
     """Person → points that Mautic has just received from us: the contact as last read has them too."""
     if deltas:

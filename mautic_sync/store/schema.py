@@ -220,6 +220,14 @@ tally = Table(
     Column("counts", Prose, nullable=False),
 )
 
+# What a person's activity added up to whose rows are gone: JSON of days by matcher, times by matcher, and how often what.
+carried = Table(
+    "carried",
+    metadata,
+    Column("person_id", RowId, primary_key=True, autoincrement=False),
+    Column("folded", Prose, nullable=False),
+)
+
 # What we last settled in Mautic for a person, and what somebody else set instead.
 standing = Table(
     "standing",

@@ -30,7 +30,20 @@ def add(connection: Connection, found: Mapping[int, Mapping[str, Iterable[int]]]
             for key, days in found[person_id].items():
                 kept = counts.setdefault(key, [])
                 for day in days:
-                    _count(kept, day, 1)
+                    add_day(kept, day, 1)
+        _save(connection, tallies)
+
+
+def add_counted(connection: Connection, found: Mapping[int, Mapping[str, Days]]) -> None:
+    """Count what was counted elsewhere already: person → matcher → days."""
+    for chunk in in_chunks(list(found)):
+        tallies = of_persons(connection, chunk)
+        for person_id in chunk:
+            counts = tallies.setdefault(person_id, {})
+            for key, days in found[person_id].items():
+                kept = counts.setdefault(key, [])
+                for day, times in zip(days[::2], days[1::2], strict=True):
+                    add_day(kept, day, times)
         _save(connection, tallies)
 
 
@@ -52,7 +65,7 @@ def unite(connection: Connection, survivor: int, loser: int) -> None:
     for key, days in tallies[loser].items():
         kept = united.setdefault(key, [])
         for day, count in zip(days[::2], days[1::2], strict=True):
-            _count(kept, day, count)
+            add_day(kept, day, count)
     _save(connection, {survivor: united})
     connection.execute(delete(tally).where(tally.c.person_id == loser))
 
@@ -66,7 +79,8 @@ def of_persons(connection: Connection, person_ids: Collection[int]) -> dict[int,
     return found
 
 
-def _count(days: Days, day: int, times: int) -> None:
+def add_day(days: Days, day: int, times: int) -> None:
+    """So often more on this day."""
     if not days or day > days[-2]:
         days += (day, times)
         return

@@ -26,7 +26,7 @@ def scores(monkeypatch):
     """First name → (fit, interest), decided of everybody who has one."""
     found: dict[str, tuple[int, int]] = {}
 
-    def score(signals, _rules, now, not_before=0):
+    def score(signals, _rules, now, not_before, _parts):
         fit, interest = found.get(str(signals.fields.get("firstname")), (0, 0))
         return Score(fit + interest, {"fit": fit, "interest": interest}, max(not_before, now // 86_400))
 
@@ -52,8 +52,8 @@ def push_into(directory, names):
 
 
 @pytest.fixture
-def worker(make_worker, mautic_version, scores, rules):
-    worker = make_worker(version=mautic_version, mappings=rules)
+def worker(make_worker, scores, rules):
+    worker = make_worker(mappings=rules)
     worker.init()
     worker.sync()
     return worker
@@ -95,6 +95,15 @@ def explained(worker, number):
     with worker.run("look") as run, run.engine.begin() as connection:
         (person,) = people.persons_of(connection, [number]).values()
         return explain_person(connection, person, run.settings, run.mappings, run.now)["points"]
+
+
+def test_both_versions_take_sub_scores(make_worker, mautic_version, scores, rules):
+    worker = make_worker(version=mautic_version, mappings=rules)
+    worker.init()
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = (7, -2)
+    worker.sync()
+    assert in_mautic(worker, number) == {"fit": 7, "interest": -2}
 
 
 def test_sub_scores_are_set_once_and_a_run_without_news_writes_nothing(worker, pat):
