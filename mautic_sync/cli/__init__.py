@@ -13,7 +13,19 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from mautic_sync import __version__
-from mautic_sync.cli import configuration, demo, doctor, hot, inspection, passes, provisioning, simulation, worker
+from mautic_sync.cli import (
+    configuration,
+    demo,
+    doctor,
+    hot,
+    inspection,
+    keeping,
+    passes,
+    provisioning,
+    repairing,
+    simulation,
+    worker,
+)  # fmt: skip
 from mautic_sync.cli.logs import log_crash, masked
 from mautic_sync.errors import MauticSyncError, Terminated
 
@@ -28,7 +40,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, provisioning, doctor, passes, worker, configuration, inspection, hot, simulation):
+for module in (
+    demo, provisioning, doctor, passes, worker, configuration, inspection, repairing, keeping, hot, simulation,
+):  # fmt: skip
     module.register(app)
 
 

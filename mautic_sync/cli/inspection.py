@@ -1,4 +1,4 @@
-"""`status`, `explain`, `quarantine` and `validate`: looking at what is known."""
+"""`status`, `explain` and `validate`: looking at what is known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from contextlib import closing, suppress
 from typing import Annotated, Any, NoReturn
 
-import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -27,13 +26,12 @@ from mautic_sync.cli.passes import LARGEST_ID, change_as_json, describe_change, 
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError, MauticSyncError, StopError, StoreBusyError
 from mautic_sync.pipeline import health, pull, rules, waiting
-from mautic_sync.pipeline.actions import NOTIFY
 from mautic_sync.pipeline.answers import OUTCOME_WORDS, credits_left, keep_answer
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import all_kinds, connect_zerobounce, iso, outcome
 from mautic_sync.schedule import crons_of
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, changes, notes, people, runs, uploads, verdicts
+from mautic_sync.store import actions, changes, holds, notes, people, runs, uploads, verdicts
 from mautic_sync.store.engine import run_lock
 
 RUNS_SHOWN = 10
@@ -48,7 +46,6 @@ QUESTION = (
 def register(app: typer.Typer) -> None:
     app.command("status")(status_command)
     app.command("explain")(explain_command)
-    app.command("quarantine")(quarantine_command)
     app.command("validate")(validate_command)
 
 
@@ -136,7 +133,8 @@ def _status_document(settings: Settings, engine: Engine) -> dict[str, Any]:
             "pending": pending,
             **waiting.eta(connection, settings.push, sum(pending.values())),
             "quarantined": len(runs.in_quarantine(connection)),
-            "failed": len(changes.refused_persons(connection)),
+            "failed": sum(map(len, changes.refused_persons(connection).values())),
+            "held": holds.count(connection),
             "actions": {
                 "pending": actions.count_open(connection),
                 "refused": len(actions.refused(connection)),
@@ -234,6 +232,8 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
         out.print(f"Writing what is pending: {describe_eta(document)}.")
     if any(document["actions"].values()):
         out.print(f"Actions: {document['actions']['pending']} pending, {document['actions']['refused']} refused.")
+    if document["held"]:
+        out.print(f"Held because a run was undone: {document['held']} (`mautic-sync release` lists them).")
     if document["credits"] is not None:
         out.print(f"ZeroBounce credits left: {document['credits']}")
     for one in document["uploads"]:
@@ -340,6 +340,9 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         out.print(
             escape(f"  in Mautic now: {document['in_mautic']['stage'] or 'no stage'} {document['left_alone']}".rstrip())
         )
+    if document["held"]:
+        held = document["held"]
+        out.print(f"  held since {held['since']}: run {held['undone']} was undone; `mautic-sync release` lets go")
     for step in document["trace"]:
         if "note" in step:
             out.print(escape(f"  {step['note']}"))
@@ -413,65 +416,6 @@ def _show_trace(out: Console, trace: dict[str, Any], depth: int) -> None:
     out.print("  " * depth + f"{mark} {escape(trace['text'])}")
     for child in trace.get("children", ()):
         _show_trace(out, child, depth + 1)
-
-
-def quarantine_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Input that could not be used, and writes that Mautic refused. `retry` tries both again."""
-    settings = read_settings(config)
-    engine = open_store(settings)
-    with engine.begin() as connection:
-        held = runs.in_quarantine(connection)
-        refused = changes.refused_persons(connection)
-        numbers = people.current_ids(connection, list(refused))
-        refused_actions = actions.refused(connection)
-    document = {
-        "quarantined": [
-            {
-                "source": row["source"],
-                "key": row["key"],
-                "reason": row["reason"],
-                "first_at": iso(row["first_at"]),
-                "last_at": iso(row["last_at"]),
-                "excerpt": row["excerpt"],
-            }
-            for row in held
-        ],
-        "failed": [
-            {
-                "contact": numbers.get(person_id),
-                "target": row.target,
-                "new": orjson.loads(row.new),
-                "error": row.error,
-            }
-            for person_id, row in refused.items()
-        ],
-        "actions": [
-            {
-                "contact": row["mautic_id"],
-                "rule": row["rule"],
-                "todo": row["todo"],
-                "done": sorted(part for part in row["done"] if not part.startswith(NOTIFY)),
-                "error": row["error"],
-            }
-            for row in refused_actions
-        ],
-    }
-    if as_json:
-        print_json(document)
-        return
-    out = console()
-    if not held and not refused and not refused_actions:
-        out.print("Nothing is held back.")
-    for entry in document["quarantined"]:
-        out.print(escape(f"{entry['source']} {entry['key']}: {entry['reason']} (since {entry['first_at']})"))
-    for entry in document["failed"]:
-        out.print(
-            escape(f"contact {entry['contact']}: {describe_change({'old': {}, **entry})} failed: {entry['error']}")
-        )
-    for entry in document["actions"]:
-        out.print(escape(f"contact {entry['contact']}: action {entry['rule']} failed: {entry['error']}"))
-    if held or refused or refused_actions:
-        out.print("Try again with `mautic-sync retry`.")
 
 
 def validate_command(

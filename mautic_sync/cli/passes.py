@@ -1,4 +1,4 @@
-"""`plan`, `sync` and `retry`: the passes over everybody."""
+"""`plan` and `sync`: the passes over everybody."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ from mautic_sync.cli.common import (
 from mautic_sync.cli.logs import run_named
 from mautic_sync.cli.progress import displayed, watch
 from mautic_sync.errors import ConfigError
-from mautic_sync.mautic import contacts as mautic_contacts
-from mautic_sync.pipeline import files, forecast, pull
+from mautic_sync.pipeline import forecast
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, plan_totals, summary, sync
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, changes, people, runs
+from mautic_sync.store import changes, holds
 
 PLAN_ROWS = 50
 NOTHING_SAID = Options()
@@ -47,7 +46,6 @@ M_ARENA_MAX = -8  # malloc.h
 def register(app: typer.Typer) -> None:
     app.command("plan")(plan_command)
     app.command("sync")(sync_command)
-    app.command("retry")(retry_command)
 
 
 def spare_memory() -> None:
@@ -120,12 +118,14 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
         return {"plan_id": None, **forecast.as_of(run, moment, limit)}
     with run.engine.begin() as connection:
         listed = changes.listed(connection, [changes.PLANNED], limit=limit)
+        held = holds.count(connection)
     return {
         "plan_id": plan_id,
         "as_of": None,
         **plan_totals(run),
         "start": run.start.as_json() if run.start is not None else None,
         "listed": [change_as_json(row) for row in listed],
+        "held": held,
         "quarantined": run.counts.quarantined,
     }
 
@@ -158,6 +158,8 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
             f"{document['verdicts_needed']} addresses need a verdict; a sync would ask for "
             f"{document['verdicts_to_buy']} (one credit each at most)."
         )
+    if document.get("held"):
+        out.print(f"{document['held']} people are held because a run was undone: `mautic-sync release` lists them.")
     if document.get("start") is not None:
         out.print(escape(_start_text(document["start"])))
     if document["listed"]:
@@ -205,7 +207,7 @@ def describe_change(row: dict[str, Any]) -> str:
     old, new = row["old"], row["new"]
     parts = []
     if "stage" in new:
-        parts.append(f"{old.get('stage') or 'no stage'} → {new['stage']}")
+        parts.append(f"{old.get('stage') or 'no stage'} → {new['stage'] or 'no stage'}")
     if "reason" in new:
         parts.append("do-not-contact" if new["reason"] is not None else "contactable again")
     parts += [tag if tag.startswith("-") else f"+{tag}" for tag in new.get("tags", ())]
@@ -312,57 +314,3 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
             out.print(f"{document[word]} {meaning}")
     if document["pending"]:
         out.print(f"Writing what is pending: {describe_eta(document)}.")
-
-
-def retry_command(
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    wait: WaitOption = 0,
-    lost: Annotated[
-        bool, typer.Option("--uploads", help="The files in doubt are not at ZeroBounce: ask their addresses again.")
-    ] = False,
-    file_id: Annotated[
-        str | None, typer.Option("--file-id", help="The file in doubt is at ZeroBounce, under this id: fetch it.")
-    ] = None,
-    upload: Annotated[
-        int | None, typer.Option("--upload", min=1, help="Which file in doubt `--file-id` is about, by its number.")
-    ] = None,
-) -> None:
-    """Try failed writes and quarantined input again, in a pass of their own; answer for files in doubt."""
-    settings = read_settings(config)
-    if (lost and file_id is not None) or (upload is not None and file_id is None):
-        msg = "say either --uploads, for files that are not at ZeroBounce, or --file-id for one that is (with --upload)"
-        raise ConfigError(msg)
-    with started(settings, "retry", wait=wait) as run:
-        released = files.give_up(run) if lost else 0
-        if file_id is not None:
-            files.adopt(run, file_id, upload)
-        pull.meet_instance(run, adopt=False)
-        pull.read_instance(run, fresh=True)
-        with run.engine.begin() as connection:
-            refused = changes.refused_persons(connection)
-            acts = actions.try_refused_again(connection)
-            people.mark_dirty(connection, list(refused))
-            broken = [int(row["key"]) for row in runs.in_quarantine(connection, "contact") if row["key"].isdigit()]
-        page = mautic_contacts.contacts_by_id(run.mautic, broken)
-        with run.engine.begin() as connection:
-            pull.keep(run, connection, page.contacts, page.malformed)
-        rows = pull.retry_rows(run) + files.release_rows(run)
-        sync(run, Options())
-        document = {
-            **summary(run),
-            "retried": {
-                "writes": len(refused),
-                "contacts": len(broken),
-                "rows": rows,
-                "actions": acts,
-                "addresses": released,
-            },
-        }
-    if as_json:
-        print_json(document)
-    else:
-        out = console()
-        out.print(f"Tried {len(refused)} writes, {acts} actions, {len(broken)} contacts and {rows} rows again.")
-        show_summary(out, run, document)
-    raise typer.Exit(outcome(run.counts))

@@ -6,12 +6,13 @@ a key of its own at the end of its name. docs/mautic.md: "Writing".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mautic_sync.errors import DoubtfulError, MalformedError, RefusedError
 from mautic_sync.mautic.contacts import Where, get_contact, list_of
-from mautic_sync.mautic.feeds import Row, feed_pages
+from mautic_sync.mautic.feeds import Row, feed_pages, readable_id
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 
@@ -20,6 +21,8 @@ PREFIX = "mautic-sync:"
 LONGEST_NAME = 120
 """Characters of an event name, of the 191 that Mautic takes: escaping makes some of them longer."""
 NUMBERS_AT_ONCE = 200
+ROWS_AT_ONCE = 2_000
+_KEY = re.compile(r"[0-9a-f]{16}")
 _ESCAPED = frozenset("\"'<>&")
 
 
@@ -134,6 +137,42 @@ def arrived(
                 if key in keys:
                     before = found.get(key, Arrival(0, 0))
                     found[key] = Arrival(before.delta + _delta(row), before.rows + 1)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One row of ours in Mautic's log."""
+
+    contact_id: int
+    key: str
+    delta: int
+
+
+def our_grants(transport: Transport) -> Iterator[list[Grant]]:
+    """All that Mautic's log shows of us, page by page in the order of its rows."""
+    where: Sequence[Where] = [("event_name", "like", f"{PREFIX}%")]
+    for rows in feed_pages(transport, LOG, 0, where=where, limit=ROWS_AT_ONCE, concurrency=1):
+        yield _grants(rows)
+
+
+def grants_of(transport: Transport, contact_ids: Collection[int]) -> Iterator[Grant]:
+    """All that Mautic's log shows of us under these contact ids."""
+    numbers = sorted(set(contact_ids))
+    for start in range(0, len(numbers), NUMBERS_AT_ONCE):
+        part = ",".join(map(str, numbers[start : start + NUMBERS_AT_ONCE]))
+        where: Sequence[Where] = [("lead_id", "in", part), ("event_name", "like", f"{PREFIX}%")]
+        for rows in feed_pages(transport, LOG, 0, where=where, limit=ROWS_AT_ONCE, concurrency=1):
+            yield from _grants(rows)
+
+
+def _grants(rows: Sequence[Row]) -> list[Grant]:
+    found = []
+    for row in rows:
+        key = row.get("event_name", "").rpartition(" ")[2]
+        number = readable_id(row, "lead_id")
+        if number and _KEY.fullmatch(key):
+            found.append(Grant(number, key, _delta(row)))
     return found
 
 

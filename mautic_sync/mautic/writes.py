@@ -127,8 +127,17 @@ def set_stage(transport: Transport, stage_id: int, contact_id: int) -> Result:
 
     Writes a line into the contact's stage history even when it has the stage already.
     """
+    return _stage(transport, stage_id, contact_id, "add")
+
+
+def clear_stage(transport: Transport, stage_id: int, contact_id: int) -> Result:
+    """Clears the stage without an edit, as `set_stage` sets it; Mautic clears whatever stage the contact is in."""
+    return _stage(transport, stage_id, contact_id, "remove")
+
+
+def _stage(transport: Transport, stage_id: int, contact_id: int, action: str) -> Result:
     try:
-        transport.write("POST", f"stages/{stage_id}/contact/{contact_id}/add")
+        transport.write("POST", f"stages/{stage_id}/contact/{contact_id}/{action}")
     except DoubtfulError as error:
         return Doubtful(str(error))
     except RefusedError as refused:
@@ -141,7 +150,7 @@ def set_stage(transport: Transport, stage_id: int, contact_id: int) -> Result:
         return Doubtful(f"The stage was set, and the contact could not be read back: {error}")
     if contact is None:
         return Gone()
-    if contact.stage_id != stage_id:
+    if contact.stage_id != (stage_id if action == "add" else None):
         return Doubtful("The stage was set, and the contact shows another one.")
     return Settled(contact) if contact.id == contact_id else Moved(contact.id, contact)
 

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from mautic_sync.destinations import notifications
 from mautic_sync.domain.actions import ActionRule, entered
 from mautic_sync.domain.contact import Contact
+from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import (
     ConfigError,
     ForbiddenError,
@@ -63,7 +64,7 @@ def queue_entries(run: Run, connection: Connection, settled: Sequence[tuple[Any,
     rules, kinds = run.mappings.action_rules, run.kinds
     due = []
     for row, sent in settled:
-        if "stage" not in sent or (row.baseline and not run.with_actions):
+        if "stage" not in sent or (row.baseline and not run.with_actions) or UNDOES in orjson.loads(row.new):
             continue
         before, after = orjson.loads(row.old).get("stage"), sent["stage"]
         found = rules.of(entered(kinds.get(before or ""), after, kinds[after]))
@@ -231,7 +232,8 @@ class _OneAction:
             self.performed.gone = True
             raise _Ended
         elif name != "edit":
-            self.done[name] = True
+            # Whether anything had to be done: only that can be undone.
+            self.done[name] = isinstance(result, Settled) if name.startswith("dnc:") else True
 
     def _refuse(self, name: str, reason: str) -> None:
         told = f"{name}: {reason}"
@@ -297,7 +299,7 @@ class _OneAction:
             values["owner"] = parts["owner"]
         result = self._taken(edit_one(self.transport, ContactEdit(self.number, values)), values) if values else Done()
         if isinstance(result, Settled | Done):
-            self.done.update({name: parts[name] if name == "owner" else True for name in parts})
+            self.done.update({name: True if name == "fields" else parts[name] for name in parts})
         return result
 
     def _taken(self, result: Result, values: Mapping[str, Any]) -> Result:

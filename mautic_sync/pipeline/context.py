@@ -60,6 +60,8 @@ class Counts:
     landed: int = 0
     """Changes that were answered for, whatever the answer."""
     merged: int = 0
+    reconciled: int = 0
+    """Lines that the ledger was given after a restore."""
     vanished: dict[str, int] = field(default_factory=dict)
     quarantined: int = 0
     failed: int = 0
@@ -99,6 +101,8 @@ class Run:
     """Parts of the catalogue that were read again because a feed spoke of something that they lacked."""
     only: int | None = None
     """The one person that this run is about; None: everybody."""
+    planned_by: str | None = None
+    """Only what this run planned is pushed; None: whatever is planned."""
     log_above: int | None = None
     """The highest id of Mautic's points log, read when this run first had points to send."""
     start: Start | None = None

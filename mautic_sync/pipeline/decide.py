@@ -38,8 +38,9 @@ from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline import groups, occasions, opening
 from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.holding import still_held
 from mautic_sync.pipeline.placeholders import Placeholders, placeholders_of
-from mautic_sync.store import changes, decisions, ledger, notes, people, runs
+from mautic_sync.store import changes, decisions, holds, ledger, notes, people, runs
 
 PERSONS_PER_TRANSACTION = 1000
 BASELINE = "baseline"
@@ -48,6 +49,7 @@ LOOP_GUARD = "loop_guard"
 MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
 NOBODYS: frozenset[str] = frozenset()
+NOBODY: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
         _let_go_of_loops(run, connection)
         first_push = FirstPush(**(notes.get_json(connection, BASELINE) or {}))
         calm = decisions.last_transition(connection) <= run.now - run.mappings.stages.loop_guard.within
+        holding = holds.anybody(connection)
     after = total = 0
     while True:
         with run.engine.begin() as connection:
@@ -111,7 +114,8 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
                 return total
             after = rows[-1].person_id
             considered = consider(deciding_by(run), connection, rows, run.now)
-            _store(run, connection, considered, baseline=baseline, first_push=first_push, calm=calm)
+            held = still_held(run, connection, considered) if holding else NOBODY
+            _store(run, connection, considered, held=held, baseline=baseline, first_push=first_push, calm=calm)
         total += len(rows)
         run.tell("decided", persons=total)
 
@@ -205,14 +209,23 @@ def _store(
     connection: Connection,
     considered: Sequence[Considered],
     *,
+    held: frozenset[int],
     baseline: bool,
     first_push: FirstPush,
     calm: bool,
 ) -> None:
-    """`calm`: we changed no stage lately, so that nobody can have been changed too often."""
+    """`held`: of whom a run was undone; only do-not-contact that they lost is put back. `calm`: we changed no stage
+    lately, so that nobody can have been changed too often.
+    """
+    met = [one.row.person_id for one in considered]
+    lost = people.lost_dnc_of(connection, met)
+    wanted: dict[tuple[int, str], Change] = {}
+    for one in considered if lost else ():
+        wanted.update(_put_back_lost(one, lost.get(one.row.person_id, NOTHING)))
+    if held:
+        considered = [one for one in considered if one.row.person_id not in held]
     numbers = [one.row.person_id for one in considered]
-    open_now = decisions.open_changes(connection, numbers)
-    lost = people.lost_dnc_of(connection, numbers)
+    open_now = decisions.open_changes(connection, met)
     own_dnc = decisions.own_dnc(connection, numbers)
     stage_plans = [
         plan_stage(one.decision.stage, one.signals.stage, one.standing, run.mappings.stages, run.now)
@@ -233,7 +246,6 @@ def _store(
     looping = people.current_ids(connection, [number for number, count in recent.items() if count >= guard.changes])
     rows, manual, by_hand_no_more = [], [], []
     adopted: dict[int, str] = {}
-    wanted: dict[tuple[int, str], Change] = {}
     writing = _Writing.of(run)
     told = writing.placeholders.of(connection, considered, run.now)
     silent = baseline and not run.with_actions
@@ -306,11 +318,6 @@ def _store(
         edit = writing.contact_change(one, planned, told.get(number, NOTHING), rejected=rejected)
         if edit is not None:
             wanted[number, CONTACT] = edit
-        if number in lost:
-            for channel, reason in lost[number].items():
-                put_back = _put_back(one, channel, reason)
-                if put_back is not None:
-                    wanted[number, put_back.target] = put_back
         if writing.dnc and (rejected or number in own_dnc) and (number, EMAIL_DNC) not in wanted:
             refused = _dnc_change(one, own=number in own_dnc, rejected=rejected)
             if refused is not None:
@@ -329,7 +336,7 @@ def _store(
     decisions.clear_manual(connection, by_hand_no_more)
     changes.adopt_stages(connection, adopted, run.now)
     changes.plan_changes(connection, numbers, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
-    people.forget_dirty(connection, numbers)
+    people.forget_dirty(connection, met)
 
 
 def points_change(one: Considered, granted: int, scores: ScoreRules) -> Change | None:
@@ -437,12 +444,16 @@ def _appended(one: Considered, append: Mapping[str, str]) -> dict[str, str | Non
     return found
 
 
-def _put_back(one: Considered, channel: str, reason: int) -> Change | None:
-    """Do-not-contact that a merge in Mautic lost."""
-    if channel in one.signals.dnc:
-        return None
+def _put_back_lost(one: Considered, lost: Mapping[str, int]) -> dict[tuple[int, str], Change]:
+    """Do-not-contact that a merge in Mautic lost, by person and target."""
     why = "do-not-contact lost by a merge in Mautic"
-    return Change(f"{DNC}{channel}", {"reason": None}, {"reason": reason}, why, VALUE_OF_LOST_DNC)
+    return {
+        (one.row.person_id, f"{DNC}{channel}"): Change(
+            f"{DNC}{channel}", {"reason": None}, {"reason": reason}, why, VALUE_OF_LOST_DNC
+        )
+        for channel, reason in lost.items()
+        if channel not in one.signals.dnc
+    }
 
 
 def _dnc_change(one: Considered, *, own: bool, rejected: bool) -> Change | None:

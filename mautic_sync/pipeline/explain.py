@@ -20,7 +20,7 @@ from mautic_sync.pipeline.decide import Deciding, consider
 from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
 from mautic_sync.pipeline.run import iso
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, activities, carried, changes, decisions, ledger, notes
+from mautic_sync.store import actions, activities, carried, changes, decisions, holds, ledger, notes
 from mautic_sync.store.schema import alias
 
 ACTIVITIES_SHOWN = 10
@@ -61,6 +61,7 @@ def explain_person(
         "rules": [one.as_dict() for one in explain_rules(signals, mappings.stages, now)],
         "in_mautic": {"stage": in_mautic, "set_by_us": standing.stage},
         "left_alone": stage_plan.left_alone,
+        "held": _held(connection, person_id),
         "verdict": {
             "outcome": signals.verdict.outcome,
             "status": signals.verdict.status,
@@ -123,6 +124,12 @@ def deciding_from_store(connection: Connection, settings: Settings, mappings: Ma
     return Deciding(bound, catalogue, stage_names, gate_open=settings.zerobounce.api_key is None)
 
 
+def _held(connection: Connection, person_id: int) -> dict[str, Any] | None:
+    """Since when nothing is decided for this person, and which run was undone."""
+    row = holds.held_among(connection, [person_id]).get(person_id)
+    return None if row is None else {"since": iso(row.at), "run_id": row.run_id, "undone": row.undone}
+
+
 def _action(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rule": row["rule"],
@@ -183,6 +190,7 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
         "rules": [],
         "in_mautic": {"stage": None, "set_by_us": None},
         "left_alone": "",
+        "held": None,
         "verdict": {
             "outcome": "missing",
             "status": "",

@@ -7,7 +7,7 @@ sent again by itself: a person looks whether it is there, and says so (`adopt`, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -223,9 +223,9 @@ def _key(one: Any, address: str) -> str:
     return f"{one.id}.{hashlib.sha256(address.encode()).hexdigest()[:32]}"
 
 
-def release_rows(run: Run) -> int:
-    """Rows that could not be used are let go by `retry`: their addresses are asked anew by themselves. How many."""
+def release_rows(run: Run, wanted: Collection[int]) -> int:
+    """Rows of the quarantine (its numbers) that `retry` lets go: their addresses are asked anew by themselves. How many."""
     with run.engine.begin() as connection:
-        keys = [row["key"] for row in runs.in_quarantine(connection, SOURCE)]
+        keys = [row["key"] for row in runs.in_quarantine(connection, SOURCE) if row["id"] in wanted]
         runs.release_from_quarantine(connection, SOURCE, keys, run.now)
     return len(keys)

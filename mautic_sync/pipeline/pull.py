@@ -56,6 +56,8 @@ from mautic_sync.store.activities import (
     stores_any_of,
     who_did,
 )
+from mautic_sync.store.backup import RESTORED
+from mautic_sync.store.changes import adopt_stages
 from mautic_sync.store.runs import Cursor
 
 FEED_PAGE_ROWS = 2_000  # a page of hits is 2 MB, and takes ten times as much while it is decoded
@@ -112,6 +114,8 @@ FULL_READING = "full_reading"
 HISTORIES = "histories"
 """Feed → how far back it was read (seconds), and up to which id its rows may be known from before."""
 CONTACTS = "contacts"
+SET_BACK = "mautic_set_back"
+"""Mautic was put back from a backup, and the ledger does not say yet what its log says: since when."""
 AUDIT_APPLIED = "audit_applied"
 """Ids of the rows in the overlap of the audit log that were applied: others there became visible late."""
 
@@ -298,6 +302,7 @@ class _Pass:
     """A full pass under way: its number, how far it came, and where it ends.
 
     `fields` are those that all contacts up to `after` were read with; `set_back`: numbers may be somebody else's now.
+    `adopts`: Mautic or the store was restored, so that another stage than the one we remember is nobody's hand.
     """
 
     number: int
@@ -305,6 +310,7 @@ class _Pass:
     upto: int
     fields: Collection[str] = ()
     set_back: bool = False
+    adopts: bool = False
 
 
 def _pull_everybody(run: Run, unfinished: dict[str, Any] | None) -> None:
@@ -320,6 +326,8 @@ def _pull_everybody(run: Run, unfinished: dict[str, Any] | None) -> None:
         else:
             cursor = runs.get_cursor(connection, CONTACTS) or Cursor()
             going = _next_pass(connection, cursor.last_id)
+        if not going.adopts and notes.get(connection, RESTORED) is not None:
+            going.after, going.adopts = 0, True
         going.fields = sorted(run.kept_of_contacts)
         notes.put_json(connection, FULL_READING, vars(going))
     began_after = going.after
@@ -334,6 +342,8 @@ def _pull_everybody(run: Run, unfinished: dict[str, Any] | None) -> None:
         with run.engine.begin() as connection:
             if going.set_back:
                 _settle_numbers(run, connection, page.contacts)
+            if going.adopts:
+                _adopt_stages(run, connection, page.contacts)
             keep(run, connection, page.contacts, page.malformed, seen=going.number)
             going.after = page.last_id
             notes.put_json(connection, FULL_READING, vars(going))
@@ -357,6 +367,23 @@ def _settle_numbers(run: Run, connection: Connection, contacts: Sequence[Contact
         _vanish(run, connection, others)
         people.release(connection, others)
     people.take_back(connection, [one.id for one in contacts])
+
+
+def _adopt_stages(run: Run, connection: Connection, contacts: Sequence[Contact]) -> None:
+    """After a restore: whose stage is another than the one we remember has it from us.
+
+    What somebody changed, as far as the audit log tells, was read before, and is remembered.
+    """
+    persons = people.persons_of(connection, [one.id for one in contacts])
+    remembered = people.stages_of(connection, persons.values())
+    moved = {
+        persons[one.id]: run.stage_names[one.stage_id]
+        for one in contacts
+        if one.id in persons
+        and one.stage_id in run.stage_names
+        and one.stage_id != remembered.get(persons[one.id], one.stage_id)
+    }
+    adopt_stages(connection, {number: stage for number, stage in moved.items() if stage in run.kinds}, run.now)
 
 
 def _find_vanished(run: Run, going: _Pass) -> None:
@@ -849,8 +876,9 @@ def _begin_again(run: Run) -> None:
         people.release_above(connection, last_contact)
         groups.begin_epoch(run, connection)
         runs.put_cursor(connection, CONTACTS, Cursor(last_contact, last_contact))
-        going = replace(_next_pass(connection, last_contact), set_back=True)
+        going = replace(_next_pass(connection, last_contact), set_back=True, adopts=True)
         notes.put_json(connection, FULL_READING, vars(going))
+        notes.put(connection, SET_BACK, str(run.now))
 
 
 def _pull_members(run: Run) -> None:
@@ -882,14 +910,30 @@ def _pull_members(run: Run) -> None:
 # -- trying again ---------------------------------------------------------------------------------------------------
 
 
-def retry_rows(run: Run) -> int:
-    """Read the quarantined rows of feeds and of the audit log again; returns how many were tried.
+def retry_contacts(run: Run, wanted: Collection[int]) -> int:
+    """Read these contacts of the quarantine (its numbers) again; returns how many were tried.
+
+    Those that can be understood now are kept, and those that Mautic does not have any more are released.
+    """
+    with run.engine.begin() as connection:
+        held = [row for row in runs.in_quarantine(connection, "contact") if row["id"] in wanted]
+    numbers = {int(row["key"]) for row in held}
+    page = mautic_contacts.contacts_by_id(run.mautic, numbers)
+    gone = numbers - {one.id for one in page.contacts} - {one.id for one in page.malformed}
+    with run.engine.begin() as connection:
+        keep(run, connection, page.contacts, page.malformed)
+        runs.release_from_quarantine(connection, "contact", [str(number) for number in gone], run.now)
+    return len(numbers)
+
+
+def retry_rows(run: Run, wanted: Collection[int] | None = None) -> int:
+    """Read quarantined rows (these numbers, or all) of feeds and the audit log again; returns how many were tried.
 
     Those that can be understood now are applied and released, and so are those that Mautic does not have any more.
     Members of segments and campaigns are released: every run reads them all.
     """
     with run.engine.begin() as connection:
-        held = runs.in_quarantine(connection)
+        held = [row for row in runs.in_quarantine(connection) if wanted is None or row["id"] in wanted]
     tried = 0
     for feed in sorted({row["source"] for row in held} & {*DATE_COLUMNS, *MEMBER_TABLES}):
         keys = [row["key"] for row in held if row["source"] == feed]
@@ -899,6 +943,7 @@ def retry_rows(run: Run) -> int:
         broken = _retry_audit(run, rows) if feed == "audit_log" else _retry_feed(run, feed, rows)
         still = {row.get("id", "?") for row, _ in broken}
         with run.engine.begin() as connection:
+            _quarantine_rows(run, connection, feed, broken)
             runs.release_from_quarantine(connection, feed, [key for key in keys if key not in still], run.now)
     return tried
 

@@ -32,6 +32,7 @@ from mautic_sync.mautic.writes import (
     Result,
     Settled,
     add_dnc,
+    clear_stage,
     echo_matches,
     edit_batch,
     edit_one,
@@ -114,6 +115,15 @@ def push(run: Run) -> None:
     actions.carry_out(run, least_value=least, until=until)
 
 
+def push_planned_by(run: Run) -> None:
+    """Write what this run has planned and nothing else: an undo, which a person asked for."""
+    run.planned_by = run.id
+    until = time.monotonic() + run.settings.push.max_seconds
+    _push_dnc(run, least_value=0, until=until)
+    _push(run, CONTACT, least_value=0, until=until)
+    _push(run, POINTS, least_value=0, until=until)
+
+
 def _push_dnc(run: Run, *, least_value: int, until: float) -> None:
     with run.engine.begin() as connection:
         targets = [target for target in changes.planned_targets(connection) if channel_of(target) is not None]
@@ -164,7 +174,13 @@ def _batches(run: Run, target: str, least_value: int) -> Iterator[Sequence[Any]]
     while True:
         with run.engine.begin() as connection:
             rows = changes.next_planned(
-                connection, limit=PLANNED_AT_ONCE, target=target, after=after, least_value=least_value, only=run.only
+                connection,
+                limit=PLANNED_AT_ONCE,
+                target=target,
+                after=after,
+                least_value=least_value,
+                only=run.only,
+                planned_by=run.planned_by,
             )
         if not rows:
             return
@@ -200,7 +216,7 @@ def _values(run: Run, new: Mapping[str, Any]) -> dict[str, Any]:
     """What an edit sends."""
     values: dict[str, Any] = dict(new.get("fields", {}))
     if "stage" in new:
-        values["stage"] = run.stage_ids[new["stage"]]
+        values["stage"] = None if new["stage"] is None else run.stage_ids[new["stage"]]
     if "tags" in new:
         values["tags"] = new["tags"]
     return values
@@ -208,8 +224,21 @@ def _values(run: Run, new: Mapping[str, Any]) -> dict[str, Any]:
 
 def _edit_together(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
     wanted = {row.id: orjson.loads(row.new) for row in rows}
+    outcomes = {row.id: Outcome(_no_stage(new), new) for row in rows if _lacks_stage(run, new := wanted[row.id])}
+    rows = [row for row in rows if row.id not in outcomes]
     results = edit_batch(run.mautic, [ContactEdit(row.mautic_id, _values(run, wanted[row.id])) for row in rows])
-    return {row.id: _second_try(run, row, Outcome(results[row.mautic_id], wanted[row.id])) for row in rows}
+    for row in rows:
+        outcomes[row.id] = _second_try(run, row, Outcome(results[row.mautic_id], wanted[row.id]))
+    return outcomes
+
+
+def _lacks_stage(run: Run, new: Mapping[str, Any]) -> bool:
+    """Whether the stage was taken away in Mautic since this was planned."""
+    return new.get("stage") is not None and new["stage"] not in run.stage_ids
+
+
+def _no_stage(new: Mapping[str, Any]) -> Refused:
+    return Refused(404, f"Mautic has no published stage {new['stage']} any more")
 
 
 def _second_try(run: Run, row: Any, outcome: Outcome) -> Outcome:
@@ -225,11 +254,17 @@ def _second_try(run: Run, row: Any, outcome: Outcome) -> Outcome:
 
 def _edit_alone(run: Run, row: Any) -> Outcome:
     new = orjson.loads(row.new)
+    if _lacks_stage(run, new):
+        return Outcome(_no_stage(new), new)
     result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, new)))
     if isinstance(result, Refused) and result.status == SHARED_ADDRESS and "stage" in new:
         # Every edit of a contact whose address another one has is refused; its stage can still be set.
         stage = new["stage"]
-        return Outcome(set_stage(run.mautic, run.stage_ids[stage], row.mautic_id), {"stage": stage})
+        if stage is not None:
+            result = set_stage(run.mautic, run.stage_ids[stage], row.mautic_id)
+        else:
+            result = clear_stage(run.mautic, row.stage_id, row.mautic_id)
+        return Outcome(result, {"stage": stage})
     if isinstance(result, Refused) and result.status == BAD_VALUE:
         # A value from ZeroBounce's answer that Mautic does not know (a region, say) must not cost the stage.
         fields = new.get("fields", {})
@@ -255,7 +290,7 @@ def _missing(run: Run, row: Any, there: Contact) -> list[str]:
     channel = channel_of(row.target)
     if channel is not None:
         return [channel] if (channel in there.dnc) != (new["reason"] is not None) else []
-    if "stage" in new and new["stage"] not in run.stage_ids:
+    if _lacks_stage(run, new):
         return ["stage"]
     return echo_matches(_values(run, new), there)
 
@@ -357,7 +392,7 @@ def _close(run: Run, connection: Connection, settled: Sequence[tuple[Any, Contac
         now=run.now,
         sent={row.id: sent for row, _, sent in settled},
     )
-    run.counts.stages += len(moves)
+    run.counts.stages += sum("stage" in sent for _, _, sent in settled)
     for move in moves:
         run.counts.moves[move] = run.counts.moves.get(move, 0) + 1
     actions.queue_entries(run, connection, [(row, sent) for row, _, sent in settled])

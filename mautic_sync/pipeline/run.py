@@ -17,10 +17,24 @@ from mautic_sync.domain.plan import SafetyLimit
 from mautic_sync.errors import ConfigError, MauticSyncError, SafetyStop, StopError, Terminated
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport, refuse_old
-from mautic_sync.pipeline import answers, decide, fold, health, occasions, opening, pull, push, rules, validate, waiting
+from mautic_sync.pipeline import (
+    answers,
+    decide,
+    fold,
+    health,
+    occasions,
+    opening,
+    pull,
+    push,
+    reconcile,
+    rules,
+    validate,
+    waiting,
+)  # fmt: skip
 from mautic_sync.pipeline.context import Counts, Observer, Run, silence
 from mautic_sync.settings import Settings
 from mautic_sync.store import actions, changes, decisions, notes, people, runs, uploads
+from mautic_sync.store.backup import RESTORED
 from mautic_sync.store.engine import run_lock
 from mautic_sync.zerobounce import ZeroBounce
 
@@ -148,7 +162,7 @@ def plan_only(run: Run, options: Options) -> str:
 
     Returns the plan's id.
     """
-    _prepare(run, options)
+    prepare(run, options)
     _decide(run)
     return _store_plan(run)
 
@@ -157,7 +171,7 @@ def sync(run: Run, options: Options) -> None:
     """One whole pass. Raises SafetyStop, with the plan stored, before it would change more than it may."""
     if options.accept is not None:
         _known_plan(run, options.accept)
-    _prepare(run, options)
+    prepare(run, options)
     refuse_old(run.mautic.version)
     _require_provisioning(run)
     if options.push:
@@ -201,17 +215,23 @@ def sync(run: Run, options: Options) -> None:
         health.note_success(run, full=options.full)
 
 
-def _prepare(run: Run, options: Options) -> None:
+def prepare(run: Run, options: Options) -> None:
+    """Meet Mautic and read what is new."""
     pull.meet_instance(run, adopt=options.adopt)
     rules.read_instance(run, fresh=options.full)
     reread = pull.prepare_store(run)
+    with run.engine.begin() as connection:
+        restored = notes.get(connection, RESTORED) is not None
+        if options.contact is not None:
+            reconcile.refuse_one_contact(connection)
     if options.contact is not None:
         run.only = pull.pull_contact(run, options.contact)
         if run.only is None:
             msg = f"Mautic has no contact {options.contact} (any more)"
             raise StopError(msg)
     else:
-        pull.pull(run, full=options.full or reread)
+        pull.pull(run, full=options.full or reread or restored)
+        reconcile.after_restore(run)
         if options.full:
             fold.fold(run)
     fold.tell_what_is_missing(run)
@@ -396,6 +416,7 @@ def summary(run: Run) -> dict[str, Any]:
             "pending": actions_pending,
         },
         "merged": counts.merged,
+        "reconciled": counts.reconciled,
         "vanished": sum(counts.vanished.values()),
         "quarantined": counts.quarantined,
         "failed": counts.failed,

@@ -183,14 +183,77 @@ def close(
     )
 
 
-def try_refused_again(connection: Connection) -> int:
-    """`retry`: what is left of refused actions is planned anew. Returns how many."""
+def try_refused_again(connection: Connection, numbers: Collection[int] | None = None) -> int:
+    """`retry`: what is left of refused actions (of these, or of all) is planned anew. Returns how many."""
+    statement = update(action).where(action.c.state == REFUSED)
+    if numbers is not None:
+        statement = statement.where(action.c.id.in_(list(numbers)))
     found = connection.execute(
-        update(action)
-        .where(action.c.state == REFUSED)
-        .values(state=PLANNED, attempts=1, sent_at=None, settled_at=None, settled_run=None)
+        statement.values(state=PLANNED, attempts=1, sent_at=None, settled_at=None, settled_run=None)
     )
     return found.rowcount
+
+
+def count_unbegun(connection: Connection, run_id: str) -> int:
+    """How many actions that this run set off nobody has begun."""
+    return int(connection.execute(select(func.count()).where(*_unbegun(run_id))).scalar() or 0)
+
+
+def take_back_of_run(connection: Connection, run_id: str, now: int) -> None:
+    """What this run set off and nobody has begun is closed."""
+    connection.execute(
+        update(action)
+        .where(*_unbegun(run_id))
+        .values(state=SUPERSEDED, settled_at=now, error="the run that set it off was undone")
+    )
+
+
+def _unbegun(run_id: str) -> list[ColumnElement[bool]]:
+    # The state comes first in an index, and few are planned.
+    return [
+        action.c.state == PLANNED,
+        action.c.run_id == run_id,
+        action.c.attempts == 0,
+        action.c.done == "{}",
+    ]
+
+
+def next_done_by(connection: Connection, run_id: str, after: int, limit: int) -> list[int]:
+    """The next persons, survivors of merges, by number, for whom this run carried out something."""
+    query = (
+        select(_SURVIVOR)
+        .select_from(action)
+        .outerjoin(person, person.c.id == action.c.person_id)
+        .where(*_begun(run_id), after < _SURVIVOR)
+        .distinct()
+        .order_by(_SURVIVOR)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def done_by(connection: Connection, run_id: str, person_ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
+    """Person → actions of which this run carried out a part at least, in order; those of merged persons too."""
+    survivors = former_of(connection, person_ids)
+    found: dict[int, list[dict[str, Any]]] = {}
+    for chunk in in_chunks(list(survivors)):
+        query = select(action).where(*_begun(run_id), action.c.person_id.in_(chunk)).order_by(action.c.id)
+        for row in connection.execute(query).mappings():
+            found.setdefault(survivors[row["person_id"]], []).append(_readable(dict(row)))
+    return found
+
+
+def _begun(run_id: str) -> list[ColumnElement[bool]]:
+    return [action.c.settled_run == run_id, action.c.done != "{}"]
+
+
+def doubt_what_is_open(connection: Connection) -> None:
+    """After a restore: what is open may have been done since, and is looked for before it is done again."""
+    connection.execute(
+        update(action)
+        .where(action.c.state.in_(OPEN), action.c.attempts == 0)
+        .values(state=DOUBTFUL, attempts=1, error="the store was restored")
+    )
 
 
 def count_open(connection: Connection) -> int:

@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, update
 
 from mautic_sync.domain.plan import CONTACT, GROUP, GROUPS, POINTS, Change
+from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
@@ -110,14 +111,17 @@ def next_planned(
     after: tuple[int, int] | None,
     least_value: int = 0,
     only: int | None = None,
+    planned_by: str | None = None,
 ) -> list[Any]:
     """Planned changes, most valuable first, each with `mautic_id`, `points`, `stage_id` of its contact now.
 
-    `after` is (-value, id) of the last one seen; `only` asks for one person's.
+    `after` is (-value, id) of the last one seen; `only` asks for one person's, `planned_by` for one run's.
     """
     of_target = [change.c.state == PLANNED, change.c.target == target, change.c.value >= least_value]
     if only is not None:
         of_target.append(change.c.person_id == only)
+    if planned_by is not None:
+        of_target.append(change.c.run_id == planned_by)
     query = _WITH_CONTACT.where(*of_target).order_by(change.c.id)
     found: list[Any] = []
     value, last = (None, 0) if after is None else (-after[0], after[1])
@@ -289,6 +293,17 @@ def open_points_by_key(connection: Connection, keys: Collection[str], person_ids
     return found
 
 
+def keys_on_the_way(connection: Connection, person_ids: Collection[int]) -> set[str]:
+    """Keys of points of these persons, and of those merged into them, that Mautic's log settles sooner or later."""
+    found: set[str] = set()
+    for chunk in in_chunks(list(former_of(connection, person_ids))):
+        query = select(change.c.event_key).where(
+            change.c.person_id.in_(chunk), change.c.open_key.is_not(None), change.c.event_key.is_not(None)
+        )
+        found.update(connection.execute(query).scalars())
+    return found
+
+
 def with_points_on_the_way(connection: Connection) -> set[int]:
     """Persons, survivors of merges, with points that are sent or in doubt, under whatever number."""
     rows = connection.execute(
@@ -350,6 +365,8 @@ def settle(
         stands["written"].update(_written(row.target, new, echoes.get(row.person_id, {})))
         if "stage" in new:
             stands.update(stage=new["stage"], stage_at=now, manual_stage=None, manual_since=None)
+        # An undo may lead back to no stage at all, or to one that no mapping names.
+        if new.get("stage") in kinds:
             moves.append((old.get("stage"), new["stage"]))
             transitions.append(
                 {
@@ -459,14 +476,14 @@ def count_contacts(connection: Connection) -> int:
 
 
 def planned_moves(connection: Connection, *, baseline: bool | None = None) -> dict[tuple[str | None, str], int]:
-    """(stage now, stage planned) → how many."""
+    """(stage now, stage planned) → how many; what only undoes a run is no move."""
     query = select(change.c.old, change.c.new).where(change.c.state == PLANNED, change.c.target == "contact")
     if baseline is not None:
         query = query.where(change.c.baseline.is_(baseline))
     counted: dict[tuple[str | None, str], int] = {}
     for row in connection.execute(query.execution_options(yield_per=5000)):
         new = orjson.loads(row.new)
-        if "stage" in new:
+        if "stage" in new and UNDOES not in new:
             move = (orjson.loads(row.old).get("stage"), new["stage"])
             counted[move] = counted.get(move, 0) + 1
     return counted
@@ -515,16 +532,77 @@ def last_write(connection: Connection, person_id: int) -> dict[str, Any] | None:
     return {**row, "old": orjson.loads(row["old"]), "new": orjson.loads(row["new"])}
 
 
-def refused_persons(connection: Connection) -> dict[int, Any]:
-    """Person → the refused change, where nothing newer was settled for it."""
+def refused_persons(connection: Connection, numbers: Collection[int] | None = None) -> dict[int, list[Any]]:
+    """Person → refused changes (these, or all), the newest of each target where nothing newer was settled there."""
     latest = (
         select(func.max(change.c.id).label("id"))
         .where(change.c.state.in_((SETTLED, REFUSED)))
         .group_by(change.c.person_id, change.c.target)
     )
-    rows = connection.execute(
+    query = (
         select(change, func.coalesce(person.c.redirect_to, change.c.person_id).label("survivor"))
         .outerjoin(person, person.c.id == change.c.person_id)
         .where(change.c.id.in_(latest.scalar_subquery()), change.c.state == REFUSED)
+        .order_by(change.c.id)
     )
-    return {row.survivor: row for row in rows}
+    found: dict[int, list[Any]] = {}
+    for row in connection.execute(query):
+        if numbers is None or row.id in numbers:
+            found.setdefault(row.survivor, []).append(row)
+    return found
+
+
+# -- undoing a run --------------------------------------------------------------------------------------------------
+
+
+def next_written_by(connection: Connection, run_id: str, after: int, limit: int) -> list[int]:
+    """The next persons, survivors of merges, by number, to whom this run wrote something."""
+    query = (
+        select(_SURVIVOR)
+        .select_from(change)
+        .outerjoin(person, person.c.id == change.c.person_id)
+        .where(change.c.settled_run == run_id, change.c.state == SETTLED, after < _SURVIVOR)
+        .distinct()
+        .order_by(_SURVIVOR)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def written_by(connection: Connection, run_id: str, person_ids: Collection[int]) -> dict[int, list[Any]]:
+    """Person → what this run wrote to it, and to those merged into it, in order."""
+    found: dict[int, list[Any]] = {}
+    survivors = former_of(connection, person_ids)
+    for chunk in in_chunks(list(survivors)):
+        rows = connection.execute(
+            select(change)
+            .where(change.c.person_id.in_(chunk), change.c.settled_run == run_id, change.c.state == SETTLED)
+            .order_by(change.c.id)
+        )
+        for row in rows:
+            found.setdefault(survivors[row.person_id], []).append(row)
+    return found
+
+
+def take_over(connection: Connection, person_ids: Collection[int], undone: str, run_id: str) -> None:
+    """What an undo that was cut short had planned for these persons belongs to this one."""
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(
+            select(change.c.id, change.c.new).where(change.c.person_id.in_(chunk), change.c.state == PLANNED)
+        ).all()
+        numbers = [row.id for row in rows if orjson.loads(row.new).get(UNDOES) == undone]
+        connection.execute(update(change).where(change.c.id.in_(numbers)).values(run_id=run_id))
+
+
+def count_planned_by(connection: Connection, run_id: str) -> int:
+    query = select(func.count()).where(change.c.state == PLANNED, change.c.run_id == run_id)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def reopen(connection: Connection, number: int) -> None:
+    """`retry` of what an undo could not write: nobody decides it anew, for the person is held."""
+    row = connection.execute(select(change.c.person_id, change.c.target).where(change.c.id == number)).one()
+    key = open_key(row.person_id, row.target)
+    if connection.execute(select(change.c.id).where(change.c.open_key == key)).first() is None:
+        values = {"state": PLANNED, "open_key": key, "sent_at": None, "settled_at": None, "settled_run": None}
+        connection.execute(update(change).where(change.c.id == number).values(**values))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, CursorResult, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, CursorResult, and_, bindparam, func, or_, select, update
 
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
 from mautic_sync.domain.validation import Verdict
@@ -70,6 +70,9 @@ _VERDICT = (
     verdict.c.run_id.label("verdict_run"),
 )
 
+UNDONE = "undone"
+"""The rule of a decision that was put back."""
+
 EVERYTHING = (
     select(*_CONTACT, *_DECISION, *_STANDING, *_VERDICT, tally.c.counts.label("tallies"))
     .select_from(contact)
@@ -110,6 +113,39 @@ def count_hot(connection: Connection) -> int:
 
 def one_person(connection: Connection, person_id: int) -> Any | None:
     return next(iter(_persons(connection.execute(EVERYTHING.where(contact.c.person_id == person_id)))), None)
+
+
+def persons(connection: Connection, person_ids: Collection[int]) -> list[Any]:
+    """These persons by number, as `to_decide` gives them; those who are gone from Mautic are missing."""
+    found: list[Any] = []
+    for chunk in in_chunks(sorted(person_ids)):
+        query = EVERYTHING.where(contact.c.person_id.in_(chunk)).order_by(contact.c.person_id)
+        found += _persons(connection.execute(query))
+    return found
+
+
+def put_back(connection: Connection, places: Mapping[int, tuple[str, str]], reason: str) -> None:
+    """Person → (stage, kind) that a run which was undone had taken them from: what they have, until decided again."""
+    if places:
+        connection.execute(
+            update(decision)
+            .where(decision.c.person_id == bindparam("who"))
+            .values(stage=bindparam("at_stage"), kind=bindparam("of_kind"), rule=UNDONE, reason=reason, trace="[]"),
+            [{"who": number, "at_stage": stage, "of_kind": kind} for number, (stage, kind) in places.items()],
+        )
+
+
+def drop_flags(connection: Connection, dropped: Mapping[int, Collection[str]]) -> None:
+    """Person → flags that it does not have any more: should they come again, they are news."""
+    for chunk in in_chunks(sorted(dropped)):
+        rows = connection.execute(
+            select(decision.c.person_id, decision.c.flags, decision.c.hot_since).where(decision.c.person_id.in_(chunk))
+        ).all()
+        for row in rows:
+            kept = [flag for flag in orjson.loads(row.flags) if flag not in dropped[row.person_id]]
+            since = row.hot_since if "hot" in kept else None
+            values = {"flags": orjson.dumps(kept).decode(), "hot_since": since}
+            connection.execute(update(decision).where(decision.c.person_id == row.person_id).values(**values))
 
 
 def _persons(result: CursorResult[Any]) -> list[Any]:

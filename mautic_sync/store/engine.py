@@ -63,7 +63,7 @@ LOCK_NUMBER = 0x6D5359  # "mSY": the key of the advisory lock on PostgreSQL
 
 def open_engine(url: str) -> Engine:
     """Connect to the store and bring its schema up to date. Raises ConfigError or StopError with what to do."""
-    parsed = _parse(url)
+    parsed = parse_url(url)
     place = parsed.set(query={}).render_as_string()
     options: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
@@ -96,7 +96,10 @@ def open_engine(url: str) -> Engine:
             msg = f"cannot open the store {place}: {_said(error, parsed)}. Check store.url and that it is up."
             raise StopError(msg) from error
         if isinstance(error, DBAPIError) and parsed.get_backend_name() == "sqlite":
-            msg = f"the store {place} is damaged or no database of ours: {_said(error, parsed)}. Restore a backup."
+            msg = (
+                f"the store {place} is damaged or no database of ours: {_said(error, parsed)}. Put a backup back with "
+                "`mautic-sync restore FILE --force`; the damaged file is kept."
+            )
             raise StopError(msg) from error
         if isinstance(error, DBAPIError):
             msg = (
@@ -108,7 +111,8 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
-def _parse(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """`store.url` with the driver that our extras install. Raises ConfigError for what names no supported database."""
     try:
         parsed = make_url(url)
         driver = DRIVERS.get(parsed.drivername)
@@ -175,13 +179,13 @@ _PREPARE = {
 }
 
 
-def migrate(engine: Engine) -> None:
-    """Apply the migrations that are missing, once, however many processes start at the same time.
+def migrate(engine: Engine, to: str = HEAD) -> None:
+    """Apply the migrations that are missing, up to `to`, once, however many processes start at the same time.
 
     Raises StopError for a store of a newer version and for a database that another program uses.
     """
     with engine.connect() as connection:
-        if _version(connection) == HEAD:
+        if _version(connection) == to:
             return
     # Only now: nearly every command finds its store up to date, and is quicker to start without Alembic.
     from alembic import command
@@ -193,7 +197,7 @@ def migrate(engine: Engine) -> None:
     scripts = ScriptDirectory.from_config(config)
     with engine.connect() as connection, _migrating(connection):
         present = _version(connection)
-        if present == HEAD:
+        if present == to:
             return
         if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
             msg = (
@@ -204,7 +208,7 @@ def migrate(engine: Engine) -> None:
         if present is None:
             _clear_for_first_migration(connection)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 def _version(connection: Connection) -> str | None:

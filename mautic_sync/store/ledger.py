@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import among, in_chunks
 from mautic_sync.store.people import former_of
-from mautic_sync.store.schema import ledger, person
+from mautic_sync.store.schema import contact, ledger, person
 
 OPENING = "opening"
 
@@ -56,6 +56,22 @@ def openings(connection: Connection, person_ids: Collection[int]) -> dict[int, i
     return found
 
 
+def next_with_lines(connection: Connection, after: int, limit: int) -> list[int]:
+    """The next persons who are in Mautic and have an account, by number; survivors of merges."""
+    who = func.coalesce(person.c.redirect_to, ledger.c.person_id)
+    query = (
+        select(who)
+        .select_from(ledger)
+        .outerjoin(person, person.c.id == ledger.c.person_id)
+        .join(contact, contact.c.person_id == who)
+        .where(after < who, ledger.c.event_key != OPENING, contact.c.vanished_at.is_(None))
+        .distinct()
+        .order_by(who)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def has_lines(connection: Connection) -> bool:
     return connection.execute(select(ledger.c.id).limit(1)).first() is not None
 
@@ -69,6 +85,18 @@ def account(connection: Connection, person_id: int, limit: int | None = None) ->
         .limit(limit)
     )
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def lines_of(connection: Connection, person_ids: Collection[int]) -> dict[int, list[Any]]:
+    """Person → the lines of its account, those of merged persons too, the oldest first."""
+    survivors = former_of(connection, person_ids)
+    found: dict[int, list[Any]] = {number: [] for number in person_ids}
+    for chunk in in_chunks(list(survivors)):
+        for row in connection.execute(select(ledger).where(ledger.c.person_id.in_(chunk)).order_by(ledger.c.id)):
+            found[survivors[row.person_id]].append(row)
+    for lines in found.values():
+        lines.sort(key=lambda line: line.id)
+    return found
 
 
 def granted_by_key(connection: Connection, person_ids: Collection[int], keys: Collection[str]) -> dict[str, int]:

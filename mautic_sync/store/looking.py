@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from mautic_sync.errors import ConfigError, StopError
-from mautic_sync.store.engine import _LOCK_NAME, CONNECT_SECONDS, LOCK_NUMBER, _parse, _said, _version
+from mautic_sync.store.engine import _LOCK_NAME, CONNECT_SECONDS, LOCK_NUMBER, _said, _version, parse_url
 from mautic_sync.store.migrations import HEAD
 from mautic_sync.store.schema import run
 
@@ -52,7 +52,7 @@ class Place:
 
 def place_of(url: str) -> Place:
     """Raises ConfigError for a URL that names no store."""
-    parsed = _parse(url)
+    parsed = parse_url(url)
     database = parsed.database
     in_file = parsed.get_backend_name() == "sqlite" and database and database != ":memory:"
     return Place(parsed, parsed.set(query={}).render_as_string(), Path(str(database)) if in_file else None)

@@ -313,6 +313,15 @@ def numbers_of(connection: Connection, person_ids: Collection[int]) -> dict[int,
     return found
 
 
+def stages_of(connection: Connection, person_ids: Iterable[int]) -> dict[int, int | None]:
+    """Person → id of the stage that its contact had when it was last read."""
+    found: dict[int, int | None] = {}
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(select(contact.c.person_id, contact.c.stage_id).where(contact.c.person_id.in_(chunk)))
+        found.update((row.person_id, row.stage_id) for row in rows)
+    return found
+
+
 def mark_dirty(connection: Connection, person_ids: Collection[int]) -> None:
     for chunk in in_chunks(list(person_ids)):
         connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(dirty=1))

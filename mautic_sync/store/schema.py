@@ -354,5 +354,19 @@ quarantine = Table(
     Column("last_at", BigInteger, nullable=False),
     Column("run_id", Line(32), nullable=False, index=True),
     Column("resolved_at", BigInteger),
+    Column("times", Integer, nullable=False, server_default="1"),
     UniqueConstraint("source", "key"),
+)
+
+# Persons of whom a run was undone: nothing is decided for them until their signals, of which `digest` is made by the
+# rules `rules`, change.
+held = Table(
+    "held",
+    metadata,
+    Column("person_id", RowId, primary_key=True, autoincrement=False),
+    Column("run_id", Line(32), nullable=False),
+    Column("undone", Line(32), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("digest", Line(32), nullable=False),
+    Column("rules", Line(64), nullable=False),
 )

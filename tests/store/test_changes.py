@@ -286,7 +286,9 @@ def test_a_refused_change_is_closed_and_waits_for_retry(connection, person):
     number = refused(connection, person)
     assert open_ones(connection, person) == {}
     found = changes.refused_persons(connection)
-    assert (list(found), found[person].id, found[person].error) == ([person], number, "422 'points' ?")
+    assert [(row.id, row.error) for row in found.pop(person)] == [(number, "422 'points' ?")]
+    assert found == {}
+    assert changes.refused_persons(connection, [number + 1]) == {}
 
 
 def test_what_was_settled_later_needs_no_retry(connection, person):

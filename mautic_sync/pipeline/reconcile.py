@@ -1,0 +1,132 @@
+"""After a restore: the account of points as Mautic's log shows it.
+
+A store that was put back from a backup does not know what Mautic has received since; a Mautic that was put back has
+lost what our ledger knows. Each grant of ours carries its key in Mautic's log, so both are found by comparing, key by
+key, and entered in the ledger as one line more. Doing it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mautic_sync.errors import StopError
+from mautic_sync.mautic.points import Grant, grants_of, our_grants
+from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.pull import SET_BACK
+from mautic_sync.store import changes, ledger, notes, people
+from mautic_sync.store.backup import RESTORED
+from mautic_sync.store.engine import in_chunks
+
+CONTACTS_AT_ONCE = 200
+FOUND = "found in Mautic's log after a restore"
+LOST = "lost with a restored backup of Mautic"
+
+
+def is_due(connection: Connection) -> bool:
+    return notes.get(connection, RESTORED) is not None or notes.get(connection, SET_BACK) is not None
+
+
+def refuse_one_contact(connection: Connection) -> None:
+    """Nobody is granted points by an account that was not compared."""
+    if is_due(connection):
+        msg = "the store or Mautic was restored from a backup: run a whole `mautic-sync sync` first"
+        raise StopError(msg)
+
+
+def after_restore(run: Run) -> None:
+    """Compare the ledger with Mautic's log, if one of them was restored; everybody has been read again."""
+    with run.engine.begin() as connection:
+        if not is_due(connection):
+            return
+        lost = notes.get(connection, SET_BACK) is not None
+    for rows in our_grants(run.mautic):
+        suspects = _suspects(run, rows)
+        for chunk in in_chunks(sorted(suspects), CONTACTS_AT_ONCE):
+            _compare(run, chunk, lost=lost)
+    if lost:
+        for numbers in _with_accounts(run):
+            _compare(run, numbers, lost=True)
+    with run.engine.begin() as connection:
+        notes.drop(connection, RESTORED)
+        notes.drop(connection, SET_BACK)
+    run.tell("reconciled", lines=run.counts.reconciled)
+
+
+def _suspects(run: Run, rows: Sequence[Grant]) -> set[int]:
+    """Contacts of this page of the log for which it does not say, key by key, what the ledger says."""
+    with run.engine.begin() as connection:
+        persons = people.persons_of(connection, {row.contact_id for row in rows})
+        entered = ledger.granted_by_key(connection, set(persons.values()), {row.key for row in rows})
+    logged = _by_key(rows)
+    return {row.contact_id for row in rows if logged[row.key] != entered.get(row.key)}
+
+
+def _by_key(rows: Sequence[Grant]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in rows:
+        found[row.key] = found.get(row.key, 0) + row.delta
+    return found
+
+
+def _with_accounts(run: Run) -> Iterator[list[int]]:
+    """The numbers in Mautic of everybody who has lines in the ledger."""
+    after = 0
+    while True:
+        with run.engine.begin() as connection:
+            persons = ledger.next_with_lines(connection, after, CONTACTS_AT_ONCE)
+            if not persons:
+                return
+            after = persons[-1]
+            numbers = people.current_ids(connection, persons)
+        yield list(numbers.values())
+
+
+def _compare(run: Run, contact_ids: Sequence[int], *, lost: bool) -> None:
+    """Enter what the ledger lacks of these contacts' log, and, where Mautic has `lost` something, what it has too many.
+
+    What is on its way, or counts as not done and keeps its key, is settled by the log anyway and left out.
+    """
+    with run.engine.begin() as connection:
+        persons = people.meet(connection, contact_ids, run.now)
+        numbers = people.numbers_of(connection, set(persons.values()))
+    owner = {number: person_id for person_id, some in numbers.items() for number in some}
+    log: dict[int, list[Grant]] = {}
+    for grant in grants_of(run.mautic, owner):
+        log.setdefault(owner[grant.contact_id], []).append(grant)
+    with run.engine.begin() as connection:
+        lines = ledger.lines_of(connection, numbers)
+        waiting = changes.keys_on_the_way(connection, numbers)
+        rows: list[dict[str, Any]] = []
+        for person_id in numbers:
+            entered: dict[str, int] = {}
+            for line in lines[person_id]:
+                entered[line.event_key] = entered.get(line.event_key, 0) + line.delta
+            differing = _differing(_by_key(log.get(person_id, [])), entered, waiting, lost=lost)
+            rows += [_line(run, person_id, key, delta) for key, delta in differing.items()]
+        ledger.append(connection, rows)
+        people.mark_dirty(connection, {row["person_id"] for row in rows})
+    run.counts.reconciled += len(rows)
+
+
+def _differing(
+    logged: Mapping[str, int], entered: Mapping[str, int], waiting: Collection[str], *, lost: bool
+) -> dict[str, int]:
+    """Key → what the ledger lacks of it, negative for what it has too many."""
+    keys = set(logged) | (set(entered) - {ledger.OPENING} if lost else set())
+    deltas = {key: logged.get(key, 0) - entered.get(key, 0) for key in sorted(keys - set(waiting))}
+    return {key: delta for key, delta in deltas.items() if delta}
+
+
+def _line(run: Run, person_id: int, key: str, delta: int) -> dict[str, Any]:
+    return {
+        "person_id": person_id,
+        "at": run.now,
+        "run_id": run.id,
+        "change_id": 0,
+        "event_key": key,
+        "delta": delta,
+        "reason": FOUND if delta > 0 else LOST,
+    }

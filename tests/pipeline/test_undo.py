@@ -1,0 +1,332 @@
+"""`undo`: Mautic is as it was before the run, those people are held, and nothing that somebody did since is touched."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from mautic_sync.domain.scoring import Score
+from mautic_sync.errors import ConfigError
+from mautic_sync.mappings import packaged_mappings_dir
+from mautic_sync.mautic.writes import Doubtful
+from mautic_sync.pipeline import decide as deciding, points, push, undo
+from mautic_sync.pipeline.explain import explain_person
+from mautic_sync.store import actions, changes, holds, people
+from mautic_sync.store.schema import action, decision, ledger
+
+LIMIT = 50
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """First name → score."""
+    found: dict[str, int] = {}
+
+    def score(signals, _rules, now, not_before=0):
+        total = found.get(str(signals.fields.get("firstname")), 0)
+        return Score(total, {"fit": total}, max(not_before, now // 86_400))
+
+    monkeypatch.setattr(deciding, "score", score)
+    return found
+
+
+@pytest.fixture
+def worker(make_worker, scores):
+    worker = make_worker()
+    worker.init()
+    worker.sync()  # the baseline of an empty Mautic
+    return worker
+
+
+@pytest.fixture
+def pat(worker, scores):
+    """Somebody whom a run made a lead and gave 7 points."""
+    scores["Pat"] = 7
+    return worker.new(firstname="Pat", phone="+49 30 1")
+
+
+def look(worker, undone):
+    with worker.run(f"undo {undone}") as run:
+        return undo.look(run, undone, LIMIT)
+
+
+def carry_out(worker, undone):
+    """Returns the id of the undo, what it found, and its counts."""
+    with worker.run(f"undo {undone}") as run:
+        found = undo.look(run, undone, LIMIT)
+        undo.carry_out(run, undone)
+        return run.id, found, run.counts
+
+
+def held(worker) -> list[int]:
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return [row["mautic_id"] for row in holds.listed(connection)]
+
+
+def release(worker) -> int:
+    with worker.run("release") as run:
+        return undo.release(run.engine, None)
+
+
+def account(worker) -> list[int]:
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return list(connection.execute(select(ledger.c.delta).order_by(ledger.c.id)).scalars())
+
+
+def log(worker) -> list[tuple[str, int]]:
+    return worker.box.instance.tables.connection.execute(
+        "SELECT event_name, delta FROM lead_points_change_log WHERE event_name LIKE 'mautic-sync%' ORDER BY id"
+    ).fetchall()
+
+
+def shown(worker, number):
+    """Stage, the reason that marketers read, tags, do-not-contact and points."""
+    one = worker.contact(number)
+    return (one.stage_id, one.fields.get("sync_reason"), one.tags, dict(one.dnc), one.points)
+
+
+def test_stage_fields_and_points_are_as_before_and_the_account_agrees(worker, pat):
+    before = shown(worker, pat)
+    run_id = worker.sync()["run_id"]
+    assert worker.stage(pat) == "Lead"
+    assert worker.contact(pat).points == 7
+    _, found, counts = carry_out(worker, run_id)
+    assert shown(worker, pat) == before
+    assert (counts.stages, counts.points, counts.failed) == (1, 1, 0)
+    assert found.left == 0
+    assert account(worker) == [7, -7]
+    assert [delta for _, delta in log(worker)] == [7, -7]
+    assert run_id in log(worker)[1][0]
+
+
+def test_looking_writes_nothing_and_plans_nothing(worker, pat):
+    run_id = worker.sync()["run_id"]
+    before = shown(worker, pat)
+    worker.box.reset_stats()
+    found = look(worker, run_id)
+    assert (found.changes, found.contacts) == (2, 1)
+    assert {row["target"] for row in found.listed} == {"contact", "points"}
+    assert (worker.box.stats()["writes"], shown(worker, pat), held(worker)) == (0, before, [])
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_who_was_undone_is_held_until_a_signal_changes(worker, pat, scores):
+    carry_out(worker, worker.sync()["run_id"])
+    before = shown(worker, pat)
+    for full in (False, True):
+        assert worker.sync(full=full)["pushed"]["calls"] == 0
+    scores["Pat"] = 9  # another score is no signal
+    with worker.run("look") as run, run.engine.begin() as connection:
+        people.mark_everyone_dirty(connection)
+    worker.sync()
+    assert (shown(worker, pat), held(worker)) == (before, [pat])
+    worker.act("edit", contact=pat, values={"city": "Rome"})  # nor is what no rule reads
+    worker.sync()
+    assert held(worker) == [pat]
+    worker.act("edit", contact=pat, values={"phone": "+49 30 2"})
+    worker.sync()
+    assert (held(worker), worker.stage(pat), worker.contact(pat).points) == ([], "Lead", 9)
+
+
+def test_who_is_let_go_is_decided_again(worker, pat):
+    carry_out(worker, worker.sync()["run_id"])
+    assert release(worker) == 1
+    worker.sync()
+    assert (worker.stage(pat), worker.contact(pat).points, held(worker)) == ("Lead", 7, [])
+    assert account(worker) == [7, -7, 7]
+
+
+def test_the_hold_is_shown_by_explain(worker, pat):
+    run_id = worker.sync()["run_id"]
+    undo_id, _, _ = carry_out(worker, run_id)
+    with worker.run("look") as run, run.engine.begin() as connection:
+        (person,) = people.find_person(connection, pat, None)
+        told = explain_person(connection, person, run.settings, run.mappings, run.now)
+    assert (told["held"]["undone"], told["held"]["run_id"]) == (run_id, undo_id)
+
+
+def test_other_rules_do_not_end_a_hold(worker, pat, tmp_path):
+    carry_out(worker, worker.sync()["run_id"])
+    (tmp_path / "rules").mkdir()
+    text = (packaged_mappings_dir() / "stages.yaml").read_text()
+    (tmp_path / "rules" / "stages.yaml").write_text(text.replace("respect_manual: 90d", "respect_manual: 91d"))
+    worker.mappings_dir = tmp_path / "rules"
+    for _ in range(2):
+        worker.sync()
+        assert held(worker) == [pat]
+    worker.act("edit", contact=pat, values={"phone": "+49 30 2"})
+    worker.sync()
+    assert held(worker) == []
+
+
+def test_a_stage_and_a_field_that_somebody_changed_since_are_left_alone(worker, pat):
+    run_id = worker.sync()["run_id"]
+    worker.act("set_stage", contact=pat, stage="Customer")
+    worker.act("edit", contact=pat, values={"sync_reason": "mine"})
+    _, found, _ = carry_out(worker, run_id)
+    assert {row["what"] for row in found.left_alone} >= {"stage", "sync_reason"}
+    assert (worker.stage(pat), worker.contact(pat).fields["sync_reason"]) == ("Customer", "mine")
+    assert worker.contact(pat).points == 0  # points are not theirs
+
+
+def test_points_that_a_later_run_changed_are_left_alone(worker, pat, scores):
+    run_id = worker.sync()["run_id"]
+    scores["Pat"] = 3
+    with worker.run("look") as run, run.engine.begin() as connection:
+        people.mark_everyone_dirty(connection)
+    later = worker.sync()["run_id"]
+    _, found, _ = carry_out(worker, run_id)
+    assert "points" in {row["what"] for row in found.left_alone}
+    assert account(worker) == [7, -4]
+    carry_out(worker, later)
+    carry_out(worker, run_id)
+    assert account(worker) == [7, -4, 4, -7]
+    assert worker.contact(pat).points == 0
+
+
+def test_points_that_mautic_granted_meanwhile_stay(worker, pat):
+    run_id = worker.sync()["run_id"]
+    worker.act("points", contact=pat, delta=20)
+    carry_out(worker, run_id)
+    assert worker.contact(pat).points == 20
+
+
+def test_an_undo_is_a_run_that_can_be_repeated_and_undone(worker, pat):
+    run_id = worker.sync()["run_id"]
+    undo_id, _, _ = carry_out(worker, run_id)
+    worker.box.reset_stats()
+    _, again, _ = carry_out(worker, run_id)
+    assert (again.changes, again.left, worker.box.stats()["writes"]) == (0, 0, 0)
+    carry_out(worker, undo_id)
+    assert (worker.stage(pat), worker.contact(pat).points) == ("Lead", 7)
+    assert account(worker) == [7, -7, 7]
+
+
+def test_do_not_contact_that_the_run_set_is_taken_back_and_set_again_after_release(worker):
+    number = worker.new(email="invalid@example.com", firstname="Otto")
+    worker.sync()
+    run_id = worker.sync()["run_id"]
+    with worker.run("look") as run, run.engine.begin() as connection:
+        by = {
+            row["settled_run"] for row in changes.listed(connection, [changes.SETTLED]) if row["target"] == "dnc:email"
+        }
+    assert by, "nothing was set"
+    (run_id,) = by
+    assert worker.contact(number).dnc == {"email": 3}
+    tagged = worker.contact(number).tags
+    assert tagged
+    carry_out(worker, run_id)
+    assert (worker.contact(number).dnc, worker.contact(number).tags) == ({}, frozenset())
+    worker.sync()
+    assert worker.contact(number).dnc == {}
+    release(worker)
+    worker.sync()
+    assert (worker.contact(number).dnc, worker.contact(number).tags) == ({"email": 3}, tagged)
+
+
+def test_what_was_unsubscribed_and_put_back_after_a_merge_is_not_taken_back(worker):
+    known = worker.new(email="valid@example.com", firstname="Uma")
+    worker.sync()
+    worker.act("unsubscribe", contact=known)
+    worker.sync()
+    merged = worker.visitor()
+    worker.sync()
+    worker.act("merge", known=known, visitor=merged)
+    worker.sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        put_back = [row for row in changes.listed(connection, [changes.SETTLED]) if row["value"] == 500]
+    _, found, _ = carry_out(worker, put_back[0]["settled_run"])
+    assert "dnc:email" in {row["what"] for row in found.left_alone}
+    assert worker.contact(merged).dnc == {"email": 1}
+
+
+def test_no_action_is_set_off_and_none_that_nobody_began_is_done(worker, pat, monkeypatch):
+    with monkeypatch.context() as never:
+        never.setattr(push.actions, "carry_out", lambda *_args, **_more: None)
+        buyer = worker.new(firstname="Bea", email="valid@example.com", tags=["customer"])
+        run_id = worker.sync()["run_id"]
+    with worker.run("look") as run, run.engine.begin() as connection:
+        planned = connection.execute(select(action)).all()
+    assert planned
+    carry_out(worker, run_id)
+    worker.sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        states = set(connection.execute(select(action.c.state)).scalars())
+        assert len(connection.execute(select(action)).all()) == len(planned)
+    assert states == {actions.SUPERSEDED}
+    assert worker.stage(buyer) is None
+
+
+def test_actions_that_were_carried_out_are_named(worker):
+    number = worker.new(firstname="Bea", email="valid@example.com", tags=["customer"])
+    run_id = worker.sync()["run_id"]
+    found = look(worker, run_id)
+    assert found.actions == 1
+    assert (found.carried_out[0]["contact"], found.carried_out[0]["done"]) == (number, ["segments:remove:nurture"])
+
+
+def test_who_was_deleted_in_mautic_is_left_alone(worker, pat):
+    run_id = worker.sync()["run_id"]
+    worker.act("delete", contact=pat)
+    _, found, counts = carry_out(worker, run_id)
+    assert (found.changes, counts.failed) == (0, 0)
+    assert {row["why"] for row in found.left_alone} == {"deleted in Mautic"}
+
+
+def test_a_run_that_nobody_knows_is_refused(worker):
+    with pytest.raises(ConfigError, match="no run 20200101T000000-000000"):
+        look(worker, "20200101T000000-000000")
+
+
+def test_the_decision_is_put_back_with_the_stage(worker, pat):
+    """Else a sticky stage would be kept after the release, though nobody should ever have had it."""
+    carry_out(worker, worker.sync()["run_id"])
+    with worker.run("look") as run, run.engine.begin() as connection:
+        kinds = connection.execute(select(decision.c.kind, decision.c.stage)).all()
+    assert kinds == [("ghost", "Ghost")]
+
+
+@pytest.mark.parametrize("cut", ["before the push", "after the first answer"])
+def test_an_undo_that_was_cut_short_is_finished_by_the_next_sync_or_by_itself(worker, scores, monkeypatch, cut):
+    numbers = [worker.new(firstname="Pat", phone=f"+49 30 {one}") for one in range(4)]
+    scores["Pat"] = 7
+    before = [shown(worker, number) for number in numbers]
+    run_id = worker.sync()["run_id"]
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_args, **_more):
+        raise Killed
+
+    with monkeypatch.context() as dying:
+        if cut == "before the push":
+            dying.setattr(push, "push_planned_by", killed)
+        else:
+            dying.setattr(points, "intend", killed)
+        with pytest.raises(Killed):
+            carry_out(worker, run_id)
+    assert sorted(held(worker)) == sorted(numbers)
+    if cut == "before the push":
+        worker.sync()
+    else:
+        carry_out(worker, run_id)
+    assert [shown(worker, number) for number in numbers] == before
+    assert account(worker) == [7] * 4 + [-7] * 4
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_points_whose_answer_was_lost_are_taken_back_once(worker, pat, monkeypatch):
+    run_id = worker.sync()["run_id"]
+    real = points.add_points
+
+    def lost(*args, **more):
+        real(*args, **more)
+        return Doubtful("the answer was lost")
+
+    with monkeypatch.context() as losing:
+        losing.setattr(points, "add_points", lost)
+        _, _, counts = carry_out(worker, run_id)
+        assert counts.doubtful == 1
+    _, again, _ = carry_out(worker, run_id)
+    assert (again.changes, account(worker), worker.contact(pat).points) == (0, [7, -7], 0)
