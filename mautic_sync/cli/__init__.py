@@ -28,6 +28,7 @@ from mautic_sync.cli import (
 )  # fmt: skip
 from mautic_sync.cli.logs import log_crash, masked
 from mautic_sync.errors import MauticSyncError, Terminated
+from mautic_sync.store import failures
 
 STOP_SECONDS = 20
 """After a signal, so long the requests in flight may take to be answered for."""
@@ -87,8 +88,7 @@ def main() -> NoReturn:
         print(f"mautic-sync: {error}", file=sys.stderr)
         code = error.exit_code
     except DBAPIError as error:
-        told = masked(str(error.orig))
-        print(f"mautic-sync: the store failed: {told}. Check store.url, free disk and rights.", file=sys.stderr)
+        print(f"mautic-sync: {masked(failures.told(error))}", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print("mautic-sync: stopped; what was done is kept, the next run goes on from there", file=sys.stderr)

@@ -519,6 +519,8 @@ def _apply_audit(run: Run, changes: Sequence[AuditChange], new: Collection[int])
             touched.add(one.contact_id)
     with run.engine.begin() as connection:
         _note_dnc(run, connection, told, merged)
+        if notes.get(connection, RESTORED) is not None:
+            _remember_stages(run, connection, [one for one in changes if one.id in new])
         known = people.persons_of(connection, touched | deleted)
         current = set(people.current_ids(connection, set(known.values())).values())
     # The number of a merged contact leads to the survivor: its deletion is no news.
@@ -527,6 +529,17 @@ def _apply_audit(run: Run, changes: Sequence[AuditChange], new: Collection[int])
         _already_read(run, {number for number in touched if number in current or number not in known}),
         deleted={number for number in deleted if number in current},
     )
+
+
+def _remember_stages(run: Run, connection: Connection, changes: Sequence[AuditChange]) -> None:
+    """A store that was restored: the stages that we have set since the backup are ours."""
+    ours = {
+        one.contact_id: run.stage_names[one.stage[1]]
+        for one in changes
+        if one.stage is not None and one.stage[1] in run.stage_names and run.mautic.is_own(one.user_name)
+    }
+    persons = people.meet(connection, ours, run.now)
+    adopt_stages(connection, {persons[number]: stage for number, stage in ours.items()}, run.now)
 
 
 def _note_dnc(run: Run, connection: Connection, told: Sequence[tuple[int, str, int]], merged: Collection[int]) -> None:

@@ -107,7 +107,8 @@ def put_in_quarantine(
     if known is None:
         connection.execute(insert(quarantine), {"source": source, "key": key[:64], "first_at": now, **row})
         return True
-    times = quarantine.c.times + 1
+    # A run may meet the same input more than once.
+    times = known.times + (known.run_id != run_id)
     connection.execute(update(quarantine).where(quarantine.c.id == known.id).values(**row, times=times))
     return known.resolved_at is not None or known.reason != reason
 

@@ -1,0 +1,308 @@
+"""A store or a Mautic that was put back from a backup: no point is granted twice, and none is lost."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import pytest
+from sqlalchemy import select
+
+from mautic_sync.domain.scoring import Score
+from mautic_sync.errors import SafetyStop, StopError
+from mautic_sync.pipeline import decide as deciding, points, reconcile
+from mautic_sync.store import backup, notes, people
+from mautic_sync.store.engine import open_engine
+from mautic_sync.store.schema import ledger, transition
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """First name → score."""
+    found: dict[str, int] = {}
+
+    def score(signals, _rules, now, not_before=0):
+        total = found.get(str(signals.fields.get("firstname")), 0)
+        return Score(total, {"fit": total}, max(not_before, now // 86_400))
+
+    monkeypatch.setattr(deciding, "score", score)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_actions(monkeypatch):
+    monkeypatch.setattr(deciding.occasions, "queue_flags", lambda *_: None)
+
+
+@pytest.fixture
+def worker(make_worker):
+    return ready(make_worker)
+
+
+def ready(make_worker, **sections):
+    worker = make_worker(**sections)
+    worker.init()
+    worker.sync()
+    return worker
+
+
+def rescore(worker, scores, **by_name):
+    scores.update(by_name)
+    with worker.run("look") as run, run.engine.begin() as connection:
+        people.mark_everyone_dirty(connection)
+
+
+def back_up(worker):
+    engine = open_engine(worker.settings.store.url)
+    backup.take(engine, worker.directory / "backup", int(time.time()))
+    engine.dispose()
+
+
+def put_back(worker):
+    backup.restore(worker.settings.store.url, worker.directory / "backup", now=int(time.time()), force=True)
+
+
+def logged(worker) -> dict[int, int]:
+    rows = worker.box.instance.tables.connection.execute(
+        "SELECT lead_id, SUM(delta) FROM lead_points_change_log WHERE event_name LIKE 'mautic-sync%' GROUP BY lead_id"
+    )
+    return {number: total for number, total in rows if total}
+
+
+def accounts(worker) -> dict[int, int]:
+    found: dict[int, int] = {}
+    with worker.run("look") as run, run.engine.begin() as connection:
+        for row in connection.execute(select(ledger).where(ledger.c.event_key != "opening")):
+            home = connection.execute(select(people.person.c.redirect_to).where(people.person.c.id == row.person_id))
+            person = home.scalar() or row.person_id
+            number = people.current_ids(connection, [person])[person]
+            found[number] = found.get(number, 0) + row.delta
+    return {number: total for number, total in found.items() if total}
+
+
+def transitions(worker) -> int:
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return len(connection.execute(select(transition)).all())
+
+
+# -- the store was restored
+
+
+def test_what_was_granted_since_the_backup_is_found_and_not_granted_again(worker, scores):
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = 7
+    worker.sync()
+    back_up(worker)
+    rescore(worker, scores, Pat=9)
+    worker.sync()
+    new = worker.new(firstname="Kim", phone="+49 30 2")
+    rescore(worker, scores, Kim=5, Pat=4)
+    worker.sync()
+    put_back(worker)
+    assert accounts(worker) == {pat: 7}
+    worker.box.reset_stats()
+    document = worker.sync()
+    assert (document["reconciled"], document["pushed"]["points"]) == (3, 0)
+    assert logged(worker) == accounts(worker) == {pat: 4, new: 5}
+    assert (worker.contact(pat).points, worker.contact(new).points) == (4, 5)
+    assert (worker.sync()["reconciled"], worker.sync()["pushed"]["calls"]) == (0, 0)
+    rescore(worker, scores, Pat=10)
+    worker.sync()
+    assert worker.contact(pat).points == 10
+
+
+def test_a_plan_compares_too_and_one_contact_alone_is_refused(worker, scores):
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    back_up(worker)
+    scores["Pat"] = 7
+    worker.sync()
+    put_back(worker)
+    with pytest.raises(StopError, match="whole `mautic-sync sync` first"):
+        worker.sync(contact=pat)
+    assert worker.plan()["listed"] == []
+    assert accounts(worker) == {pat: 7}
+
+
+def test_stages_set_since_the_backup_are_ours_and_nobodys_transition(worker):
+    pat = worker.new(firstname="Pat")
+    worker.sync()
+    back_up(worker)
+    worker.act("edit", contact=pat, values={"phone": "+49 30 1"})
+    new = worker.new(firstname="Kim", phone="+49 30 2")
+    worker.sync()
+    assert (worker.stage(pat), worker.stage(new)) == ("Lead", "Lead")
+    before = transitions(worker)
+    put_back(worker)
+    assert transitions(worker) == before - 2
+    for number in (pat, new):
+        worker.act("edit", contact=number, values={"phone": "", "overwriteWithBlank": True})
+    worker.sync()
+    # Not taken for somebody's hand.
+    assert (worker.stage(pat), worker.stage(new)) == ("Ghost", "Ghost")
+
+
+def test_nobodys_transition_is_repeated_after_a_restore(worker):
+    pat = worker.new(firstname="Pat")
+    worker.sync()
+    back_up(worker)
+    worker.act("edit", contact=pat, values={"phone": "+49 30 1"})
+    worker.sync()
+    before = transitions(worker)
+    put_back(worker)
+    assert worker.sync()["pushed"]["stages"] == 0
+    assert (worker.stage(pat), transitions(worker)) == ("Lead", before - 1)
+
+
+def test_a_stage_that_somebody_set_since_the_backup_is_theirs(worker):
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    back_up(worker)
+    worker.act("set_stage", contact=pat, stage="Customer")
+    worker.sync()
+    put_back(worker)
+    worker.sync()
+    assert worker.stage(pat) == "Customer"
+
+
+def test_points_that_were_on_their_way_when_the_backup_was_taken_are_entered_once(worker, scores, monkeypatch):
+    """The backup knows the intent with its key; Mautic has received it since."""
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = 7
+    real = points.add_points
+
+    def meanwhile(*args, **more):
+        answer = real(*args, **more)
+        back_up(worker)
+        return answer
+
+    with monkeypatch.context() as taking:
+        taking.setattr(points, "add_points", meanwhile)
+        worker.sync()
+    put_back(worker)
+    assert accounts(worker) == {}
+    for _ in range(2):
+        worker.sync()
+        assert accounts(worker) == logged(worker) == {pat: 7}
+    assert worker.contact(pat).points == 7
+
+
+def test_a_comparison_that_is_cut_short_is_made_again_and_enters_nothing_twice(worker, scores, monkeypatch):
+    numbers = [worker.new(firstname="Pat", phone=f"+49 30 {one}") for one in range(3)]
+    back_up(worker)
+    scores["Pat"] = 7
+    worker.sync()
+    put_back(worker)
+
+    class Killed(BaseException):
+        pass
+
+    real, compared = reconcile._compare, []
+
+    def dying(run, contacts, **more):
+        real(run, contacts, **more)
+        compared.append(contacts)
+        raise Killed
+
+    with monkeypatch.context() as killing:
+        killing.setattr(reconcile, "_compare", dying)
+        killing.setattr(reconcile, "CONTACTS_AT_ONCE", 1)
+        with pytest.raises(Killed):
+            worker.sync()
+    assert len(compared) == 1
+    assert worker.sync()["reconciled"] == 2
+    assert accounts(worker) == logged(worker) == dict.fromkeys(numbers, 7)
+    with worker.run("look") as run, run.engine.begin() as connection:
+        assert notes.get(connection, backup.RESTORED) is None
+
+
+def test_what_was_merged_since_the_backup_is_one_account(worker, scores):
+    known = worker.new(firstname="Pat", email="valid@example.com")
+    scores["Pat"] = 7
+    worker.sync()
+    back_up(worker)
+    visitor = worker.visitor()
+    worker.sync()
+    worker.act("merge", known=known, visitor=visitor)
+    rescore(worker, scores, Pat=9)
+    worker.sync()
+    worker.sync()
+    total = logged(worker)
+    put_back(worker)
+    for _ in range(2):
+        worker.sync()
+    assert accounts(worker) == logged(worker) == total == {visitor: 9}
+
+
+# -- Mautic was restored
+
+
+class Snapshot:
+    """A backup of the sandbox's database, put back while it runs."""
+
+    def __init__(self, worker) -> None:
+        self.worker = worker
+        self.copy = sqlite3.connect(":memory:", check_same_thread=False)
+        with worker.box.instance.lock:
+            worker.box.instance.tables.connection.backup(self.copy)
+
+    def put_back(self) -> None:
+        with self.worker.box.instance.lock:
+            self.copy.backup(self.worker.box.instance.tables.connection)
+
+
+def test_a_mautic_that_was_restored_gets_again_what_it_lost(worker, scores):
+    pat, kim = (worker.new(firstname=name, phone=f"+49 30 {name}") for name in ("Pat", "Kim"))
+    scores.update(Pat=7, Kim=2)
+    worker.sync()
+    mautic = Snapshot(worker)
+    rescore(worker, scores, Pat=9, Kim=1)
+    for _ in range(4):
+        worker.visitor()
+    worker.act("edit", contact=kim, values={"city": "Rome"})
+    worker.sync()
+    assert logged(worker) == {pat: 9, kim: 1}
+    mautic.put_back()
+    assert worker.contact(pat).points == 7
+    with pytest.raises(SafetyStop, match="sync --full"):
+        worker.sync()
+    document = worker.sync(full=True)
+    assert document["reconciled"] == 2
+    assert accounts(worker) == logged(worker) == {pat: 9, kim: 1}
+    assert (worker.contact(pat).points, worker.contact(kim).points) == (9, 1)
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_a_stage_that_a_restored_mautic_lost_is_set_again_and_not_taken_for_a_hand(worker):
+    pat = worker.new(firstname="Pat")
+    worker.sync()
+    mautic = Snapshot(worker)
+    worker.act("edit", contact=pat, values={"phone": "+49 30 1"})
+    worker.visitor()
+    worker.sync()
+    assert worker.stage(pat) == "Lead"
+    mautic.put_back()
+    worker.act("edit", contact=pat, values={"phone": "+49 30 1"})
+    with pytest.raises(SafetyStop):
+        worker.sync()
+    worker.sync(full=True)
+    assert worker.stage(pat) == "Lead"
+
+
+def test_both_restored_agree_again(worker, scores):
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = 7
+    worker.sync()
+    back_up(worker)
+    rescore(worker, scores, Pat=9)
+    worker.sync()
+    mautic = Snapshot(worker)
+    rescore(worker, scores, Pat=12)
+    worker.visitor()
+    worker.sync()
+    mautic.put_back()
+    put_back(worker)
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    worker.sync(full=True)
+    assert accounts(worker) == logged(worker) == {pat: 12}
+    assert worker.contact(pat).points == 12
