@@ -50,13 +50,21 @@ by `sync`, `run`, `retry` and `validate` alone.
 DOCUMENTS = {
     "sync": "`--json`: `run_id, started_at, seconds, pulled {contacts, activities, calls}, kinds {ghost, lead, customer}, "
     "transitions [{from, to, count}]` (stages; settled in this run)`, validated {credits, accept, hold, reject, cached}, "
-    "pushed {stages, points, groups, fields, dnc, calls}, actions {done, refused, pending}, merged, vanished, quarantined, failed, doubtful, uploads {open, addresses, doubtful}` (files at ZeroBounce)`, pending, "
+    "pushed {stages, points, groups, fields, dnc, calls}, actions {done, refused, pending}, merged, reconciled` (lines that the ledger was given after a restore)`, vanished, quarantined, failed, doubtful, uploads {open, addresses, doubtful}` (files at ZeroBounce)`, pending, "
     "pending_eta_seconds` (of writing)`, pending_runs, pending_in_window, load {most, lowest, lowered}` (requests in flight: the cap, the fewest, how often halved)`.",
-    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, addresses}`.",
+    "undo": "`--json`: as `sync` for what was written, and `undoes, dry_run, changes, contacts, actions_taken_back, listed [{contact, target, "
+    "old, new, reason, state}], left_alone {count, listed [{contact, what, why}]}, cannot_be_undone {count, listed [{contact, rule, "
+    "done}]}, unwritten` (planned, for the next run)`, held`. Asks on a terminal, else wants `--yes`. Exit code 4: something failed or is in doubt.",
+    "release": "`--json`: `released`; without anybody named: `held, listed [{contact, since, run_id, undone}]`.",
+    "backup": "`--json`: `file, mautic, made_at, schema, rows, tables, bytes`. The file is readable for its owner alone, and takes the place of "
+    "an older backup of that name when it is whole.",
+    "restore": "`--json`: as `backup`. Exit code 1: the store is not empty, or the file is none of ours, newer, or damaged; nothing was changed. "
+    "5: a run holds the store.",
+    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, addresses}, failed_again`.",
     "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
-    "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state}], quarantined`.",
-    "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, "
+    "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state}], held, quarantined`.",
+    "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, held {since, run_id, undone}, "
     "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, folded {activities, not_counted}, "
     "actions [{rule, state, todo, at, key, error}], last_write`.",
     "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, fit, interest, groups, reasons, since, owner, "
@@ -64,14 +72,14 @@ DOCUMENTS = {
     "`since` is when we first saw it, `owner` the Mautic user whom an action last met or set there.",
     "status": "`--json`: `mautic, healthy, health, kinds, worker {alive, host, pid, run, started_at, seen_at, active_at, stopped_at}, "
     "schedule {sync, full_sync: {cron, time_zone, last_success, next, misfires, last_misfire}}, rules {fingerprint, kept_at, "
-    "broken {since, reason}}, runs, cursors, pending, pending_eta_seconds, pending_runs, pending_in_window, quarantined, failed, "
+    "broken {since, reason}}, runs, cursors, pending, pending_eta_seconds, pending_runs, pending_in_window, quarantined, failed, held, "
     "actions {pending, refused}, credits, uploads [{upload, file, file_id, state, addresses, waiting, at, error, question}]`; `worker`, "
     "`broken` and `question` may be null: a question is asked where a file is in doubt and a person has to look. With a run: `run_id, command, started_at, ended_at, exit_code, summary, changes [{contact, target, old, "
     "new, reason, state}]`; `exit_code` is null while it runs, and when it was killed. With `--healthy`: `healthy, reason`. "
     "[operations.md](operations.md)",
     "run": "Needs a service manager or a container around it: [operations.md](operations.md).",
-    "quarantine": "`--json`: `quarantined [{source, key, reason, first_at, last_at, excerpt}], failed [{contact, target, "
-    "new, error}], actions [{contact, rule, todo, done, error}]`.",
+    "quarantine": "`--json`: `quarantined [{id, source, key, reason, first_at, last_at, times, excerpt}], failed [{id, contact, target, "
+    "new, error, at, times}], actions [{id, contact, rule, todo, done, error, at, times}]`.",
     "validate": "`--json`: `verdicts [{address, outcome, status, sub_status, did_you_mean, source, at}], credits`.",
     "init": "`--json`: `mautic, version, user, config, created [{what, name}], present [{what, name}]`; asks nothing.",
     "doctor": "`--json`: `ok, counts {ok, warning, failed, skipped}, checks [{id, title, state, told, fix, facts}]`; each "

@@ -114,11 +114,12 @@ def _plan(settings: Settings, options: Options, limit: int, moment: int | None, 
 def make_plan(run: Run, limit: int, moment: int | None = None, options: Options = NOTHING_SAID) -> dict[str, Any]:
     """The document of `plan --json`."""
     plan_id = plan_only(run, options)
+    with run.engine.begin() as connection:
+        held = holds.count(connection)
     if moment is not None:
-        return {"plan_id": None, **forecast.as_of(run, moment, limit)}
+        return {"plan_id": None, **forecast.as_of(run, moment, limit), "held": held}
     with run.engine.begin() as connection:
         listed = changes.listed(connection, [changes.PLANNED], limit=limit)
-        held = holds.count(connection)
     return {
         "plan_id": plan_id,
         "as_of": None,
