@@ -44,7 +44,7 @@ def is_open(run: Run, connection: Connection) -> bool:
     return (
         run.mappings.scores.push_to == "points"
         and notes.get(connection, BEGUN) is None
-        and not ledger.has_lines(connection)
+        and not ledger.has_grants(connection)
     )
 
 

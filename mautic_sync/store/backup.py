@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, delete, func, literal, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, delete, func, literal, select, text
 
 from mautic_sync import __version__
 from mautic_sync.errors import ConfigError, StopError
@@ -254,7 +254,7 @@ def restore(url: str, path: Path, *, now: int, force: bool = False, wait: float 
     """
     found = look(path)
     parsed = parse_url(url)
-    engine = create_engine(parsed)
+    engine = _unopened(parsed)
     try:
         with run_lock(engine, wait), _prepared(parsed, path, found, now) as prepared:
             damaged = _damage(url)
@@ -265,13 +265,25 @@ def restore(url: str, path: Path, *, now: int, force: bool = False, wait: float 
                 _replace_file(Path(str(parsed.database)), prepared)
             else:
                 _replace_rows(url, prepared, force=force)
+    except (sqlite3.Error, OSError) as error:
+        msg = f"cannot restore {path}: {error}. The store is as it was; look at locks, free disk and rights."
+        raise StopError(msg) from error
     finally:
         engine.dispose()
     return found
 
 
+def _unopened(parsed: URL) -> Engine:
+    """Enough to take the lock of the store, which may be damaged."""
+    try:
+        return create_engine(parsed)
+    except ImportError as error:
+        msg = f"store.url needs the driver {parsed.get_driver_name()}; install the extra of that database"
+        raise ConfigError(msg) from error
+
+
 @contextmanager
-def _prepared(parsed: Any, path: Path, found: Backup, now: int) -> Iterator[Path]:
+def _prepared(parsed: URL, path: Path, found: Backup, now: int) -> Iterator[Path]:
     """The backup as a SQLite file of this version, beside the store where that is one."""
     place = Path(str(parsed.database)).parent if parsed.get_backend_name() == "sqlite" else None
     try:

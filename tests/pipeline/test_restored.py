@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from mautic_sync.domain.scoring import Score
 from mautic_sync.errors import SafetyStop, StopError
+from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.pipeline import decide as deciding, points, reconcile
 from mautic_sync.store import backup, notes, people
 from mautic_sync.store.engine import open_engine
@@ -231,6 +232,30 @@ def test_what_was_merged_since_the_backup_is_one_account(worker, scores):
     for _ in range(2):
         worker.sync()
     assert accounts(worker) == logged(worker) == total == {visitor: 9}
+
+
+def test_history_that_was_never_to_be_granted_is_not_after_a_restore_either(make_worker, scores, tmp_path):
+    """Points began `now` after the backup: what came before is no more granted than it was."""
+    (tmp_path / "rules").mkdir()
+    text = (packaged_mappings_dir() / "scoring.yaml").read_text()
+    (tmp_path / "rules" / "scoring.yaml").write_text(text.replace("start: auto", "start: now"))
+    worker = make_worker(mappings=tmp_path / "rules")
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = 7
+    worker.init()
+    worker.plan()
+    back_up(worker)
+    worker.sync()
+    rescore(worker, scores, Pat=9)
+    worker.sync()
+    assert logged(worker) == {pat: 2}
+    put_back(worker)
+    for _ in range(2):
+        worker.sync()
+    assert accounts(worker) == logged(worker) == {pat: 2}
+    rescore(worker, scores, Pat=10)
+    worker.sync()
+    assert logged(worker) == {pat: 3}
 
 
 # -- Mautic was restored
