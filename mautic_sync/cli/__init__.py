@@ -25,7 +25,7 @@ from mautic_sync.cli import (
     repairing,
     simulation,
     worker,
-)  # fmt: skip
+)
 from mautic_sync.cli.logs import log_crash, masked
 from mautic_sync.errors import MauticSyncError, Terminated
 from mautic_sync.store import failures
@@ -42,8 +42,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for module in (
-    demo, provisioning, doctor, passes, worker, configuration, inspection, repairing, keeping, hot, simulation,
-):  # fmt: skip
+    demo,
+    provisioning,
+    doctor,
+    passes,
+    worker,
+    configuration,
+    inspection,
+    repairing,
+    keeping,
+    hot,
+    simulation,
+):
     module.register(app)
 
 

@@ -191,6 +191,19 @@ def displayed(settings: Settings, tell: Observer) -> Iterator[Watcher]:
         yield display
 
 
+@contextmanager
+def paused(run: Run) -> Iterator[None]:
+    """Nothing is drawn meanwhile: a question stands on the terminal."""
+    if not isinstance(run.tell, Display):
+        yield
+        return
+    run.tell.progress.stop()
+    try:
+        yield
+    finally:
+        run.tell.progress.start()
+
+
 def watch(run: Run, tell: Observer) -> None:
     """Have the observer of a run look at its counts."""
     if isinstance(tell, Watcher):

@@ -26,6 +26,7 @@ from mautic_sync.cli.common import (
     read_settings,
 )
 from mautic_sync.cli.passes import LARGEST_ID, PLAN_ROWS, describe_change, show_summary, started
+from mautic_sync.cli.progress import paused
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError
@@ -66,9 +67,10 @@ def undo_command(
     _may_write(settings, yes=yes, dry_run=dry_run, as_json=as_json)
     with started(settings, f"undo {run_id}", wait=wait) as run:
         found = undo.look(run, run_id, limit)
-        if not as_json:
-            _show_undo(console(), found)
-        agreed = not dry_run and (found.changes or found.unfinished) and (yes or _agreed())
+        with paused(run):
+            if not as_json:
+                _show_undo(console(), found)
+            agreed = not dry_run and (found.changes or found.unfinished) and (yes or _agreed())
         pending = undo.carry_out(run, run_id) if agreed else 0
         with run.engine.begin() as connection:
             held = holds.count(connection)
