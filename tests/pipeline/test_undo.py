@@ -22,7 +22,7 @@ def scores(monkeypatch):
     """First name → score."""
     found: dict[str, int] = {}
 
-    def score(signals, _rules, now, not_before=0):
+    def score(signals, _rules, now, not_before, _parts):
         total = found.get(str(signals.fields.get("firstname")), 0)
         return Score(total, {"fit": total}, max(not_before, now // 86_400))
 
