@@ -33,8 +33,9 @@ lint: $(STAMP)  ## check style and types
 docs: $(STAMP)  ## write the reference pages from the program itself
 	@$(BIN)/python docs/reference.py
 
-bench: $(STAMP)  ## measure speed and memory (minutes)
+bench: $(STAMP)  ## measure speed and memory (an hour; less with ARGS=--quick SCORES=20000)
 	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m tests.bench.scores $(SCORES)
 
 reliability: $(STAMP)  ## kill the worker 200 times while calls fail, and compare the books (a quarter of an hour)
 	@KILLS=$${KILLS:-200} $(BIN)/python -m pytest --capture no tests/reliability $(ARGS)
