@@ -191,15 +191,8 @@ def create_segment_on_tag(transport: Transport, name: str, alias: str, tag_id: i
     return _create_segment(transport, name, alias, [on_tag])
 
 
-def create_static_segment(transport: Transport, name: str, alias: str) -> SegmentInfo:
-    """A segment that only calls to it fill."""
-    return _create_segment(transport, name, alias, [])
-
-
 def _create_segment(transport: Transport, name: str, alias: str, filters: Sequence[Mapping[str, Any]]) -> SegmentInfo:
-    body: dict[str, Any] = {"name": name, "alias": alias, "isPublished": True}
-    if filters:
-        body["filters"] = list(filters)
+    body = {"name": name, "alias": alias, "isPublished": True, "filters": list(filters)}
     return _created(transport.write("POST", "segments/new", body), "list", _segment)
 
 

@@ -18,14 +18,6 @@ _NAMED = re.compile(
 _USERINFO = re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/@]+@")
 
 
-def mask_address(address: str) -> str:
-    """`eve@example.com` → `e***@example.com`: enough to recognise one's own contact, too little to write to it."""
-    local, at, domain = address.strip().rpartition("@")
-    if not at:
-        return f"{domain[:1]}***"
-    return f"{local[:1]}***@{domain}"
-
-
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without the given secrets, tokens and passwords, and with every e-mail address masked."""
     for secret in sorted({secret for secret in secrets if len(secret) >= 3}, key=len, reverse=True):

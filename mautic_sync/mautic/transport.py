@@ -151,11 +151,6 @@ class Transport:
                 "(or mautic.username and mautic.password)."
             )
 
-    @property
-    def version_tuple(self) -> tuple[int, ...] | None:
-        """`(5, 1, 0)`; None while unknown."""
-        return parse_version(self.version) if self.version else None
-
     def usual_latencies(self) -> dict[str, float]:
         """What `load.remember` takes in a later run."""
         return self._gate.usual()

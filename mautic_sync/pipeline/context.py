@@ -56,7 +56,6 @@ class Counts:
     dnc: int = 0
     actions_done: int = 0
     actions_refused: int = 0
-    push_calls: int = 0
     landed: int = 0
     """Changes that were answered for, whatever the answer."""
     merged: int = 0

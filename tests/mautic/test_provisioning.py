@@ -59,7 +59,7 @@ def test_it_lists_segments_with_their_filters(http, transport, step):
     assert segment.filters[0]["field"] == "points"
 
 
-def test_it_creates_segments_on_stages_and_tags_and_static_ones(http, transport, step):
+def test_it_creates_segments_on_stages_and_tags(http, transport, step):
     http.post(f"{BASE}/api/segments/new", json=step("segments by stage"), status=201)
     assert provisioning.create_segment_on_stage(transport, "Leads", "leads", 2).alias == "leads"
     assert sent(http)["filters"][0] == {
@@ -72,8 +72,6 @@ def test_it_creates_segments_on_stages_and_tags_and_static_ones(http, transport,
     }
     provisioning.create_segment_on_tag(transport, "VIPs", "vips", 4)
     assert sent(http)["filters"][0]["properties"] == {"filter": [4]}
-    provisioning.create_static_segment(transport, "Club", "club")
-    assert "filters" not in sent(http)
 
 
 def test_a_creation_that_shows_nothing_stops(http, transport):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from mautic_sync.mautic.redaction import mask_address, redact, shorten
+from mautic_sync.mautic.redaction import redact, shorten
 
 LOCAL = st.text("abcdefghijklmnopqrstuvwxyz0123456789.+_-", min_size=2, max_size=20)
 DOMAIN = st.sampled_from(["example.com", "mail.example.org", "münchen.example"])
@@ -32,8 +32,6 @@ def test_no_named_secret_survives(name, form, value):
 
 
 def test_it_masks_an_address_so_that_its_owner_is_recognised():
-    assert mask_address("eve@example.com") == "e***@example.com"
-    assert mask_address("not an address") == "n***"
     assert redact("email eve@example.com is taken") == "email e***@example.com is taken"
 
 

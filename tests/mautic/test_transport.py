@@ -126,10 +126,10 @@ def test_it_sends_lists_of_parameters_and_its_name(http, transport):
 def test_it_learns_the_version_and_counts_its_calls(http, transport):
     http.get(CONTACTS, json={}, headers={"Mautic-Version": "7.0.0"})
     http.post(f"{CONTACTS}/new", json={})
-    assert (transport.version, transport.version_tuple) == (None, None)
+    assert transport.version is None
     transport.read("contacts")
     transport.write("POST", "contacts/new", {"email": "x"})
-    assert (transport.version, transport.version_tuple) == ("7.0.0", (7, 0, 0))
+    assert transport.version == "7.0.0"
     assert (transport.calls, transport.writes) == (2, 1)
 
 
