@@ -12,7 +12,7 @@ from typing import NoReturn
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from mautic_sync import __version__
+from mautic_sync import __version__, stopping
 from mautic_sync.cli import (
     configuration,
     demo,
@@ -70,13 +70,13 @@ def _main(
     del version
 
 
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+def _stop(number: int, _frame: FrameType | None) -> None:
     """SIGTERM, or Ctrl-C: what is in flight is answered for, unless Mautic takes too long over it."""
     code = 130 if number == signal.SIGINT else Terminated.exit_code
     last = threading.Timer(STOP_SECONDS, _leave, [code])
     last.daemon = True
     last.start()
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+    stopping.ask(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
 
 
 def _leave(code: int) -> None:

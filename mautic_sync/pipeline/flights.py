@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from mautic_sync import stopping
 from mautic_sync.errors import MauticSyncError
 
 Answer = TypeVar("Answer")
@@ -31,18 +32,21 @@ def keep_in_flight(
         try:
             while True:
                 while len(flying) < most and time.monotonic() < until:
-                    rows = intend()
+                    # What is stored as sent is sent: else the next run would take it for a lost answer.
+                    with stopping.held():
+                        rows = intend()
+                        if rows:
+                            flying[pool.submit(send, rows)] = rows
                     if rows is None:
                         break
-                    if rows:
-                        flying[pool.submit(send, rows)] = rows
                 if not flying:
                     return
                 landed, _ = wait(flying, return_when=FIRST_COMPLETED)
                 for future in landed:
-                    land(flying.pop(future), future)
+                    with stopping.held():
+                        land(flying.pop(future), future)
         except BaseException:
             for future, rows in flying.items():
-                with suppress(MauticSyncError):
+                with stopping.held(), suppress(MauticSyncError):
                     land(rows, future)
             raise

@@ -15,7 +15,7 @@ def files(directory):
 
 
 def books(worker):
-    return {name: value for name, value in worker.box.stats().items() if name not in {"calls", "total", "now"}}
+    return {name: value for name, value in worker.box.stats().items() if name not in {"calls", "total", "now", "peak"}}
 
 
 def audited(worker):
