@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from mautic_sync.mappings import load_mappings
+from mautic_sync.mappings import Mappings, load_mappings
 from mautic_sync.mautic.contacts import contacts_by_id
 from mautic_sync.pipeline.provision import provision
 from mautic_sync.pipeline.run import Options, opened_run, plan_only, plan_totals, summary, sync
@@ -23,6 +25,15 @@ from mautic_sync.store.engine import open_engine
 from mautic_sync.store.schema import change
 
 DAY = 86400
+
+# The tests start some hundred commands: they are compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+
+
+@cache
+def packaged_rules() -> Mappings:
+    return load_mappings(None)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +81,7 @@ class Worker:
         try:
             with opened_run(
                 self.settings,
-                load_mappings(self.mappings_dir),
+                load_mappings(self.mappings_dir) if self.mappings_dir else packaged_rules(),
                 engine,
                 command=command,
                 now=int(time.time()) + self.skew,
@@ -150,8 +161,16 @@ def mautic_version(request: pytest.FixtureRequest) -> str:
     return version
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store as the first command leaves it: to make one takes longer than many a test."""
+    path = tmp_path_factory.mktemp("empty") / "store.db"
+    open_engine(f"sqlite:///{path}").dispose()
+    return path
+
+
 @pytest.fixture
-def make_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+def make_worker(tmp_path: Path, empty_store: Path) -> Iterator[Callable[..., Worker]]:
     """`make_worker(version=…, contacts=…, push={…})`: a sandbox (empty unless `contacts`) and a worker beside it."""
     boxes: list[Sandbox] = []
 
@@ -162,6 +181,7 @@ def make_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
         boxes.append(box)
         directory = tmp_path / f"worker-{len(boxes)}"
         directory.mkdir()
+        shutil.copy(empty_store, directory / "store.db")
         return Worker(box, directory, mappings=mappings, **sections)
 
     yield make

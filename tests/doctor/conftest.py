@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,14 @@ class Doctor:
 
 @pytest.fixture
 def doctor(make_worker) -> Callable[..., Doctor]:
-    """`doctor(version=…, mappings=…, mautic={…})`; `.worker` is beside the sandbox."""
-    return lambda **options: Doctor(make_worker(**options))
+    """`doctor(version=…, mappings=…, mautic={…})`; `.worker` is beside the sandbox, and has no store yet."""
+
+    def make(**options: Any) -> Doctor:
+        worker = make_worker(**options)
+        (worker.directory / "store.db").unlink()
+        return Doctor(worker)
+
+    return make
 
 
 @pytest.fixture

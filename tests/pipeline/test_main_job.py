@@ -79,19 +79,20 @@ def test_a_plan_writes_nothing_and_spends_nothing(worker):
     assert set(stats["stages"]) == {"none"}
 
 
-def test_with_nothing_new_a_hundred_runs_write_nothing_and_spend_nothing(worker):
+def test_with_nothing_new_a_hundred_runs_write_nothing_and_spend_nothing(worker, mautic_version):
+    runs = 100 if mautic_version == "5.1" else 20
     worker.sync()
     worker.sync()
     worker.box.reset_stats()
     spent = worker.box.stats()["credits"]["spent"]
-    for _ in range(100):
+    for _ in range(runs):
         document = worker.sync()
         assert document["pushed"] == {"stages": 0, "points": 0, "groups": 0, "fields": 0, "dnc": 0, "calls": 0}
     stats = worker.box.stats()
     assert stats["writes"] == 0
     assert stats["credits"]["spent"] == spent
     # Token, stages, contacts, and one call for each of the eight feeds that the mappings need.
-    assert stats["total"] == 100 * 11
+    assert stats["total"] == runs * 11
 
 
 def test_a_full_run_with_nothing_new_writes_nothing(worker):

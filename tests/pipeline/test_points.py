@@ -605,8 +605,8 @@ def test_points_in_doubt_of_a_deleted_contact_are_closed(worker, pat, monkeypatc
 # -- whatever happens -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_after_thirty_runs_through_faults_the_books_and_the_account_agree(make_worker, scores, monkeypatch, seed):
+@pytest.mark.parametrize("seed", [1, 2])
+def test_after_fifteen_runs_through_faults_the_books_and_the_account_agree(make_worker, scores, monkeypatch, seed):
     """Scores move, answers are lost, calls arrive late, Mautic grants points of its own, contacts merge."""
     monkeypatch.setattr(transport, "_wait", lambda _: 0.0)
     chance = random.Random(seed)
@@ -618,7 +618,7 @@ def test_after_thirty_runs_through_faults_the_books_and_the_account_agree(make_w
     numbers = {name: worker.new(firstname=name, phone=f"+49 30 {name[1:]}") for name in names}
     theirs = dict.fromkeys(names, 0)
     spec = f"seed={seed},before=0.03,after=0.03,late=0.02,truncate=0.01,rate=0.005,moving=0.005"
-    for _ in range(30):
+    for _ in range(15):
         rescore(worker, scores, **{name: chance.randint(-10, 30) for name in chance.sample(names, 3)})
         if chance.random() < 0.3:
             lucky = chance.choice(names)

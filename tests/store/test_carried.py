@@ -185,7 +185,7 @@ def template(tmp_path_factory):
     return path
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps=st.lists(STEP, min_size=8, max_size=40))
 def test_whatever_happens_and_whenever_it_is_folded_the_same_is_seen(template, steps):
     with tempfile.TemporaryDirectory() as directory:
