@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any, NoReturn
 from zoneinfo import ZoneInfo
@@ -26,6 +24,7 @@ from mautic_sync.cli.common import (
     print_json,
     read_mappings,
     read_settings,
+    spare_memory,
 )
 from mautic_sync.cli.logs import run_named
 from mautic_sync.cli.progress import displayed, watch
@@ -39,25 +38,11 @@ from mautic_sync.store import changes, holds
 PLAN_ROWS = 50
 NOTHING_SAID = Options()
 LARGEST_ID = 2**63 - 1
-COLLECT_AFTER = 10_000  # objects more
-M_ARENA_MAX = -8  # malloc.h
 
 
 def register(app: typer.Typer) -> None:
     app.command("plan")(plan_command)
     app.command("sync")(sync_command)
-
-
-def spare_memory() -> None:
-    """Set up this process for the work of a run, which goes page by page and makes little circular garbage.
-
-    Garbage is looked for in what is new alone, and less often. Where the C library is glibc, all threads take memory
-    from one place: else each keeps what its largest page once needed.
-    """
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER)
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 @contextmanager

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-
 import typer
 
-from mautic_sync.cli.common import ConfigOption, WaitOption, observer, open_store, read_mappings, read_settings
+from mautic_sync.cli.common import (
+    ConfigOption,
+    WaitOption,
+    observer,
+    open_store,
+    read_mappings,
+    read_settings,
+    spare_memory,
+)
 from mautic_sync.cli.logs import run_named
 from mautic_sync.cli.progress import displayed, watch
 from mautic_sync.pipeline.run import connect_mautic
@@ -33,7 +39,7 @@ def run_command(config: ConfigOption = None, wait: WaitOption = 0) -> None:
         opened=watch,
         named=run_named,
     )
-    gc.freeze()
+    spare_memory()
     try:
         with worker_lock(engine, wait):
             worker.check()

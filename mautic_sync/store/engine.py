@@ -32,6 +32,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.schema import DropTable
+from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_fixed
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
 from mautic_sync.store.bulk import execute_many, execute_rows
@@ -151,10 +152,22 @@ def _said(error: BaseException, url: URL) -> str:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_SECONDS * 1000}")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        _write_ahead(cursor)
     # FULL: an intent must outlive a power cut, or a write could be made twice.
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
+
+
+@retry(
+    retry=retry_if_exception_message(match=".*locked"),
+    stop=stop_after_delay(SQLITE_BUSY_SECONDS),
+    wait=wait_fixed(LOCK_POLL_SECONDS),
+    reraise=True,
+)
+def _write_ahead(cursor: Any) -> None:
+    """A new file's journal is changed while nobody else has it open; SQLite does not wait for that by itself."""
+    cursor.execute("PRAGMA journal_mode=WAL")
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:

@@ -210,7 +210,7 @@ def _decide(path: str, now: int) -> dict[str, Any]:
 
 
 def _decide_changed(run: Any) -> int:
-    from mautic_sync.cli.passes import spare_memory
+    from mautic_sync.cli.common import spare_memory
     from mautic_sync.pipeline.decide import decide_changed
 
     spare_memory()
