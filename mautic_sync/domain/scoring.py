@@ -28,6 +28,7 @@ NOISE = 0.5e-9  # half of the last place
 NEVER = LAST_DAY + 1  # a day that does not come
 FADED = 0.5  # points; below it a contribution counts as gone
 MOST_REMEMBERED = 4_096  # sets of tallies
+DAYS_REMEMBERED = 8_192  # quarters of an hour whose day is known: activity comes in the order of its time, or nearly
 MOST_POINTS = 1_000_000_000  # of a group, either way: what stands beyond says no more, and fits no database
 LONGEST_TABLE = 4_000  # days of age for which factors are computed beforehand
 
@@ -40,7 +41,7 @@ def day_of(at: int, zone: ZoneInfo) -> int:
     return _day_of(at // QUARTER, zone)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=DAYS_REMEMBERED)
 def _day_of(quarter: int, zone: ZoneInfo) -> int:
     try:
         return datetime.fromtimestamp(quarter * QUARTER, zone).toordinal()
@@ -314,7 +315,7 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
     return Score(sum(sums), dict(zip(groups, sums)), day, due_at)  # noqa: B905  # as many; asking costs a tenth of all this
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=DAYS_REMEMBERED)
 def _evaluation(zone: ZoneInfo, grid: int, quarter: int, not_before: int) -> tuple[int, int]:
     """The day of evaluation, and its first second."""
     day = max(_day_of(quarter, zone), not_before)
@@ -327,7 +328,7 @@ def _first_day_from(at: int, zone: ZoneInfo) -> int:
     return _day_from(-(-at // QUARTER), zone)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=DAYS_REMEMBERED)
 def _day_from(quarter: int, zone: ZoneInfo) -> int:
     day = _day_of(quarter, zone)
     return day if day_start(day, zone) >= quarter * QUARTER else day + 1
