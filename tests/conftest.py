@@ -25,6 +25,8 @@ from mautic_sync.store.engine import open_engine
 from mautic_sync.store.schema import change
 
 DAY = 86400
+LONG = int(os.environ.get("KILLS", "20")) > 20
+"""`make reliability`: random tests go on for longer."""
 
 # The tests start some hundred commands: they are compiled once.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

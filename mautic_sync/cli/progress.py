@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -60,13 +61,13 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h" if hours else f"{days} d"
 
 
-class Watcher:
+class Watcher(ABC):
     """An observer that also looks at a run's counts, once it is told them."""
 
     counts: Counts | None = None
 
-    def __call__(self, event: str, **facts: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, event: str, **facts: Any) -> None: ...
 
 
 class Lines(Watcher):

@@ -8,20 +8,19 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import RetryCallState
 
 from mautic_sync.errors import RefusedError, StopError
 from mautic_sync.mautic.contacts import Where, where_params
-from mautic_sync.mautic.transport import Transport, _moment, _Passing, is_loopback
+from mautic_sync.mautic.transport import Transport, is_loopback, moment_of
 
-ATTEMPTS = 2
 PAUSE = 0.5  # seconds before the second attempt
 TOKEN = "/oauth/v2/token"  # noqa: S105  # an address
 
@@ -45,6 +44,7 @@ class Heard:
 class Probe(Transport):
     """A transport for looking only."""
 
+    attempts = 2
     heard: list[Heard]
 
     def __init__(self, base_url: str, **options: Any) -> None:
@@ -82,18 +82,8 @@ class Probe(Transport):
         status: int = self._persist(once)
         return status
 
-    def _persist(self, once: Callable[[], Any]) -> Any:
-        retrying = Retrying(
-            retry=retry_if_exception_type(_Passing),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_fixed(PAUSE),
-            sleep=self._sleep,
-            reraise=True,
-        )
-        try:
-            return retrying(once)
-        except _Passing as passing:
-            raise passing.then from None
+    def _wait_before(self, state: RetryCallState) -> float:  # noqa: ARG002
+        return PAUSE
 
     def _send(
         self,
@@ -109,7 +99,7 @@ class Probe(Transport):
         began, started = self._clock(), time.monotonic()
         response = super()._send(method, url, header, params=params, data=data)
         seconds = time.monotonic() - started
-        date = _moment(response.headers.get("Date"))
+        date = moment_of(response.headers.get("Date"))
         self.heard.append(
             Heard(
                 path=urlsplit(url).path.rpartition("/api/")[2],

@@ -95,6 +95,9 @@ class Transport:
     requests may be in flight now, at most `concurrency`; `tell` is told when that changes.
     """
 
+    attempts = ATTEMPTS
+    """How often a call is made at most that fails for a passing reason."""
+
     def __init__(
         self,
         base_url: str,
@@ -324,8 +327,8 @@ class Transport:
     def _persist(self, once: Callable[[], Any]) -> Any:
         retrying = Retrying(
             retry=retry_if_exception_type(_Passing),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=_wait,
+            stop=stop_after_attempt(self.attempts),
+            wait=self._wait_before,
             sleep=self._sleep,
             reraise=True,
         )
@@ -333,6 +336,10 @@ class Transport:
             return retrying(once)
         except _Passing as passing:
             raise passing.then from None
+
+    def _wait_before(self, state: RetryCallState) -> float:
+        """Seconds before the next attempt."""
+        return _wait(state)
 
     def _fetch_token(self) -> Token:
         doing = "asking Mautic for an access token"
@@ -498,9 +505,9 @@ class Transport:
         after = response.headers.get("Retry-After", "").strip()
         if after.isdigit():
             return float(after)
-        now = _moment(response.headers.get("Date")) or self._clock()
+        now = moment_of(response.headers.get("Date")) or self._clock()
         if after:
-            moment = _moment(after)
+            moment = moment_of(after)
             return max(0.0, moment - now) if moment is not None else None
         reset = response.headers.get("X-RateLimit-Reset", "").strip()
         return max(0.0, float(reset) - now) if reset.isdigit() else None
@@ -679,7 +686,7 @@ def _raise_errors_in(body: Any, path: str, doing: str, clean: Callable[[str], st
     raise RefusedError(f"While {doing}, Mautic answered with an error: {reason}.", status=code, reason=reason)
 
 
-def _moment(text: str | None) -> float | None:
+def moment_of(text: str | None) -> float | None:
     if not text:
         return None
     try:

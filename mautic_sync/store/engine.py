@@ -91,20 +91,20 @@ def open_engine(url: str) -> Engine:
     except BaseException as error:
         engine.dispose()
         if isinstance(error, TypeError | ProgrammingError) and parsed.query:
-            msg = f"store.url: {place} could not be opened with the options after the `?`: {_said(error, parsed)}"
+            msg = f"store.url: {place} could not be opened with the options after the `?`: {said_by(error, parsed)}"
             raise ConfigError(msg) from error
         if isinstance(error, OperationalError | InterfaceError):
-            msg = f"cannot open the store {place}: {_said(error, parsed)}. Check store.url and that it is up."
+            msg = f"cannot open the store {place}: {said_by(error, parsed)}. Check store.url and that it is up."
             raise StopError(msg) from error
         if isinstance(error, DBAPIError) and parsed.get_backend_name() == "sqlite":
             msg = (
-                f"the store {place} is damaged or no database of ours: {_said(error, parsed)}. Put a backup back with "
+                f"the store {place} is damaged or no database of ours: {said_by(error, parsed)}. Put a backup back with "
                 "`mautic-sync restore FILE --force`; the damaged file is kept."
             )
             raise StopError(msg) from error
         if isinstance(error, DBAPIError):
             msg = (
-                f"the store {place} refused to be set up: {_said(error, parsed)}. Give mautic-sync a database of its "
+                f"the store {place} refused to be set up: {said_by(error, parsed)}. Give mautic-sync a database of its "
                 "own, and a user with all rights in it."
             )
             raise StopError(msg) from error
@@ -141,7 +141,7 @@ def _make_directory(url: URL) -> None:
         raise StopError(msg) from error
 
 
-def _said(error: BaseException, url: URL) -> str:
+def said_by(error: BaseException, url: URL) -> str:
     """What the driver told, in one line and without the password."""
     told = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     # PyMySQL: (number, sentence).
@@ -198,7 +198,7 @@ def migrate(engine: Engine, to: str = HEAD) -> None:
     Raises StopError for a store of a newer version and for a database that another program uses.
     """
     with engine.connect() as connection:
-        if _version(connection) == to:
+        if version_of(connection) == to:
             return
     # Only now: nearly every command finds its store up to date, and is quicker to start without Alembic.
     from alembic import command
@@ -209,7 +209,7 @@ def migrate(engine: Engine, to: str = HEAD) -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     scripts = ScriptDirectory.from_config(config)
     with engine.connect() as connection, _migrating(connection):
-        present = _version(connection)
+        present = version_of(connection)
         if present == to:
             return
         if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
@@ -224,7 +224,7 @@ def migrate(engine: Engine, to: str = HEAD) -> None:
         command.upgrade(config, to)
 
 
-def _version(connection: Connection) -> str | None:
+def version_of(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
@@ -317,7 +317,7 @@ def _lock(engine: Engine, wait: float, number: int, suffix: str, busy: str) -> I
                 connection.execute(text(give_back), {"key": number})
 
 
-_LOCK_NAME = "CONCAT('mautic_sync ', :key, ' ', MD5(DATABASE()))"  # at most 64 characters
+LOCK_NAME = "CONCAT('mautic_sync ', :key, ' ', MD5(DATABASE()))"  # at most 64 characters
 _LOCK_STATEMENTS = {
     "postgresql": (
         "SELECT pg_try_advisory_lock(:key, hashtext(coalesce(current_schema(), '')))",
@@ -325,8 +325,8 @@ _LOCK_STATEMENTS = {
     ),
     # MariaDB closes a session that is idle for `wait_timeout`, and the lock would be gone in the middle of a long run.
     "mariadb": (
-        f"SELECT GET_LOCK({_LOCK_NAME}, 0)",
-        f"SELECT RELEASE_LOCK({_LOCK_NAME})",
+        f"SELECT GET_LOCK({LOCK_NAME}, 0)",
+        f"SELECT RELEASE_LOCK({LOCK_NAME})",
         "SET SESSION wait_timeout = 2147483",
     ),
 }

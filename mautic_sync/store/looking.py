@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from mautic_sync.errors import ConfigError, StopError
-from mautic_sync.store.engine import _LOCK_NAME, CONNECT_SECONDS, LOCK_NUMBER, _said, _version, parse_url
+from mautic_sync.store.engine import CONNECT_SECONDS, LOCK_NAME, LOCK_NUMBER, parse_url, said_by, version_of
 from mautic_sync.store.migrations import HEAD
 from mautic_sync.store.schema import run
 
@@ -81,7 +81,7 @@ def looked_at(place: Place) -> Iterator[Connection]:
             yield connection
     except DBAPIError as error:
         raise StopError(
-            f"The store {place.shown} cannot be read: {_said(error, place.url)}. {_way_out(place)}"
+            f"The store {place.shown} cannot be read: {said_by(error, place.url)}. {_way_out(place)}"
         ) from None
     finally:
         engine.dispose()
@@ -124,7 +124,7 @@ def faults(connection: Connection) -> list[str]:
 
 def version(connection: Connection) -> str | None:
     """The version of the tables; None where there are none yet."""
-    return _version(connection)
+    return version_of(connection)
 
 
 def is_current(found: str | None) -> bool:
@@ -182,7 +182,7 @@ _HOLDER = {
         "AND classid::bigint = :key "
         "AND objid::bigint = (hashtext(coalesce(current_schema(), ''))::bigint & 4294967295) LIMIT 1"
     ),
-    "mariadb": f"SELECT IS_USED_LOCK({_LOCK_NAME})",
+    "mariadb": f"SELECT IS_USED_LOCK({LOCK_NAME})",
 }
 
 

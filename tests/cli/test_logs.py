@@ -39,7 +39,7 @@ with run_named("20261101T120000-abcdef"):
         raise RuntimeError(everything)
     except RuntimeError as error:
         log_crash(error)
-        logging.getLogger("some.library").exception("library: %s", everything)
+        logging.getLogger("some.package").exception("package: %s", everything)
     thread = threading.Thread(target=lambda: observer()("pushed", changes=1))
     thread.start()
     thread.join()

@@ -16,6 +16,7 @@ from mautic_sync.mautic.writes import Doubtful
 from mautic_sync.pipeline import actions as acting, decide as deciding
 from mautic_sync.store import actions as stored, people
 from mautic_sync.store.schema import action
+from tests.pipeline.conftest import rescore
 
 # What Apprise imports to know all its services.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -64,12 +65,6 @@ def started(make_worker, rules, scores):
         return worker
 
     return start
-
-
-def rescore(worker, scores, **by_name):
-    scores.update(by_name)
-    with worker.run("look") as run, run.engine.begin() as connection:
-        people.mark_everyone_dirty(connection)
 
 
 def notes_of(worker, number) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.store import runs
+from tests.conftest import LONG
 
 CONTACTS = 60
 QUIET = "seed=1,before=0,after=0,late=0,echo=0,truncate=0,rate=0,moving=0,merge=0"
@@ -22,7 +23,7 @@ def shown(worker) -> dict[int, tuple]:
     return {row[0]: tuple(row[1:]) for row in rows}
 
 
-@pytest.mark.parametrize("seed", [3, 11])
+@pytest.mark.parametrize("seed", [3, 7, 11] if LONG else [3, 11])
 def test_faults_of_every_sort_change_nothing_in_the_end(make_worker, seed):
     """10 % of all calls fail before, after or late, with wrong echoes, cut pages and 429s."""
     undisturbed = make_worker(contacts=CONTACTS, seed=5)

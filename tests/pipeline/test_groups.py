@@ -17,6 +17,7 @@ from mautic_sync.pipeline import decide as deciding, forecast, groups
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
 from mautic_sync.store import people
+from tests.pipeline.conftest import rescore
 
 PATIENCE = 3600
 
@@ -66,12 +67,6 @@ def pat(worker, scores):
     worker.sync()
     rescore(worker, scores, Pat=(7, -2))
     return number
-
-
-def rescore(worker, scores, **by_name):
-    scores.update(by_name)
-    with worker.run("look") as run, run.engine.begin() as connection:
-        people.mark_everyone_dirty(connection)
 
 
 def in_mautic(worker, number):

@@ -8,6 +8,7 @@ import pytest
 
 from mautic_sync.errors import ConfigError, SafetyStop, StopError
 from mautic_sync.mappings import packaged_mappings_dir
+from tests.conftest import LONG
 
 REAL_DAY = 86400
 
@@ -80,7 +81,7 @@ def test_a_plan_writes_nothing_and_spends_nothing(worker):
 
 
 def test_with_nothing_new_a_hundred_runs_write_nothing_and_spend_nothing(worker, mautic_version):
-    runs = 100 if mautic_version == "5.1" else 20
+    runs = 100 if LONG or mautic_version == "5.1" else 20
     worker.sync()
     worker.sync()
     worker.box.reset_stats()

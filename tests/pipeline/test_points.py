@@ -11,38 +11,22 @@ import requests
 from sqlalchemy import select
 
 from mautic_sync.cli.passes import describe_change
-from mautic_sync.domain.scoring import Score
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points, transport
 from mautic_sync.mautic.points import event_name
-from mautic_sync.pipeline import decide as deciding, forecast, points, push
+from mautic_sync.pipeline import forecast, points, push
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
 from mautic_sync.store import changes, people
 from mautic_sync.store.schema import change, contact, ledger
+from tests.conftest import LONG
+from tests.pipeline.conftest import everyone_again, rescore
+
+pytestmark = pytest.mark.usefixtures("no_actions")
 
 QUIET = "seed=1,before=0,after=0,late=0,echo=0,truncate=0,rate=0,moving=0,merge=0"
 PATIENCE = 3600
-
-
-@pytest.fixture
-def scores(monkeypatch):
-    """First name → score, decided of everybody who has one."""
-    found: dict[str, int] = {}
-
-    def score(signals, _rules, now, not_before, _parts):
-        points = found.get(str(signals.fields.get("firstname")), 0)
-        return Score(points, {"fit": points}, max(not_before, now // 86_400))
-
-    monkeypatch.setattr(deciding, "score", score)
-    return found
-
-
-@pytest.fixture(autouse=True)
-def _no_actions(monkeypatch):
-    """Calls are counted here, and nothing but points is looked at: nobody is tagged for becoming hot."""
-    monkeypatch.setattr(deciding.occasions, "queue_flags", lambda *_: None)
 
 
 @pytest.fixture
@@ -60,16 +44,6 @@ def pat(worker, scores):
     worker.sync()
     rescore(worker, scores, Pat=7)
     return number
-
-
-def rescore(worker, scores, **by_name):
-    scores.update(by_name)
-    everyone_again(worker)
-
-
-def everyone_again(worker):
-    with worker.run("look") as run, run.engine.begin() as connection:
-        people.mark_everyone_dirty(connection)
 
 
 def account(worker) -> list[int]:
@@ -605,8 +579,8 @@ def test_points_in_doubt_of_a_deleted_contact_are_closed(worker, pat, monkeypatc
 # -- whatever happens -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_after_fifteen_runs_through_faults_the_books_and_the_account_agree(make_worker, scores, monkeypatch, seed):
+@pytest.mark.parametrize("seed", [1, 2, 3] if LONG else [1, 2])
+def test_after_many_runs_through_faults_the_books_and_the_account_agree(make_worker, scores, monkeypatch, seed):
     """Scores move, answers are lost, calls arrive late, Mautic grants points of its own, contacts merge."""
     monkeypatch.setattr(transport, "_wait", lambda _: 0.0)
     chance = random.Random(seed)
@@ -618,7 +592,7 @@ def test_after_fifteen_runs_through_faults_the_books_and_the_account_agree(make_
     numbers = {name: worker.new(firstname=name, phone=f"+49 30 {name[1:]}") for name in names}
     theirs = dict.fromkeys(names, 0)
     spec = f"seed={seed},before=0.03,after=0.03,late=0.02,truncate=0.01,rate=0.005,moving=0.005"
-    for _ in range(15):
+    for _ in range(30 if LONG else 15):
         rescore(worker, scores, **{name: chance.randint(-10, 30) for name in chance.sample(names, 3)})
         if chance.random() < 0.3:
             lucky = chance.choice(names)

@@ -8,31 +8,15 @@ import time
 import pytest
 from sqlalchemy import select
 
-from mautic_sync.domain.scoring import Score
 from mautic_sync.errors import SafetyStop, StopError
 from mautic_sync.mappings import packaged_mappings_dir
-from mautic_sync.pipeline import decide as deciding, points, reconcile
+from mautic_sync.pipeline import points, reconcile
 from mautic_sync.store import backup, notes, people
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.schema import ledger, transition
+from tests.pipeline.conftest import rescore
 
-
-@pytest.fixture
-def scores(monkeypatch):
-    """First name → score."""
-    found: dict[str, int] = {}
-
-    def score(signals, _rules, now, not_before, _parts):
-        total = found.get(str(signals.fields.get("firstname")), 0)
-        return Score(total, {"fit": total}, max(not_before, now // 86_400))
-
-    monkeypatch.setattr(deciding, "score", score)
-    return found
-
-
-@pytest.fixture(autouse=True)
-def _no_actions(monkeypatch):
-    monkeypatch.setattr(deciding.occasions, "queue_flags", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_actions")
 
 
 @pytest.fixture
@@ -45,12 +29,6 @@ def ready(make_worker, **sections):
     worker.init()
     worker.sync()
     return worker
-
-
-def rescore(worker, scores, **by_name):
-    scores.update(by_name)
-    with worker.run("look") as run, run.engine.begin() as connection:
-        people.mark_everyone_dirty(connection)
 
 
 def back_up(worker):

@@ -5,29 +5,15 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from mautic_sync.domain.scoring import Score
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.writes import Doubtful
-from mautic_sync.pipeline import decide as deciding, points, push, undo
+from mautic_sync.pipeline import points, push, undo
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.store import actions, changes, holds, people
 from mautic_sync.store.schema import action, decision, ledger
 
 LIMIT = 50
-
-
-@pytest.fixture
-def scores(monkeypatch):
-    """First name → score."""
-    found: dict[str, int] = {}
-
-    def score(signals, _rules, now, not_before, _parts):
-        total = found.get(str(signals.fields.get("firstname")), 0)
-        return Score(total, {"fit": total}, max(not_before, now // 86_400))
-
-    monkeypatch.setattr(deciding, "score", score)
-    return found
 
 
 @pytest.fixture

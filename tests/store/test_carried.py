@@ -23,6 +23,7 @@ from mautic_sync.store.activities import Counting
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.people import Reading
 from mautic_sync.store.schema import activity, contact
+from tests.conftest import LONG
 
 DAY = 86_400
 NOW = 1_800_000_000 - 1_800_000_000 % DAY
@@ -185,7 +186,7 @@ def template(tmp_path_factory):
     return path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120 if LONG else 60, deadline=None)
 @given(steps=st.lists(STEP, min_size=8, max_size=40))
 def test_whatever_happens_and_whenever_it_is_folded_the_same_is_seen(template, steps):
     with tempfile.TemporaryDirectory() as directory:

@@ -209,9 +209,11 @@ def test_a_run_that_waits_gets_the_store_when_the_other_ends(store, same_store):
     assert waited == ["got it"]
 
 
-def test_the_lock_is_gone_when_its_holder_is_killed(store):
+@pytest.mark.parametrize("lock", [run_lock, worker_lock], ids=lambda lock: lock.__name__)
+def test_the_lock_is_gone_when_its_holder_is_killed(store, lock):
+    program = HOLDER.replace("run_lock", lock.__name__)
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, store.url.render_as_string(hide_password=False)],
+        [sys.executable, "-c", program, store.url.render_as_string(hide_password=False)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
@@ -219,11 +221,11 @@ def test_the_lock_is_gone_when_its_holder_is_killed(store):
     )
     with holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreBusyError), run_lock(store):
+        with pytest.raises(StoreBusyError), lock(store):
             pass
         holder.kill()
         holder.wait()
-    with run_lock(store, wait=10):
+    with lock(store, wait=10):
         pass
 
 
@@ -234,25 +236,6 @@ def test_one_worker_serves_a_store_and_leaves_it_free_between_its_runs(store, sa
         with run_lock(same_store):
             pass
     with worker_lock(same_store):
-        pass
-
-
-def test_a_killed_worker_leaves_no_lock_behind(store):
-    program = HOLDER.replace("run_lock", "worker_lock")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", program, store.url.render_as_string(hide_password=False)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-        text=True,
-    )
-    with holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreBusyError), worker_lock(store):
-            pass
-        holder.kill()
-        holder.wait()
-    with worker_lock(store, wait=10):
         pass
 
 

@@ -94,34 +94,23 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_poi
     engine.dispose()
 
 
-def test_a_second_migration_that_was_cut_short_is_done_again(url, monkeypatch):
-    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, "0001"))
+@pytest.mark.parametrize(
+    ("before", "at"),
+    [
+        ("0001", "score_day"),
+        ("0002", "CREATE TABLE action"),
+        ("0003", "CREATE TABLE uploaded"),
+        ("0004", "CREATE TABLE carried"),
+        ("0005", "ADD COLUMN times"),
+    ],
+)
+def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, at):
+    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, before))
     open_engine(url).dispose()
     monkeypatch.undo()
 
     def cut(_connection, _cursor, statement, *_rest):
-        if "score_day" in statement:
-            raise InterruptedError
-
-    event.listen(Engine, "before_cursor_execute", cut)
-    try:
-        with pytest.raises(InterruptedError):
-            open_engine(url)
-    finally:
-        event.remove(Engine, "before_cursor_execute", cut)
-    engine = open_engine(url)
-    with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    engine.dispose()
-
-
-def test_the_migration_to_files_that_was_cut_short_is_done_again(url, monkeypatch):
-    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, "0003"))
-    open_engine(url).dispose()
-    monkeypatch.undo()
-
-    def cut(_connection, _cursor, statement, *_rest):
-        if "CREATE TABLE uploaded" in statement:
+        if at in statement:
             raise InterruptedError
 
     event.listen(Engine, "before_cursor_execute", cut)

@@ -1,0 +1,39 @@
+"""Scores by name: what a test says somebody's score is, it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from mautic_sync.domain.scoring import Score
+from mautic_sync.pipeline import decide as deciding
+from mautic_sync.store import people
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """First name → score, decided of everybody who has one."""
+    found: dict[str, int] = {}
+
+    def score(signals, _rules, now, not_before, _parts):
+        total = found.get(str(signals.fields.get("firstname")), 0)
+        return Score(total, {"fit": total}, max(not_before, now // 86_400))
+
+    monkeypatch.setattr(deciding, "score", score)
+    return found
+
+
+@pytest.fixture
+def no_actions(monkeypatch):
+    """Calls are counted, and nothing but points is looked at: nobody is tagged for becoming hot."""
+    monkeypatch.setattr(deciding.occasions, "queue_flags", lambda *_: None)
+
+
+def rescore(worker, scores, **by_name):
+    """Other scores from now on; everybody is decided again."""
+    scores.update(by_name)
+    everyone_again(worker)
+
+
+def everyone_again(worker):
+    with worker.run("look") as run, run.engine.begin() as connection:
+        people.mark_everyone_dirty(connection)
