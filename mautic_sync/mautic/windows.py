@@ -25,6 +25,8 @@ NOTICEABLE = 0.25  # seconds; answers below say nothing about how busy a server 
 SLOW = 2.0  # times the best pace so far
 SLOW_IN_A_ROW = 3  # answers, before one request fewer is in flight
 
+MEANWHILE_FIRST = 2  # what is read meanwhile takes us longer, and Mautic less: done late, it would keep Mautic waiting
+
 
 def in_windows(
     fetch: Callable[[int, int], list[Row]],
@@ -43,7 +45,8 @@ def in_windows(
 
     `fetch(low, high)` returns at most `limit` rows of that window, the lowest ids first; `density` is rows per id.
     `head` is (low, rows) of the page that ends at `after`, where that was read before: it is handed over first.
-    `meanwhile` does a piece of other work while the next page is not there yet, and tells whether there is more of it.
+    `meanwhile` does a piece of other work, and tells whether there is more of it: MEANWHILE_FIRST pieces before each
+    page, and more while the page is not there yet.
     """
     width = _width(limit, density)
     low = after
@@ -71,7 +74,9 @@ def in_windows(
         while low < end or in_flight:
             ask()
             start, high, future = in_flight.popleft()
-            while meanwhile is not None and not future.done():
+            turns = MEANWHILE_FIRST
+            while meanwhile is not None and (turns > 0 or not future.done()):
+                turns -= 1
                 if not meanwhile():
                     meanwhile = None
             rows, seconds = future.result()

@@ -7,6 +7,7 @@ docs/mautic.md: "Reading what changed".
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -101,6 +102,7 @@ FEED_OF_TYPE = {
 }
 
 SENT = "email_stats"
+LONGEST = "page_hits"
 BOUNCED = "email.bounced"
 INSTANCE = "mautic"
 CATALOGUE = "catalogue"
@@ -576,9 +578,26 @@ def _follow(run: Run, connection: Connection, old_id: int, new_id: int) -> None:
 
 
 def _pull_feeds(run: Run, *, full: bool) -> Iterator[None]:
-    """All activity that the mappings need, a page at a time."""
+    """All activity that the mappings need, a page at a time.
+
+    The longest feed takes turns with all the others: it alone, after them, would keep Mautic waiting for one request
+    at a time.
+    """
     types = run.mappings.activity_types | (VISITS if run.mappings.reads_idle else frozenset())
-    for feed in sorted({FEED_OF_TYPE[name] for name in types if name in FEED_OF_TYPE}):
+    feeds = sorted({FEED_OF_TYPE[name] for name in types if name in FEED_OF_TYPE})
+    turns = deque(
+        _pull_one_by_one(run, some, full=full)
+        for some in ([feed for feed in feeds if feed == LONGEST], [feed for feed in feeds if feed != LONGEST])
+    )
+    while turns:
+        pages = turns.popleft()
+        if next(pages, DONE) is not DONE:
+            turns.append(pages)
+            yield
+
+
+def _pull_one_by_one(run: Run, feeds: Sequence[str], *, full: bool) -> Iterator[None]:
+    for feed in feeds:
         yield from _pull_feed(run, feed, full=full)
 
 
@@ -724,8 +743,12 @@ def _keep_activities(
 ) -> Added:
     added = add_activities(connection, activities, run.counting, run.catalogue, known_above=known_above)
     if run.mappings.reads_idle:
-        visits = [one for one in activities if one.type in VISITS and one.contact_id is not None]
-        people.note_active(connection, {one.contact_id or 0: one.at for one in visits})
+        latest: dict[int, int] = {}
+        for one in activities:
+            person_id = added.persons.get(one.contact_id or 0) if one.type in VISITS else None
+            if person_id is not None:
+                latest[person_id] = max(one.at, latest.get(person_id, 0))
+        people.note_active(connection, latest)
     run.counts.activities += added.new
     return added
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,7 +21,7 @@ from mautic_sync.store.bulk import insert_rows
 from mautic_sync.store.carried import OPENED
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of, mark_dirty, mark_everyone_dirty, persons_of, survivors_of
-from mautic_sync.store.schema import activity, evidence, membership
+from mautic_sync.store.schema import activity, alias, evidence, membership
 from mautic_sync.store.text import dump
 
 NEXT_ACTIVITY = "next_activity"
@@ -42,7 +43,7 @@ class Counting:
     shown: frozenset[str] = frozenset()
     """Types each of which may change what is shown of a person: whoever did it is decided again."""
 
-    @property
+    @cached_property
     def types(self) -> frozenset[str]:
         return self.proofs.types | self.tallies.types
 
@@ -80,6 +81,8 @@ class Added:
     """What a page of a feed brought."""
 
     new: int = 0
+    persons: Mapping[int, int] = field(default_factory=dict)
+    """Mautic id → person, of those whom the page speaks of."""
     unknown: set[int] = field(default_factory=set)
     """Mautic ids that nobody in the store has: the contact was not seen yet, or was deleted."""
     unnamed: set[str] = field(default_factory=set)
@@ -103,7 +106,7 @@ def add_activities(
     if not rows:
         return added
     changed: set[int] = set()
-    persons = persons_of(connection, {row.contact_id for row in rows if row.contact_id is not None})
+    added.persons = persons = persons_of(connection, {row.contact_id for row in rows if row.contact_id is not None})
     present = _present(connection, [row for row in rows if known_above is None or int(row.source_id) <= known_above])
     gone, starts = carried.folded(connection), carried.starts(connection)
     new: dict[tuple[str, str, str], FeedActivity] = {}
@@ -304,27 +307,36 @@ def _named(type_: str, at: int, object_id: int | None, attributes: dict[str, str
     return Activity(type_, at, attributes)
 
 
+_WAITING = select(
+    activity.c.id, activity.c.waiting_id, activity.c.type, activity.c.at, activity.c.object_id, activity.c.attributes
+)
+
+
 def adopt_waiting(
     connection: Connection,
     persons: Mapping[int, int],
     counting: Counting,
     catalogue: Catalogue,
 ) -> None:
-    """Activity that waited under a Mautic id goes to the person that this id now has."""
+    """Activity that waited under a Mautic id goes to the person that this id now has: Mautic id → person in the store."""
+    now_of = select(alias.c.person_id).where(alias.c.mautic_id == activity.c.waiting_id).scalar_subquery()
     for chunk in in_chunks(list(persons)):
-        rows = connection.execute(select(activity).where(activity.c.waiting_id.in_(chunk))).mappings().all()
+        waits = activity.c.waiting_id.in_(chunk)
+        rows = connection.execute(_WAITING.where(waits)).all()
         if not rows:
             continue
+        # In this order: MariaDB empties the one before it looks at the other.
         connection.execute(
-            update(activity)
-            .where(activity.c.id == bindparam("which"))
-            .values(person_id=bindparam("who"), waiting_id=None),
-            [{"which": row["id"], "who": persons[row["waiting_id"]]} for row in rows],
+            update(activity).where(waits).ordered_values((activity.c.person_id, now_of), (activity.c.waiting_id, None))
         )
         found = _Found(counting)
-        for row in rows:
-            found.look_at(row["id"], persons[row["waiting_id"]], as_activity(row, catalogue))
-        showing = {persons[row["waiting_id"]] for row in rows if row["type"] in counting.shown}
+        showing: set[int] = set()
+        for number, waiting_id, type_, at, object_id, attributes in rows:
+            person_id = persons[waiting_id]
+            if type_ in counting.types:
+                found.look_at(number, person_id, _named(type_, at, object_id, orjson.loads(attributes), catalogue))
+            if type_ in counting.shown:
+                showing.add(person_id)
         mark_dirty(connection, found.keep(connection) | showing)
 
 

@@ -331,12 +331,8 @@ def mark_everyone_dirty(connection: Connection) -> None:
     connection.execute(update(contact).where(contact.c.vanished_at.is_(None)).values(dirty=1))
 
 
-def note_active(connection: Connection, times: Mapping[int, int]) -> None:
-    """Mautic id → when a visit was: it moves the last activity without any other trace. Who was idle is decided anew."""
-    persons = persons_of(connection, times)
-    latest: dict[int, int] = {}
-    for mautic_id, person_id in persons.items():
-        latest[person_id] = max(times[mautic_id], latest.get(person_id, 0))
+def note_active(connection: Connection, latest: Mapping[int, int]) -> None:
+    """Person → when a visit was: it moves the last activity without any other trace. Who was idle is decided anew."""
     for chunk in in_chunks(list(latest)):
         rows = connection.execute(
             select(contact.c.person_id, contact.c.last_active).where(contact.c.person_id.in_(chunk))
