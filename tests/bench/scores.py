@@ -180,6 +180,7 @@ def some(path: str) -> dict[str, Any]:
     from sqlalchemy import func, select
 
     from mautic_sync.mautic.feeds import FeedActivity
+    from mautic_sync.pipeline.decide import decide_changed
     from mautic_sync.store.activities import add_activities
     from mautic_sync.store.schema import activity, contact
 
@@ -197,24 +198,18 @@ def some(path: str) -> dict[str, Any]:
         for start in range(0, len(rows), 2_500):
             with run.engine.begin() as connection:
                 add_activities(connection, rows[start : start + 2_500], run.counting, run.catalogue, known_above=last)
-        told["persons"] = _decide_changed(run)
+        told["persons"] = decide_changed(run, baseline=True)
     return told
 
 
 def _decide(path: str, now: int) -> dict[str, Any]:
+    from mautic_sync.pipeline.decide import decide_changed
+
     told: dict[str, Any] = {}
     run = _run(path, now)
     with measured(told):
-        told["persons"] = _decide_changed(run)
+        told["persons"] = decide_changed(run, baseline=True)
     return told
-
-
-def _decide_changed(run: Any) -> int:
-    from mautic_sync.cli.common import spare_memory
-    from mautic_sync.pipeline.decide import decide_changed
-
-    spare_memory()
-    return decide_changed(run, baseline=True)
 
 
 TASKS: dict[str, Callable[[str], dict[str, Any]]] = {task.__name__: task for task in (count, first, again, some)}
@@ -222,7 +217,10 @@ TASKS: dict[str, Callable[[str], dict[str, Any]]] = {task.__name__: task for tas
 
 def main() -> None:
     if sys.argv[1:2] == ["task"]:
+        from mautic_sync.cli.common import spare_memory
+
         _, _, task, path = sys.argv
+        spare_memory()
         told = TASKS[task](path)
         print(json.dumps({**told, "peak_mb": peak_mb()}))
         return
