@@ -76,7 +76,8 @@ def _cron(expression: str) -> str:
     return expression
 
 
-def _http_url(url: str) -> str:
+def web_address(url: str) -> str:
+    """The address without a slash at its end. Raises ValueError where it is none, or has a password in it."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         msg = "this is no web address; write for example https://mautic.example.com"
@@ -107,10 +108,10 @@ class Section(BaseModel):
 
 
 class MauticSettings(Section):
-    base_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    base_url: Annotated[str, AfterValidator(web_address)] | None = Field(
         None, description="Where Mautic is, for example `https://mautic.example.com`."
     )
-    public_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    public_url: Annotated[str, AfterValidator(web_address)] | None = Field(
         None, description="Where people open Mautic, for links in notes and messages, if that is not `base_url`."
     )
     client_id: str | None = Field(None, description="OAuth2 client id (client credentials): preferred over Basic auth.")
@@ -143,10 +144,10 @@ class MauticSettings(Section):
 
 class ZeroBounceSettings(Section):
     api_key: SecretStr | None = Field(None, description="ZeroBounce key. Without one the gate holds nobody.")
-    base_url: Annotated[str, AfterValidator(_http_url)] = Field(
+    base_url: Annotated[str, AfterValidator(web_address)] = Field(
         "https://api-eu.zerobounce.net/v2", description="Host of ZeroBounce; the EU one unless you choose another."
     )
-    bulk_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    bulk_url: Annotated[str, AfterValidator(web_address)] | None = Field(
         None,
         description="Host of ZeroBounce's file API, for `bulk_above` in validation.yaml; not set: "
         "`https://bulkapi.zerobounce.net/v2`, or `base_url` where that is no host of ZeroBounce.",

@@ -12,15 +12,24 @@ import typer
 
 from mautic_sync.cli.common import ConfigOption, JsonOption, console, print_json, read_settings
 from mautic_sync.cli.passes import make_plan, show_plan, show_summary, started
-from mautic_sync.errors import ConfigError, StopError
+from mautic_sync.errors import ConfigError, MauticSyncError, StopError
 from mautic_sync.mappings import packaged_mappings_dir
+from mautic_sync.mautic.probing import Probe
 from mautic_sync.mautic.provisioning import who_am_i
 from mautic_sync.mautic.transport import refuse_old
 from mautic_sync.pipeline.provision import provision
 from mautic_sync.pipeline.pull import meet_instance
-from mautic_sync.pipeline.run import ACCEPTED_BEFOREHAND, Options, summary, sync
-from mautic_sync.settings import DEFAULT_CONFIG_PATH, MappingsSettings, Settings
+from mautic_sync.pipeline.run import (
+    ACCEPTED_BEFOREHAND,
+    Options,
+    connect_by,
+    connect_zerobounce,
+    summary,
+    sync,
+)
+from mautic_sync.settings import DEFAULT_CONFIG_PATH, MappingsSettings, Settings, load_settings, web_address
 from mautic_sync.store import notes
+from mautic_sync.zerobounce.client import BadKeyError
 
 PLAN_ROWS = 20
 POINT_TO_DOCTOR = "`mautic-sync doctor` checks what a run needs, and says what to do about what it finds."
@@ -38,7 +47,7 @@ def init_command(
     """Write the settings and create stages, fields and segments in Mautic. Safe to repeat."""
     path = config or Path(os.environ.get("MAUTIC_SYNC_CONFIG", DEFAULT_CONFIG_PATH))
     settings = read_settings(path if path.exists() else None)
-    answers = {} if yes or as_json else _ask(settings)
+    answers = {} if yes or as_json else _ask(settings, path)
     if not path.exists():
         _write_config(path, settings, answers)
     settings = read_settings(path if path.exists() else None)
@@ -88,8 +97,8 @@ def _offer_baseline(settings: Settings) -> None:
     show_summary(console(), run, done)
 
 
-def _ask(settings: Settings) -> dict[str, Any]:
-    """Answers for what no setting says yet, by dotted name."""
+def _ask(settings: Settings, path: Path) -> dict[str, Any]:
+    """Answers for what no setting says yet, by dotted name; each was tried before the next is asked for."""
     answers: dict[str, Any] = {}
     mautic = settings.mautic
     has_credentials = bool((mautic.client_id and mautic.client_secret) or (mautic.username and mautic.password))
@@ -100,17 +109,59 @@ def _ask(settings: Settings) -> dict[str, Any]:
             "MAUTIC_SYNC_MAUTIC__CLIENT_SECRET, and use --yes"
         )
         raise ConfigError(msg)
-    if mautic.base_url is None:
-        answers["mautic.base_url"] = typer.prompt("Where is Mautic? (https://mautic.example.com)")
-    if not has_credentials:
-        print("In Mautic: Settings → API Credentials → New, OAuth 2 with client credentials, made by an administrator.")
-        answers["mautic.client_id"] = typer.prompt("Client id (public key)")
-        answers["mautic.client_secret"] = typer.prompt("Client secret (secret key)", hide_input=True)
+    while missing:
+        if mautic.base_url is None:
+            answers["mautic.base_url"] = typer.prompt(
+                "Where is Mautic? (https://mautic.example.com)",
+                default=answers.get("mautic.base_url"),
+                value_proc=_web_address,
+            )
+        if not has_credentials:
+            print(
+                "In Mautic: Settings → API Credentials → New, OAuth 2 with client credentials, made by an administrator."
+            )
+            answers["mautic.client_id"] = typer.prompt("Client id (public key)").strip()
+            answers["mautic.client_secret"] = typer.prompt("Client secret (secret key)", hide_input=True).strip()
+        try:
+            with connect_by(Probe, _with(path, answers), "init") as transport:
+                who_am_i(transport)
+            missing = False
+        except MauticSyncError as error:
+            print(f"{error}\nNothing was written. Once more, or leave with Ctrl-C:")
     if settings.zerobounce.api_key is None and sys.stdin.isatty():
-        key = typer.prompt("ZeroBounce API key (empty: addresses are not checked)", default="", hide_input=True)
-        if key:
-            answers["zerobounce.api_key"] = key
+        _ask_for_key(path, answers)
     return answers
+
+
+def _ask_for_key(path: Path, answers: dict[str, Any]) -> None:
+    while True:
+        key = typer.prompt("ZeroBounce API key (empty: addresses are not checked)", default="", hide_input=True).strip()
+        if not key:
+            answers.pop("zerobounce.api_key", None)
+            return
+        answers["zerobounce.api_key"] = key
+        try:
+            zerobounce = connect_zerobounce(_with(path, answers), "init")
+            if zerobounce is not None:
+                print(f"ZeroBounce: {zerobounce.credits():,} credits left.")
+            return
+        except BadKeyError as error:
+            print(error)
+        except MauticSyncError as error:
+            print(f"The key could not be tried and is kept: {error}")
+            return
+
+
+def _with(path: Path, answers: dict[str, Any]) -> Settings:
+    """The settings as they will be with these answers."""
+    return load_settings(path if path.exists() else None, answers)
+
+
+def _web_address(answer: str) -> str:
+    try:
+        return web_address(answer.strip())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _write_config(path: Path, settings: Settings, answers: dict[str, Any]) -> None:

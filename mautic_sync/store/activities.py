@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
-from sqlalchemy import BigInteger, Connection, bindparam, case, cast, delete, literal, select, update
+from sqlalchemy import BigInteger, Connection, case, cast, delete, literal, select, update
 
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.contact import Catalogue

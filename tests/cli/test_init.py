@@ -1,0 +1,117 @@
+"""`init` at a terminal: a pseudo-terminal, a real process, answers typed one after the other."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+from typing import Self
+
+import pytest
+
+from mautic_sync.sandbox import Sandbox
+
+INIT = (sys.executable, "-m", "mautic_sync", "init")
+PATIENCE = 60
+# With the space behind them: it is shown when typing is not, and what was typed before is thrown away.
+SECRET = "Client secret (secret key): "
+KEY = "ZeroBounce API key (empty: addresses are not checked) []: "
+
+
+class Terminal:
+    """A process at a terminal of its own, and what it has shown."""
+
+    def __init__(self, directory, *command: str, **more: str) -> None:
+        ours, theirs = pty.openpty()
+        env = {name: value for name, value in os.environ.items() if not name.startswith("MAUTIC_SYNC_")}
+        env.update(more, TERM="dumb")
+        self.process = subprocess.Popen(command, cwd=directory, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        self._terminal = ours
+        self.shown = ""
+        self._seen = 0
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.shown[self._seen :]:
+            assert self._read(), f"no {text!r} in:\n{self.shown}"
+        self._seen = self.shown.index(text, self._seen) + len(text)
+
+    def answer(self, question: str, answer: str) -> None:
+        self.wait_for(question)
+        os.write(self._terminal, f"{answer}\n".encode())
+
+    def end(self) -> int:
+        while self._read():
+            pass
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._terminal)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._terminal], [], [], PATIENCE)
+        try:
+            new = os.read(self._terminal, 65_536) if ready else b""
+        except OSError:  # the process has ended
+            new = b""
+        self.shown += new.decode(errors="replace")
+        return bool(new)
+
+
+@pytest.fixture(scope="module")
+def box():
+    with Sandbox(contacts=20, seed=4) as box:
+        yield box
+
+
+def test_each_answer_is_tried_before_anything_is_written(tmp_path, box):
+    typed_at = Terminal(tmp_path, *INIT, MAUTIC_SYNC_ZEROBOUNCE__BASE_URL=box.zerobounce_url)
+    config = tmp_path / "config" / "mautic_sync.toml"
+    with typed_at as terminal:
+        terminal.answer("Where is Mautic?", "mautic.example")
+        terminal.wait_for("this is no web address")
+        terminal.answer("Where is Mautic?", box.url)
+        terminal.answer("Client id", "sandbox")
+        terminal.answer(SECRET, "wrong")
+        terminal.wait_for("Nothing was written")
+        assert not config.exists()
+        terminal.answer("Where is Mautic?", "")  # the address stays
+        terminal.answer("Client id", "sandbox")
+        terminal.answer(SECRET, "sandbox-secret")
+        terminal.answer(KEY, "wrong")
+        terminal.wait_for("does not know this key")
+        terminal.answer(KEY, "")
+        terminal.answer("Copy the rules", "n")
+        terminal.answer("Carry this plan out now?", "n")
+        assert terminal.end() == 0, terminal.shown
+    assert 'client_secret = "sandbox-secret"' in config.read_text()
+    assert "# api_key" in config.read_text()
+    assert "wrong" not in terminal.shown.replace("Nothing", "")
+
+
+def test_a_key_that_zerobounce_knows_shows_its_credits_and_is_kept(tmp_path, box):
+    typed_at = Terminal(
+        tmp_path,
+        *INIT,
+        MAUTIC_SYNC_ZEROBOUNCE__BASE_URL=box.zerobounce_url,
+        MAUTIC_SYNC_MAUTIC__BASE_URL=box.url,
+        MAUTIC_SYNC_MAUTIC__CLIENT_ID="sandbox",
+        MAUTIC_SYNC_MAUTIC__CLIENT_SECRET="sandbox-secret",
+    )
+    with typed_at as terminal:
+        terminal.answer(KEY, "sandbox-key")
+        terminal.wait_for("credits left")
+        terminal.answer("Copy the rules", "y")
+        terminal.answer("Carry this plan out now?", "y")
+        assert terminal.end() == 0, terminal.shown
+    written = (tmp_path / "config" / "mautic_sync.toml").read_text()
+    assert 'api_key = "sandbox-key"' in written
+    assert "sandbox-secret" not in written
+    assert (tmp_path / "mappings" / "stages.yaml").is_file()
