@@ -114,7 +114,7 @@ def overdue(crons: Mapping[str, Cron], succeeded: Mapping[str, int], now: float)
     )
 
 
-def _unnamed(_run_id: str) -> AbstractContextManager[None]:
+def _unseen(_run: Run, _tell: Observer) -> AbstractContextManager[None]:
     return nullcontext()
 
 
@@ -129,10 +129,8 @@ class Worker:
     clock: Clock = field(default_factory=SystemClock)
     watched: Callable[[Observer], AbstractContextManager[Observer]] = nullcontext
     """What draws a run's progress, given the observer that it adds to."""
-    opened: Callable[[Run, Observer], None] = lambda _run, _tell: None
-    """Told of each run that begins, with its observer."""
-    named: Callable[[str], AbstractContextManager[None]] = _unnamed
-    """Names the run of which lines within speak."""
+    seen: Callable[[Run, Observer], AbstractContextManager[None]] = _unseen
+    """Within it lines speak of this run, whose observer that is."""
     _beat: health.Beat = field(init=False)
     _run_id: str | None = field(init=False, default=None)
 
@@ -216,10 +214,9 @@ class Worker:
                 wait=BUSY_SECONDS,
                 tell=tell,
             ) as run,
-            self.named(run.id),
+            self.seen(run, tell),
         ):
             self._run_id = run.id
-            self.opened(run, tell)
             self._beat.tell(run=run.id, following=timetable.following)
             tell("run_started", schedule=schedule)
             run.fallback, run.on_last_good = last_good, broken is not None

@@ -26,8 +26,7 @@ from mautic_sync.cli.common import (
     read_settings,
     spare_memory,
 )
-from mautic_sync.cli.logs import run_named
-from mautic_sync.cli.progress import displayed, watch
+from mautic_sync.cli.progress import displayed, seen
 from mautic_sync.errors import ConfigError
 from mautic_sync.pipeline import forecast
 from mautic_sync.pipeline.context import Run
@@ -64,10 +63,9 @@ def started(settings: Settings, command: str, *, wait: float = 0, with_actions: 
                 tell=tell,
                 with_actions=with_actions,
             ) as run,
+            seen(run, tell),
         ):
-            watch(run, tell)
-            with run_named(run.id):
-                yield run
+            yield run
     finally:
         engine.dispose()
 

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from mautic_sync.cli.logs import LEVELS, shows_console
+from mautic_sync.cli.logs import LEVELS, run_named, shows_console
 from mautic_sync.pipeline.context import Counts, Observer, Run
 from mautic_sync.settings import Settings
 
@@ -181,11 +181,7 @@ class _Counting(Progress):
 def displayed(settings: Settings, tell: Observer) -> Iterator[Watcher]:
     """The observer of a run: it draws on a terminal, elsewhere it logs a line a page."""
     if not (shows_console(settings) and sys.stderr.isatty() and LEVELS[settings.log.level] <= LEVELS["info"]):
-        lines = Lines(tell)
-        try:
-            yield lines
-        finally:
-            lines.flush()
+        yield Lines(tell)
         return
     display = Display(tell, Console(stderr=True))
     with display.progress:
@@ -205,7 +201,14 @@ def paused(run: Run) -> Iterator[None]:
         run.tell.progress.start()
 
 
-def watch(run: Run, tell: Observer) -> None:
-    """Have the observer of a run look at its counts."""
+@contextmanager
+def seen(run: Run, tell: Observer) -> Iterator[None]:
+    """All lines within speak of this run, the last of its pages too, and its observer looks at its counts."""
     if isinstance(tell, Watcher):
         tell.counts = run.counts
+    with run_named(run.id):
+        try:
+            yield
+        finally:
+            if isinstance(tell, Lines):
+                tell.flush()

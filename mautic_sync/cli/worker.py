@@ -13,8 +13,7 @@ from mautic_sync.cli.common import (
     read_settings,
     spare_memory,
 )
-from mautic_sync.cli.logs import run_named
-from mautic_sync.cli.progress import displayed, watch
+from mautic_sync.cli.progress import displayed, seen
 from mautic_sync.pipeline.run import connect_mautic
 from mautic_sync.schedule import Worker
 from mautic_sync.store.engine import worker_lock
@@ -36,8 +35,7 @@ def run_command(config: ConfigOption = None, wait: WaitOption = 0) -> None:
         lambda: read_mappings(settings),
         observer(),
         watched=lambda tell: displayed(settings, tell),
-        opened=watch,
-        named=run_named,
+        seen=seen,
     )
     spare_memory()
     try:

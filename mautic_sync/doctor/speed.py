@@ -124,26 +124,28 @@ def push(exam: Examination) -> Finding:
         return skipped("the first push is done; `mautic-sync status` shows what is pending")
     planned = changes.count_contacts(exam.store) if exam.store_problem is None else 0
     try:
-        writes = planned or _without_our_stage(exam)
+        contacts = planned or _without_our_stage(exam)
     except ForbiddenError:
         return skipped("stages cannot be read, see the rights")
-    if not writes:
+    if not contacts:
         return ok("there is nothing to write", contacts=0)
     reference = REFERENCE_CALL if exam.probe.server_user is not None else REFERENCE_BASIC
+    # Points are a call of their own beside the stage.
+    writes = changes.count_planned(exam.store) if planned else contacts
     seconds = seconds_of_push(writes, cost_of_call(exam.probe) / reference, in_flight(exam))
     limit = exam.set.push.max_seconds
     runs = math.ceil(seconds / limit)
     spread = f", at most {spoken(limit)} a run (push.max_seconds), so in {runs} runs" if runs > 1 else ""
     first = (
         ". It waits for `mautic-sync sync --accept PLAN` (push.first_run_max)"
-        if writes > exam.set.push.first_run_max
+        if contacts > exam.set.push.first_run_max
         else ""
     )
     about = "the plan has" if planned else "at most"
     return ok(
-        f"the first push takes about {spoken(seconds)} ({about} {writes:,} contacts){spread}{first}",
+        f"the first push takes about {spoken(seconds)} ({about} {contacts:,} contacts){spread}{first}",
         seconds=round(seconds),
-        contacts=writes,
+        contacts=contacts,
     )
 
 

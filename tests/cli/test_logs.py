@@ -7,11 +7,13 @@ import os
 import pty
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from mautic_sync.cli import logs
 from mautic_sync.cli.logs import secrets_of
-from mautic_sync.cli.progress import Lines, duration, seconds_left
+from mautic_sync.cli.progress import Lines, duration, seconds_left, seen
 from mautic_sync.pipeline.context import Counts
 from mautic_sync.sandbox import Sandbox
 from mautic_sync.settings import Settings
@@ -135,6 +137,15 @@ def test_many_small_writes_become_one_line_and_none_is_lost():
     lines("acted", contact=1, rule="x")
     assert [event for event, _ in told] == ["pushing", "pushed", "acted"]
     assert told[1][1] == {"changes": 3, "done": 3, "of": 3, "eta_seconds": None}
+
+
+def test_the_last_line_of_a_run_names_it_too():
+    told = []
+    lines = Lines(lambda event, **_facts: told.append((event, logs._Now.run)))
+    with seen(SimpleNamespace(id="20261101T120000-abcdef", counts=Counts()), lines):
+        lines("pushing", changes=1)
+        lines("pushed", changes=1)
+    assert told == [("pushing", "20261101T120000-abcdef"), ("pushed", "20261101T120000-abcdef")]
 
 
 def test_a_terminal_shows_progress_and_no_page_lines(tmp_path):
