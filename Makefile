@@ -26,7 +26,7 @@ demo: $(STAMP)  ## show the whole thing on this machine, without accounts
 	@$(BIN)/mautic-sync demo
 
 test: $(STAMP)  ## run the tests
-	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)  ## check style and types
 	@$(BIN)/ruff check .

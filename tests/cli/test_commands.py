@@ -288,7 +288,7 @@ def test_schema_is_json_schema_of_settings_and_mappings(shell):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_loses_nothing(tmp_path, number, code):
     """Stopped in the middle of the push: the next run ends where an undisturbed one would."""
-    with Sandbox(contacts=150, seed=2, cost="measured") as box:
+    with Sandbox(contacts=90, seed=2, cost="measured") as box:
         shell = Shell(tmp_path, box)
         assert shell("init", "--yes").returncode == 0
         process = subprocess.Popen(
