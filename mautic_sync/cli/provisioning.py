@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,7 +144,8 @@ def _ask_for_key(path: Path, answers: dict[str, Any]) -> None:
         try:
             zerobounce = connect_zerobounce(_with(path, answers), "init")
             if zerobounce is not None:
-                print(f"ZeroBounce: {zerobounce.credits():,} credits left.")
+                with closing(zerobounce):
+                    print(f"ZeroBounce: {zerobounce.credits():,} credits left.")
             return
         except BadKeyError as error:
             print(error)

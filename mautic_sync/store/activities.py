@@ -325,7 +325,7 @@ def adopt_waiting(
         rows = connection.execute(_WAITING.where(waits)).all()
         if not rows:
             continue
-        # In this order: MariaDB empties the one before it looks at the other.
+        # In this order: MariaDB assigns from left to right, and finds the person by the id that is emptied.
         connection.execute(
             update(activity).where(waits).ordered_values((activity.c.person_id, now_of), (activity.c.waiting_id, None))
         )
