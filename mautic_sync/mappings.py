@@ -390,6 +390,7 @@ class Templates:
         """Placeholders whose values `render` must be told of each person."""
         self._templates = {alias: text for alias, text in templates.items() if not named[alias] & self.names}
         self._personal = {alias: text for alias, text in templates.items() if named[alias] & self.names}
+        self._tells_score = any("score" in names for names in named.values())
         self._rendered: dict[tuple[object, ...], dict[str, str | None]] = {}
 
     def render(
@@ -401,7 +402,7 @@ class Templates:
         of thousands.
         """
         told = ("", "", None) if verdict is None else (verdict.status, verdict.sub_status, verdict.at)
-        key = (decision.reason, decision.stage, decision.score, told)
+        key = (decision.reason, decision.stage, decision.score if self._tells_score else None, told)
         found = self._rendered.get(key)
         if found is None:
             if len(self._rendered) >= MOST_RENDERED:

@@ -138,7 +138,6 @@ def _try(rules: _Rules, test: RuleTest, now: int) -> _Tried:
     signals = signals._replace(scores=scored.by_name)
     judgement = judge(
         signals,
-        scored,
         mappings.stages,
         mappings.scores,
         Previous(was.stage, kind_was),

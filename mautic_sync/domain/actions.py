@@ -114,6 +114,10 @@ def turns(before: Collection[str], now: Collection[str]) -> tuple[Turn, ...]:
 # --- Flags as they are kept
 
 
+NO_FLAGS = "[]"
+"""What `flags_text` writes for none."""
+
+
 @lru_cache(maxsize=4_096)
 def flags_text(hot: bool, low_value: bool, named: tuple[str, ...] = ()) -> str:
     """The flags as JSON: `hot`, `low_value`, and `when:<name>` of conditions that are true."""

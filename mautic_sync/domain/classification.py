@@ -8,13 +8,13 @@ whoever has a kind keeps it and newcomers wait as they are; only a fresh reject 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mautic_sync.domain.conditions import Condition, Trace
+from mautic_sync.domain.conditions import NOW, Condition, Trace
 from mautic_sync.domain.contact import KINDS, Kind, Signals, VerdictSignal
-from mautic_sync.domain.grammar import UNCHECKED
+from mautic_sync.domain.grammar import TOTAL, UNCHECKED
 from mautic_sync.domain.validation import normalise_address
 
 RANK: Mapping[str, int] = {kind: rank for rank, kind in enumerate(KINDS)}
@@ -22,6 +22,8 @@ ASSUMED_ACCEPTED = VerdictSignal("accepted", status="valid")
 ASSUMED_REJECTED = VerdictSignal("rejected", status="invalid")
 GATE_OPEN = VerdictSignal("accepted", status="valid", sub_status=UNCHECKED)
 """What an address counts as while there is no ZeroBounce key to check it with."""
+
+MOST_REMEMBERED = 4_096  # decisions
 
 Notes = tuple[Mapping[str, Any], ...]
 
@@ -61,6 +63,10 @@ class StageRules:
     _position: Mapping[str, int] = field(init=False, repr=False, compare=False)
     first_reading_verdict: int = field(init=False, repr=False, compare=False)
     """Place of the highest stage that depends on a verdict; the number of stages when none does."""
+    _read: Callable[[Signals], Hashable] | None = field(init=False, repr=False, compare=False)
+    """What the stages read of a person besides the verdict; None where time alone changes what they say."""
+    _remembered: dict[Hashable, Decision] = field(init=False, repr=False, compare=False)
+    """Decisions by all that they depend on but the score: of most people the rules know one of a few sets of things."""
 
     def __post_init__(self) -> None:
         if not self.stages or self.stages[-1].condition is not None:
@@ -70,6 +76,8 @@ class StageRules:
         object.__setattr__(self, "_position", {stage.name: index for index, stage in enumerate(self.stages)})
         reading = (i for i, stage in enumerate(self.stages) if stage.condition and stage.condition.reads_verdict)
         object.__setattr__(self, "first_reading_verdict", next(reading, len(self.stages)))
+        object.__setattr__(self, "_read", _reader(self.stages))
+        object.__setattr__(self, "_remembered", {})
 
     def position(self, name: str | None) -> int | None:
         """Place of a managed stage from the top, None for any other."""
@@ -124,20 +132,38 @@ def decide(
     2. Without a decisive verdict for an address that could have one: look what an accepted one would give. Who would
        otherwise fall keeps what they have; who would rise waits.
     3. `gate_open` (there is no ZeroBounce key): an address without a verdict counts as accepted.
+
+    Where time changes nothing, whoever is like somebody who was decided before is decided by looking that up.
     """
     before = previous or NOTHING_BEFORE
+    verdict, read = signals.verdict, rules._read  # noqa: SLF001  # two halves of one thing
+    if read is None or verdict.expires_at is not None:
+        return _decide(signals, rules, before, now, gate_open=gate_open)
+    remembered = rules._remembered  # noqa: SLF001
+    answer = (verdict.outcome, verdict.status, verdict.sub_status, verdict.fresh)
+    key = (read(signals), _has_address(signals), answer, before, gate_open)
+    found = remembered.get(key)
+    if found is None:
+        if len(remembered) >= MOST_REMEMBERED:
+            remembered.clear()
+        found = remembered[key] = _decide(signals, rules, before, now, gate_open=gate_open)
+    score = signals.scores.get(TOTAL, 0)
+    return found if found.score == score else Decision(found.kind, found.stage, score, *found[3:])
+
+
+def _decide(signals: Signals, rules: StageRules, before: Previous, now: int, *, gate_open: bool) -> Decision:
     place = _place(signals, rules, before, now)
     if place < rules.first_reading_verdict or not _undecided(signals, now):
         return _decision(signals, rules, before, now, place)
     verdict = signals.verdict
     if gate_open and (verdict.outcome in {"missing", "accepted"}):
-        assumed = signals._replace(verdict=GATE_OPEN)
+        assumed = signals.with_verdict(GATE_OPEN)
         opened = _place(assumed, rules, before, now, rules.first_reading_verdict)
         if opened == place:
             return _decision(signals, rules, before, now, place)
         notes: Notes = ({"note": "the gate is open: without a ZeroBounce key the address counts as accepted"},)
         return _decision(assumed, rules, before, now, opened, notes)
-    accepted_signals = signals._replace(verdict=ASSUMED_ACCEPTED)
+    accepted_signals = signals.with_verdict(ASSUMED_ACCEPTED)
     accepted = _place(accepted_signals, rules, before, now, rules.first_reading_verdict)
     if place == accepted:
         return _decision(signals, rules, before, now, place)
@@ -161,6 +187,7 @@ def decide(
     return Decision(
         kind=stage.kind,
         stage=stage.name,
+        score=signals.scores.get(TOTAL, 0),
         rule=f"{stage.name}:kept",
         reason=f"{stage.name}: kept until the e-mail is validated",
         trace=notes,
@@ -180,8 +207,8 @@ def needs_verdict(signals: Signals, rules: StageRules, previous: Previous | None
         return False
     # Without the verdict nothing above could hold: there is nothing to look at again.
     start = rules.first_reading_verdict
-    accepted = _place(signals._replace(verdict=ASSUMED_ACCEPTED), rules, before, now, start)
-    return accepted != _place(signals._replace(verdict=ASSUMED_REJECTED), rules, before, now, start)
+    accepted = _place(signals.with_verdict(ASSUMED_ACCEPTED), rules, before, now, start)
+    return accepted != _place(signals.with_verdict(ASSUMED_REJECTED), rules, before, now, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +257,38 @@ def _sticky(rules: StageRules, before: Previous) -> int:
     return next((i for i, stage in enumerate(rules.stages) if stage.sticky and stage.kind == before.kind), -1)
 
 
+def _reader(stages: Sequence[StageRule]) -> Callable[[Signals], Hashable] | None:
+    """Gives the values of all that the conditions of these stages read, the verdict aside; None if they read time."""
+    inputs = dict.fromkeys(one for stage in stages if stage.condition for one in stage.condition.inputs)
+    if NOW in inputs:
+        return None
+    names = {subject: [one.name for one in inputs if one.subject == subject] for subject, _name in inputs}
+    aliases, activities, groups = (tuple(names.get(subject, ())) for subject in ("field", "activity", "score"))
+    tags = frozenset(names.get("tag", ()))
+    places = tuple(Signals._fields.index(place) for subject, place in _PLACES.items() if subject in names)
+    reads_dnc = "dnc" in names
+
+    def read(signals: Signals) -> Hashable:
+        fields, evidence, scores = signals.fields, signals.evidence, signals.scores
+        return (
+            # Some values of different types are equal, but not told alike.
+            tuple([one if one.__class__ is str else (one.__class__, one) for one in map(fields.get, aliases)])
+            if fields
+            else None,
+            signals.tags & tags if signals.tags else None,
+            tuple(map(evidence.get, activities)) if evidence else None,
+            tuple(map(scores.get, groups)) if groups else None,
+            tuple([signals[place] for place in places]) if places else None,
+            tuple(sorted(signals.dnc.items())) if reads_dnc else None,
+        )
+
+    return read
+
+
+_PLACES = {"segment": "segments", "campaign": "campaigns", "stage": "stage", "kind": "kind"}
+"""Subjects whose value is one that can be compared as it is."""
+
+
 def _has_address(signals: Signals) -> bool:
     address = signals.fields.get("email")
     return isinstance(address, str) and normalise_address(address) is not None
@@ -268,10 +327,11 @@ def _decision(
     stage = rules.stages[place]
     condition = stage.condition
     due_at = _due_at(signals, rules, now, len(rules.stages) if waiting else place + 1)
+    score = signals.scores.get(TOTAL, 0)
     if condition is None:
         reason = f"{stage.name}: {_otherwise(signals, rules, waiting=waiting)}"
         trace: Notes = ({"stage": stage.name, "text": "no other rule holds", "holds": True}, *notes)
-        return Decision(stage.kind, stage.name, 0, f"{stage.name}:otherwise", reason, trace, due_at, waiting)
+        return Decision(stage.kind, stage.name, score, f"{stage.name}:otherwise", reason, trace, due_at, waiting)
     part: Condition | None = None
     if condition.holds(signals, now):
         path, part = condition.told_by(signals, now)
@@ -286,7 +346,7 @@ def _decision(
         reason = f"{stage.name}: {part.reason_text(signals, now)}"
     else:
         reason = f"{stage.name}: was {before.stage or stage.name} before, and that stays"
-    return Decision(stage.kind, stage.name, 0, rule, reason, trace, due_at, waiting)
+    return Decision(stage.kind, stage.name, score, rule, reason, trace, due_at, waiting)
 
 
 def _otherwise(signals: Signals, rules: StageRules, *, waiting: bool) -> str:

@@ -10,6 +10,7 @@ numbers, whatever type the value has. Tags and event names are compared exactly,
 from __future__ import annotations
 
 import math
+import operator as operators
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -78,6 +79,17 @@ class Trace(NamedTuple):
         return told
 
 
+class Input(NamedTuple):
+    """Something that a condition reads of a person: a subject, and of fields, tags, activity and scores which one."""
+
+    subject: str
+    name: str = ""
+
+
+NOW = Input("now")
+"""Time itself. A verdict changes with it as well, but only one that expires."""
+
+
 # --- Compiled conditions ----------------------------------------------------------------------------------------
 
 
@@ -89,7 +101,7 @@ class Condition:
     it so. `due_at` is the earliest future second at which time alone could change any part (None: never).
     `evidence_text` says in a few words what made it hold, `reason_text` the same without what changes from day to
     day. `path` names the part that decides (`any[0]`), empty for the whole; `chosen` is for `any` alone: that part
-    with its path, found once for all that is told of it.
+    with its path, found once for all that is told of it. Where all `inputs` are the same, so are the answers.
     """
 
     holds: Test
@@ -104,6 +116,7 @@ class Condition:
     reads_verdict: bool = False
     matchers: tuple[ActivityMatcher, ...] = ()
     requirements: tuple[Requirement, ...] = ()
+    inputs: tuple[Input, ...] = ()
     node: Node | None = None
 
     def told_by(self, signals: Signals, now: int) -> tuple[str, Condition]:
@@ -159,6 +172,10 @@ class _Context:
             return []
         return [one for one in names_in(self.catalogue, kind) if fold(one) == fold(name)]
 
+    def alias(self, name: str) -> str:
+        """A field as this Mautic spells it."""
+        return next(iter(self.spelled("field", name)), name)
+
     def field_type(self, alias: str) -> str:
         if alias == "country" or self.catalogue is None:
             return alias if alias == "country" else ""
@@ -172,14 +189,30 @@ def _never(signals: Signals, now: int) -> int | None:  # noqa: ARG001  # a Due t
 def _build(node: Node, context: _Context) -> Condition:
     if isinstance(node, Group):
         parts = [_build(part, context) for part in node.parts]
-        return {"all": _build_all, "any": _build_any, "not": _build_not}[node.operator](parts)
+        built = {"all": _build_all, "any": _build_any, "not": _build_not}[node.operator](parts)
+        return replace(built, inputs=tuple(dict.fromkeys(one for part in parts for one in part.inputs)))
     # A part that this Mautic lacks makes the whole condition false, whatever its operator; of several names one is enough.
     needs: dict[str, list[bool]] = {}
     for requirement in requirements_of(node):
         needs.setdefault(requirement.kind, []).append(context.has(requirement))
     if any(not any(present) for present in needs.values()):
         return _absent(node)
-    return _BUILDERS[node.subject](node, context)
+    built = _BUILDERS[node.subject](node, context)
+    return replace(built, inputs=_inputs(node, context, timed=built.timed))
+
+
+def _inputs(leaf: Leaf, context: _Context, *, timed: bool) -> tuple[Input, ...]:
+    if leaf.subject == "verdict":
+        return (Input("verdict"),)
+    if leaf.subject == "field":
+        read = [Input("field", context.alias(leaf.names[0]))]
+    elif leaf.subject == "activity" and leaf.matcher is not None:
+        read = [Input("activity", leaf.matcher.key)]
+    elif leaf.subject in {"tag", "score"}:
+        read = [Input(leaf.subject, name) for name in leaf.names]
+    else:
+        read = [Input(leaf.subject)]
+    return (*read, NOW) if timed else tuple(read)
 
 
 def _leaf(
@@ -330,9 +363,7 @@ _SPOKEN = {"gt": "over", "gte": "at least", "lt": "under", "lte": "at most"}
 
 
 def _build_field(leaf: Leaf, context: _Context) -> Condition:
-    alias = leaf.names[0]
-    if context.catalogue is not None:
-        alias = next(iter(context.spelled("field", alias)), alias)
+    alias = context.alias(leaf.names[0])
     ((operator, operand),) = leaf.operators.items()
     if operator in {"empty", "not_empty"}:
         return _build_presence(alias, wanted=(operator == "not_empty") is operand)
@@ -619,7 +650,8 @@ def _build_activity(leaf: Leaf, context: _Context) -> Condition:
             return count >= least and (most is None or count <= most)
 
     def due(signals: Signals, now: int) -> int | None:
-        return min(_crossing_times(signals.evidence.get(key, ()), bounds, now), default=None)
+        times = signals.evidence.get(key)
+        return None if times is None else min(_crossing_times(times, bounds, now), default=None)
 
     what = _activity_text(leaf, matcher)
     span = _span_text(leaf)
@@ -710,19 +742,25 @@ def _build_verdict(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
     return _leaf(holds, text, said, due=due)
 
 
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "is": operators.eq, "is_not": operators.ne,
+    "gt": operators.gt, "gte": operators.ge, "lt": operators.lt, "lte": operators.le,
+}  # fmt: skip
+
+
 def _build_score(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
     group = leaf.names[0]
     ((operator, operand),) = leaf.operators.items()
-    if operator in {"is", "is_not"}:
-        wanted = operator == "is"
+    if operator == "between":
+        low, high = operand
 
         def holds(signals: Signals, now: int) -> bool:  # noqa: ARG001
-            return (signals.scores.get(group, 0) == operand) is wanted
+            return bool(low <= signals.scores.get(group, 0) <= high)
     else:
-        test = _order_test(operator, operand)
+        compare = _COMPARISONS[operator]
 
         def holds(signals: Signals, now: int) -> bool:  # noqa: ARG001
-            return test(signals.scores.get(group, 0))
+            return bool(compare(signals.scores.get(group, 0), operand))
 
     word = "score" if group == TOTAL else f"score {group}"
     rule = f"{_WORDS[operator]} {_operand_text(operator, operand)}"

@@ -81,6 +81,14 @@ class Signals(NamedTuple):
     tallies: Mapping[str, Sequence[int]] = NOTHING
     scores: Mapping[str, int] = NOTHING
 
+    # As `_replace` does, at a quarter of its cost: it is done for everybody who is decided.
+
+    def with_verdict(self, verdict: VerdictSignal) -> Signals:
+        return Signals(*self[:6], verdict, *self[7:])
+
+    def with_kind(self, kind: Kind | None) -> Signals:
+        return Signals(*self[:10], kind, *self[11:])
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mautic_sync.domain.classification import Decision, Previous, StageRules, decide
 from mautic_sync.domain.contact import Signals, VerdictSignal
-from mautic_sync.domain.scoring import COLD, Flags, Score, ScoreRules, flags_of
+from mautic_sync.domain.scoring import COLD, Flags, ScoreRules, flags_of
 
 SYNTAX_REJECT = VerdictSignal("rejected", "invalid", "failed_syntax_check")
 """What somebody has whose address is none: nobody needs to be asked about it."""
@@ -24,7 +24,6 @@ class Judgement(NamedTuple):
 
 def judge(
     signals: Signals,
-    scored: Score,
     stages: StageRules,
     scores: ScoreRules,
     previous: Previous,
@@ -33,11 +32,9 @@ def judge(
     *,
     gate_open: bool,
 ) -> Judgement:
-    """Decide one person whose `signals` hold this score by name; `previous` and `before` are what was decided last."""
+    """Decide one person whose `signals` hold the score by name; `previous` and `before` are what was decided last."""
     decision = decide(signals, stages, previous, now, gate_open=gate_open)
-    if decision.score != scored.total:
-        decision = decision._replace(score=scored.total)
     if scores.hot is None and scores.low_value is None:
         return Judgement(decision, COLD)
-    decided = signals if signals.kind == decision.kind else signals._replace(kind=decision.kind)
+    decided = signals if signals.kind == decision.kind else signals.with_kind(decision.kind)
     return Judgement(decision, flags_of(decided, scores, before, now))

@@ -112,6 +112,8 @@ def differing_fields(
     changed: dict[str, str | None] = {}
     for alias, value in wanted.items():
         there = present.get(alias)
+        if value == there:
+            continue
         if (value or None) == (None if there is None else str(there)):
             continue
         asked = written.get(alias)
@@ -138,11 +140,13 @@ def plan_contact(
     `wanted_tags` maps a tag to whether the contact should carry it because of `verdict`, whatever names that. A tag is
     set or taken away once per verdict: what somebody does about it afterwards stands.
     """
+    changed = differing_fields(wanted_fields, fields, standing.written)
+    if stage.set_to is None and not changed and not wanted_tags:
+        return None
     old: dict[str, Any] = {}
     new: dict[str, Any] = {}
     if stage.set_to is not None:
         old["stage"], new["stage"] = current, stage.set_to
-    changed = differing_fields(wanted_fields, fields, standing.written)
     if changed:
         old["fields"] = {alias: fields.get(alias) for alias in changed}
         new["fields"] = changed

@@ -7,6 +7,7 @@ the order in which activity arrives nor the hour of an evaluation matters. `acco
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +24,9 @@ from mautic_sync.domain.matchers import ActivityMatcher
 QUARTER = 900  # seconds; no zone has begun a day between two quarters of an hour since 1972
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 LAST_DAY = date.max.toordinal()
-DECIMALS = 9  # places of a group's points that count: what lies behind them is noise of floating point
-NOISE = 0.5e-9  # half of the last place
+NOISE = 0.5e-9  # points; a group that is short of a whole number by less has it: that is noise of floating point
 NEVER = LAST_DAY + 1  # a day that does not come
+UNLIMITED = sys.maxsize  # times
 FADED = 0.5  # points; below it a contribution counts as gone
 MOST_REMEMBERED = 4_096  # sets of tallies
 DAYS_REMEMBERED = 8_192  # quarters of an hour whose day is known: activity comes in the order of its time, or nearly
@@ -148,17 +149,18 @@ class ScoreRules:
 
 
 class _Activity(NamedTuple):
-    """A rule about activity as `score` reads it; `place` is its place among all rules, `group` that of its group."""
+    """A rule about activity as `score` reads it; `place` is its place among all rules, `group` that of its group.
+
+    Up to `all_up_to` times count in any case. `weights` has the points that are left by age in days, None where they
+    do not fade.
+    """
 
     place: int
     key: str
     group: int
-    points: int
-    lag: int
-    at_most: int | None
-    per: int | None
-    unless: str | None
-    shares: tuple[float, ...] | None
+    all_up_to: int
+    weights: tuple[float, ...] | None
+    rule: ScoreRule
     decay: Decay | None
 
 
@@ -184,9 +186,11 @@ def _compile(rules: ScoreRules) -> _Compiled:
             attributes.append((place, group, rule.points, condition.holds))
             timed += [condition.due_at] if condition.timed else []
         elif rule.matcher is not None:
-            key, unless = rule.matcher.key, rule.unless.key if rule.unless is not None else None
-            shares = None if decay is None else _table(decay)
-            one = _Activity(place, key, group, rule.points, rule.lag, rule.at_most, rule.per, unless, shares, decay)
+            key = rule.matcher.key
+            weights = None if decay is None else tuple(rule.points * share for share in _table(decay))
+            at_most = rule.at_most if rule.at_most is not None else UNLIMITED
+            all_up_to = at_most if rule.unless is None else 0
+            one = _Activity(place, key, group, all_up_to, weights, rule, decay)
             by_key[key] = (*by_key.get(key, ()), one)
     fading = tuple((place_of[group], decay.half_life) for group, decay in rules.decay.items() if group in place_of)
     return _Compiled(ZoneInfo(rules.time_zone), tuple(attributes), tuple(timed), by_key, fading, {})
@@ -241,22 +245,22 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
 
     1. Attributes: the points of every rule whose condition holds at the first second of the day.
     2. Activity: the days that count (`_counted`), each times its points, times what decay leaves of them.
-    3. A group is the sum, rounded to nine decimals and cut off towards zero; the total is the sum of the groups.
+    3. A group is the sum, cut off towards zero but for the noise of floating point; the total is the sum of the groups.
     """
     zone, attributes, timed, by_key, fading, by_kinds = rules._compiled  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     groups = rules.groups
     sums = [0] * len(groups)
+    given = [] if parts is None else parts
     for place, group, points, holds in attributes:
         if holds(signals, start):
             sums[group] += points
-            if parts is not None:
-                parts.append((place, points))
+            given.append((place, points))
     changes = NEVER  # the first day on which something could change
     for due in timed:
         moment = due(signals, start)
         if moment is not None:
-            changes = min(changes, _first_day_from(moment, zone))
+            changes = min(changes, _day_from(-(-moment // QUARTER), zone))
     tallies = signals.tallies
     if tallies:
         kinds = tuple(tallies)
@@ -265,53 +269,43 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
             found = _remember(by_kinds, kinds, by_key)
         faded = [0.0] * len(groups)
         gross = [0.0] * len(groups)
-        for place, key, group, points, lag, at_most, per, unless, shares, decay in found:
+        for place, key, group, all_up_to, weights, rule, decay in found:
             counted = tallies[key]
-            days = len(counted)
             # Most people have one day or a few of them, all of which count.
-            if (
-                unless is not None
-                or not days
-                or counted[-2] > day
-                or (at_most is not None and (counted[1] if days == 2 else sum(counted[1::2])) > at_most)
-            ):
-                against = tallies.get(unless, ()) if unless is not None else ()
-                counted, waiting = _counted(counted, day - lag, at_most, per, against, lag)
-                days = len(counted)
-                changes = min(changes, waiting + lag)
-            if not days:
-                continue
-            if shares is None:
-                plain = points * (counted[1] if days == 2 else sum(counted[1::2]))
+            if not counted or counted[-2] > day or (sum(counted[1::2]) > all_up_to and _capped(counted, rule)):
+                counted, possible = _counted_by(rule, tallies, day)
+                changes = min(changes, possible)
+                if not counted:
+                    continue
+            if weights is None:
+                plain = rule.points * sum(counted[1::2])
                 sums[group] += plain
-                if parts is not None:
-                    parts.append((place, plain))
+                given.append((place, plain))
                 continue
+            left = 0.0
+            pairs = iter(counted)
             try:
-                if days == 2:
-                    left = points * counted[1] * shares[day - counted[0]]
-                else:
-                    left = 0.0
-                    for at in range(0, days, 2):
-                        left += points * counted[at + 1] * shares[day - counted[at]]
+                for then, count in zip(pairs, pairs):  # noqa: B905  # a day, and how often on it
+                    left += count * weights[day - then]
             except IndexError:
-                left = _left(counted, points, day, decay)
+                left = _left(counted, rule.points, day, decay)
             faded[group] += left
             gross[group] += abs(left)
-            if parts is not None:
-                parts.append((place, left))
+            given.append((place, left))
             if decay is not None and decay.steps:
                 changes = min(changes, _next_step(counted, day, decay))
         for group, half_life in fading:
             left = faded[group]
             if left:
                 before = sums[group]
-                sums[group] = value = int(round(before + left, DECIMALS))
+                exact = before + left
+                sums[group] = value = int(exact + NOISE if exact > 0 else exact - NOISE)
                 if half_life is not None and changes > day + 1:
                     changes = min(changes, day + _days_to_change(value, before, left, gross[group], half_life))
     due_at = None if changes > LAST_DAY else _line_start(changes, rules, zone)
-    if sums and (max(sums) > MOST_POINTS or min(sums) < -MOST_POINTS):
-        sums = [max(-MOST_POINTS, min(value, MOST_POINTS)) for value in sums]
+    for group, value in enumerate(sums):
+        if not -MOST_POINTS <= value <= MOST_POINTS:
+            sums[group] = MOST_POINTS if value > 0 else -MOST_POINTS
     return Score(sum(sums), dict(zip(groups, sums)), day, due_at)  # noqa: B905  # as many; asking costs a tenth of all this
 
 
@@ -330,6 +324,7 @@ def _first_day_from(at: int, zone: ZoneInfo) -> int:
 
 @lru_cache(maxsize=DAYS_REMEMBERED)
 def _day_from(quarter: int, zone: ZoneInfo) -> int:
+    """The first day that begins at this quarter of an hour or later."""
     day = _day_of(quarter, zone)
     return day if day_start(day, zone) >= quarter * QUARTER else day + 1
 
@@ -337,6 +332,15 @@ def _day_from(quarter: int, zone: ZoneInfo) -> int:
 def _line_start(day: int, rules: ScoreRules, zone: ZoneInfo) -> int:
     """First second of the first evaluation that is not before a day."""
     return day_start(day + -day % rules.grid, zone)
+
+
+def _capped(tally: Sequence[int], rule: ScoreRule) -> bool:
+    """Whether some of a tally, all of whose days are over, may not count, as far as is seen at a glance."""
+    most, per = rule.at_most, rule.per
+    if most is None or per is None or rule.unless is not None or len(tally) != 2 * sum(tally[1::2]):
+        return True
+    # Once on each day: nothing is too much if so many days further on there is always another span.
+    return any(later - day < per for day, later in zip(tally[::2], tally[2 * most :: 2]))  # noqa: B905  # not for the last
 
 
 def _counted(
@@ -347,28 +351,28 @@ def _counted(
     Days ascending, each counts as often as the cap still allows in the `per` days that end with it. `against` is the
     tally that, where it has one of the `lag` days that begin with a day, keeps this day from counting.
     """
-    kept: list[int] = []
-    oldest = 0
-    room = at_most
     days_against = against[::2]
-    for at in range(0, len(tally), 2):
-        day, count = tally[at], tally[at + 1]
+    kept: list[int] = []
+    oldest = length = 0
+    room = UNLIMITED if at_most is None else at_most
+    window = UNLIMITED if per is None else per
+    pairs = iter(tally)
+    for day, times in zip(pairs, pairs):  # noqa: B905  # a day, and how often on it
         if days_against:
             place = bisect_left(days_against, day)
             if place < len(days_against) and days_against[place] < day + lag:
                 continue
-        if room is not None:
-            while per is not None and oldest < len(kept) and kept[oldest] <= day - per:
-                room += kept[oldest + 1]
-                oldest += 2
-            if room <= 0:
-                continue
-            count = min(count, room)
-            room -= count
+        while oldest < length and kept[oldest] <= day - window:
+            room += kept[oldest + 1]
+            oldest += 2
+        if room <= 0:
+            continue
         if day > last:
             return kept, day
-        kept.append(day)
-        kept.append(count)
+        count = min(room, times)
+        room -= count
+        kept += (day, count)
+        length += 2
     return kept, NEVER
 
 
@@ -377,8 +381,9 @@ def _left(counted: Sequence[int], points: int, day: int, decay: Decay | None) ->
     if decay is None:
         return float(points * sum(counted[1::2]))
     left = 0.0
-    for at in range(0, len(counted), 2):
-        left += points * counted[at + 1] * decay.share(day - counted[at])
+    pairs = iter(counted)
+    for then, count in zip(pairs, pairs):  # noqa: B905  # a day, and how often on it
+        left += count * (points * decay.share(day - then))
     return left
 
 
@@ -471,17 +476,19 @@ def _parts(
             if rule.condition.holds(signals, start):
                 yield rule, (), float(rule.points)
         elif rule.matcher is not None and rule.matcher.key in tallies:
-            counted = _counted_by(rule, tallies, day)
+            counted, _ = _counted_by(rule, tallies, day)
             if counted:
                 yield rule, counted, _left(counted, rule.points, day, rules.decay.get(rule.group))
 
 
-def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> Sequence[int]:
+def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> tuple[Sequence[int], int]:
+    """What of a rule's tally counts on a day, and the next day on which more of it could."""
     if rule.matcher is None:
-        return ()
+        return (), NEVER
+    lag = rule.lag
     against = tallies.get(rule.unless.key, ()) if rule.unless is not None else ()
-    tally = tallies.get(rule.matcher.key, ())
-    return _counted(tally, day - rule.lag, rule.at_most, rule.per, against, rule.lag)[0]
+    counted, waiting = _counted(tallies[rule.matcher.key], day - lag, rule.at_most, rule.per, against, lag)
+    return counted, waiting + lag
 
 
 def _faded_on(counted: Sequence[int], points: int, day: int, decay: Decay) -> int | None:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection
 
-from mautic_sync.domain.actions import HOT, LOW_VALUE, flags_text, read_flags
+from mautic_sync.domain.actions import HOT, LOW_VALUE, NO_FLAGS, flags_text, read_flags
 from mautic_sync.domain.classification import Decision, Previous, needs_verdict
 from mautic_sync.domain.conditions import Condition
-from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Signals
+from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Kind, Signals
 from mautic_sync.domain.countries import mautic_country
 from mautic_sync.domain.grammar import TOTAL
 from mautic_sync.domain.judgement import SYNTAX_REJECT, judge
@@ -33,7 +33,7 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
-from mautic_sync.domain.scoring import COLD, Flags, Part, Score, ScoreRules, reasons_text, score
+from mautic_sync.domain.scoring import COLD, Flags, Part, Score, ScoreRules, reasons_text, score, sooner
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline import groups, occasions, opening
@@ -106,6 +106,7 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
         first_push = FirstPush(**(notes.get_json(connection, BASELINE) or {}))
         calm = decisions.last_transition(connection) <= run.now - run.mappings.stages.loop_guard.within
         holding = holds.anybody(connection)
+    writing = _Writing.of(run)
     after = total = 0
     while True:
         with run.engine.begin() as connection:
@@ -115,7 +116,7 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
             after = rows[-1].person_id
             considered = consider(deciding_by(run), connection, rows, run.now)
             held = still_held(run, connection, considered) if holding else NOBODY
-            _store(run, connection, considered, held=held, baseline=baseline, first_push=first_push, calm=calm)
+            _store(run, connection, considered, writing, held=held, baseline=baseline, first_push=first_push, calm=calm)
         total += len(rows)
         run.tell("decided", persons=total)
 
@@ -134,71 +135,75 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
     gate_open = by.gate_open
     named = by.mappings.action_rules.named
+    stage_names = by.stage_names
     nothing: dict[str, frozenset[str]] = {}
     found = []
     for row in rows:
+        number, address, stage_id, kind = row.person_id, row.address, row.stage_id, row.kind
+        tags, dnc, tallies = row.tags, row.dnc, row.tallies
         fields = orjson.loads(row.fields)
         verdict = decisions.verdict_of(row) if row.status is not None else None
         if verdict is not None:
             verdict_signal = validation.signal(verdict, now)
-        elif row.address is None and "email" in fields:
+        elif address is None and "email" in fields:
             verdict_signal = SYNTAX_REJECT
         else:
             verdict_signal = NO_VERDICT
-        belongs = members.get(row.person_id, nothing)
+        belongs = members.get(number, nothing)
         by_name: dict[str, int] = {}  # filled below: to make the signals anew would cost as much as the score
         signals = Signals(
             fields,
-            frozenset(orjson.loads(row.tags)) if row.tags != "[]" else NOBODYS,
+            frozenset(orjson.loads(tags)) if tags != "[]" else NOBODYS,
             belongs.get("segment", NOBODYS) if belongs else NOBODYS,
             belongs.get("campaign", NOBODYS) if belongs else NOBODYS,
-            orjson.loads(row.dnc) if row.dnc != "{}" else NOTHING,
-            evidence.get(row.person_id, NOTHING),
+            orjson.loads(dnc) if dnc != "{}" else NOTHING,
+            evidence.get(number, NOTHING),
             verdict_signal,
             row.date_added,
             row.last_active,
-            by.stage_names.get(row.stage_id, f"#{row.stage_id}") if row.stage_id is not None else None,
-            row.kind,
-            orjson.loads(row.tallies) if row.tallies is not None else NOTHING,
+            stage_names.get(stage_id) or f"#{stage_id}" if stage_id is not None else None,
+            kind,
+            orjson.loads(tallies) if tallies is not None else NOTHING,
             by_name,
         )
         parts: list[Part] = []
         scored = score(signals, scores, now, row.score_day or 0, parts)
         by_name.update(scored.groups)
         by_name[TOTAL] = scored.total
-        previous = Previous(row.stage, row.kind, row.rule, row.reason)
+        previous = Previous(row.stage, kind, row.rule, row.reason)
         before = _flags_before(row.flags)
-        decision, flags = judge(signals, scored, rules, scores, previous, before, now, gate_open=gate_open)
-        asks = row.address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
+        decision, flags = judge(signals, rules, scores, previous, before, now, gate_open=gate_open)
+        asks = address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
         if asks and validation.only_if is not None:
             asks = validation.only_if.holds(signals, now)
         # Nobody pays for a verdict about somebody of low value.
         asks = asks and not flags.low_value
         standing = decisions.standing_of(row) if row.written is not None else NOTHING_STANDS
-        one = Considered(row, signals, verdict, standing, scored, flags, decision, asks, parts)
-        found.append(_with_named(one, named, now) if named else one)
+        holding, named_due_at = _holding(named, signals, decision.kind, now) if named else ((), None)
+        found.append(
+            Considered(row, signals, verdict, standing, scored, flags, decision, asks, parts, holding, named_due_at)
+        )
     return found
 
 
-def _with_named(one: Considered, named: Sequence[tuple[str, Condition]], now: int) -> Considered:
-    """With the conditions of actions that are true of this person, who is decided."""
-    decided, kind = one.signals, one.decision.kind
-    if kind != one.row.kind:
-        decided = decided._replace(kind=kind)
-    holding, due_at = [], None
+def _holding(
+    named: Sequence[tuple[str, Condition]], signals: Signals, kind: Kind, now: int
+) -> tuple[tuple[str, ...], int | None]:
+    """Flags of the conditions of actions that are true of this person, who is decided; when time could change one."""
+    decided = signals if signals.kind == kind else signals.with_kind(kind)
+    holding: list[str] = []
+    due_at = None
     for flag, condition in named:
         if condition.holds(decided, now):
             holding.append(flag)
         if condition.timed:
-            at = condition.due_at(decided, now)
-            if at is not None and (due_at is None or at < due_at):
-                due_at = at
-    return one._replace(named=tuple(holding), named_due_at=due_at) if holding or due_at is not None else one
+            due_at = sooner(due_at, condition.due_at(decided, now))
+    return tuple(holding), due_at
 
 
 def _flags_before(text: str | None) -> Flags:
     """The flags that were decided last time."""
-    if text is None or text == "[]":
+    if text is None or text == NO_FLAGS:
         return COLD
     flags = read_flags(text)
     return Flags(HOT in flags, LOW_VALUE in flags)
@@ -208,6 +213,7 @@ def _store(
     run: Run,
     connection: Connection,
     considered: Sequence[Considered],
+    writing: _Writing,
     *,
     held: frozenset[int],
     baseline: bool,
@@ -227,26 +233,23 @@ def _store(
     numbers = [one.row.person_id for one in considered]
     open_now = decisions.open_changes(connection, met)
     own_dnc = decisions.own_dnc(connection, numbers)
-    stage_plans = [
-        plan_stage(one.decision.stage, one.signals.stage, one.standing, run.mappings.stages, run.now)
-        for one in considered
-    ]
-    granting = run.mappings.scores.push_to == "points" and run.grants
+    now, stages, scores = run.now, run.mappings.stages, run.mappings.scores
+    stage_plans = [plan_stage(one.decision.stage, one.signals.stage, one.standing, stages, now) for one in considered]
+    granting = scores.push_to == "points" and run.grants
     granted = ledger.granted(connection, numbers) if granting else {}
-    epoch = groups.epoch(connection) if run.mappings.scores.push_groups else None
+    epoch = groups.epoch(connection) if scores.push_groups else None
     on_the_way = changes.with_points_on_the_way(connection) if granting else set()
     if granting and opening.began_now(connection):
         totals = {one.row.person_id: one.score.total for one in considered}
         opening.let_history_fade(run, connection, totals, granted, on_the_way)
-    guard = run.mappings.stages.loop_guard
+    guard = stages.loop_guard
     recent: dict[int, int] = {}
     if not calm:
         moving = [one.row.person_id for one, plan in zip(considered, stage_plans, strict=True) if plan.set_to]
-        recent = decisions.recent_transitions(connection, moving, run.now - guard.within)
+        recent = decisions.recent_transitions(connection, moving, now - guard.within)
     looping = people.current_ids(connection, [number for number, count in recent.items() if count >= guard.changes])
     rows, manual, by_hand_no_more = [], [], []
     adopted: dict[int, str] = {}
-    writing = _Writing.of(run)
     told = writing.placeholders.of(connection, considered, run.now)
     silent = baseline and not run.with_actions
     # What the run of the baseline decides again after its push is still the baseline.
@@ -254,7 +257,8 @@ def _store(
     flagged: list[Considered] = []
     for one, stage_plan in zip(considered, stage_plans, strict=True):
         planned = stage_plan
-        row, decision = one.row, one.decision
+        row, signals, _, _, scored, flags, decision, asks, _, named, named_due_at = one
+        kind, stage, total, rule, reason, trace, due_at, waiting = decision
         number = row.person_id
         if number in looping:
             run.quarantine(
@@ -264,7 +268,7 @@ def _store(
                 f"stage changed {recent[number]} times within {guard.within // 3600} h; held at {one.signals.stage}",
                 f"{one.signals.stage} → {planned.set_to}: {decision.reason}",
             )
-            planned = StagePlan(left_alone="held by the loop guard", foreign=True, due_at=run.now + guard.within)
+            planned = StagePlan(left_alone="held by the loop guard", foreign=True, due_at=now + guard.within)
         if planned.manual_stage is not None:
             if (planned.manual_stage, planned.manual_since) != (row.manual_stage, row.manual_since):
                 manual.append(
@@ -274,45 +278,18 @@ def _store(
             by_hand_no_more.append(number)
         if planned.adopted is not None:
             adopted[number] = planned.adopted
-        due_at = decision.due_at
-        for at in (planned.due_at, one.score.due_at, one.flags.due_at, one.named_due_at):
+        for at in (planned.due_at, scored.due_at, flags.due_at, named_due_at):
             if at is not None and (due_at is None or at < due_at):
                 due_at = at
-        sub_texts, flags = orjson.dumps(one.score.groups).decode(), one.flags_text
-        trace = orjson.dumps(decision.trace).decode()
-        if (
-            row.trace != trace
-            or row.reason != decision.reason
-            or row.rule != decision.rule
-            or row.due_at != due_at
-            or row.asks != one.asks
-            or (row.kind, row.stage, row.score) != (decision.kind, decision.stage, decision.score)
-            or row.waiting != decision.waiting
-            or (row.scores, row.score_day, row.flags) != (sub_texts, one.score.day, flags)
-        ):
-            hot_since = (row.hot_since or run.now) if one.flags.hot else None
-            decided = decisions.Decided(
-                number,
-                decision.kind,
-                decision.stage,
-                decision.score,
-                decision.rule,
-                decision.reason,
-                trace,
-                due_at,
-                one.asks,
-                decision.waiting,
-                run.now,
-                run.id,
-                sub_texts,
-                one.score.day,
-                flags,
-                hot_since,
-            )
-            rows.append(decided)
-        if (row.flags or "[]") != flags and not quiet:
+        sub_texts, trace_text = orjson.dumps(scored.groups).decode(), orjson.dumps(trace).decode()
+        flags_now = flags_text(flags.hot, flags.low_value, named)
+        says = (kind, stage, total, rule, reason, trace_text, due_at, asks, waiting, sub_texts, flags_now)
+        if decisions.said(row) != says:
+            hot_since = (row.hot_since or now) if flags.hot else None
+            rows.append(decisions.Decided(number, *says, scored.day, hot_since, now, run.id))
+        if (row.flags or NO_FLAGS) != flags_now and not quiet:
             flagged.append(one)
-        rejected = one.signals.verdict.outcome == "rejected" and not silent
+        rejected = signals.verdict.outcome == "rejected" and not silent
         if rejected and not run.with_actions and first_push.knew(one):
             rejected = False  # the baseline knew it already: it is nobody's transition
         edit = writing.contact_change(one, planned, told.get(number, NOTHING), rejected=rejected)
@@ -323,11 +300,11 @@ def _store(
             if refused is not None:
                 wanted[number, EMAIL_DNC] = refused
         if granting and number not in on_the_way:
-            points = points_change(one, granted.get(number, 0), run.mappings.scores)
+            points = points_change(one, granted.get(number, 0), scores)
             if points is not None:
                 wanted[number, POINTS] = points
         if epoch is not None:
-            sub_scores = groups.change_of(one, run.mappings.scores, epoch)
+            sub_scores = groups.change_of(one, scores, epoch)
             if sub_scores is not None:
                 wanted[number, GROUPS] = sub_scores
     decisions.save_decisions(connection, rows)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import ColumnElement, Connection, CursorResult, and_, bindparam, func, or_, select, update
 
+from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
 from mautic_sync.domain.validation import Verdict
-from mautic_sync.store.engine import among, in_chunks, upsert, upsert_rows
+from mautic_sync.store.engine import in_chunks, rows_among, upsert, upsert_rows
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
     change,
@@ -50,8 +51,8 @@ _DECISION = (
     decision.c.asks,
     decision.c.waiting,
     decision.c.scores,
-    decision.c.score_day,
     decision.c.flags,
+    decision.c.score_day,
     decision.c.hot_since,
 )
 _STANDING = (
@@ -91,10 +92,14 @@ _as_person: Callable[[Iterable[Any]], Any] = namedtuple("_Person", _COLUMNS)._ma
 
 def to_decide(connection: Connection, after: int, limit: int, *, everyone: bool = False) -> Sequence[Any]:
     """The next persons, by number, whose signals changed (or all of them), with all that decides about them."""
-    query = EVERYTHING.where(contact.c.person_id > after).order_by(contact.c.person_id).limit(limit)
-    if not everyone:
-        query = query.where(contact.c.dirty == 1)
-    return _persons(connection.execute(query))
+    query = _EVERYONE if everyone else _CHANGED
+    return _persons(connection.execute(query, {"after": after, "most": limit}))
+
+
+_EVERYONE = (
+    EVERYTHING.where(contact.c.person_id > bindparam("after")).order_by(contact.c.person_id).limit(bindparam("most"))
+)
+_CHANGED = _EVERYONE.where(contact.c.dirty == 1)
 
 
 _HOT = and_(decision.c.flags.like('%"hot"%'), contact.c.vanished_at.is_(None))
@@ -154,6 +159,14 @@ def _persons(result: CursorResult[Any]) -> list[Any]:
         return list(map(_as_person, result.cursor.fetchall()))
 
 
+_SAID = slice(len(_CONTACT), len(_CONTACT) + len(_DECISION) - 2)  # all but `score_day` and `hot_since`
+
+
+def said(row: Any) -> tuple[Any, ...]:
+    """What a row of `to_decide` was decided to be: `Decided` from `kind` to `flags`, all None where it never was."""
+    return tuple(row[_SAID])
+
+
 def verdict_of(row: Any) -> Verdict | None:
     """The verdict joined to a row of `to_decide`."""
     if row.status is None:
@@ -172,20 +185,22 @@ def verdict_of(row: Any) -> Verdict | None:
 def standing_of(row: Any) -> Standing:
     if row.written is None:
         return NOTHING_STANDS
-    return Standing(row.our_stage, orjson.loads(row.written), row.manual_stage, row.manual_since)
+    written = NOTHING if row.written == "{}" else orjson.loads(row.written)
+    return Standing(row.our_stage, written, row.manual_stage, row.manual_since)
 
 
 def evidence_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, dict[str, tuple[int, ...]]]:
     """Person → matcher → ascending times."""
     found: dict[int, dict[str, list[int]]] = {}
-    query = select(evidence.c.person_id, evidence.c.matcher, evidence.c.at).order_by(evidence.c.at)
-    for some in among(evidence.c.person_id, person_ids):
-        for person_id, matcher, at in connection.execute(query.where(some)):
-            found.setdefault(person_id, {}).setdefault(matcher, []).append(at)
+    for person_id, matcher, at in rows_among(connection, _EVIDENCE, evidence.c.person_id, person_ids):
+        found.setdefault(person_id, {}).setdefault(matcher, []).append(at)
     return {
         person_id: {matcher: tuple(times) for matcher, times in by_matcher.items()}
         for person_id, by_matcher in found.items()
     }
+
+
+_EVIDENCE = select(evidence.c.person_id, evidence.c.matcher, evidence.c.at).order_by(evidence.c.at)
 
 
 def members_of(
@@ -195,12 +210,7 @@ def members_of(
     found: dict[int, dict[str, set[str]]] = {}
     if not any(names.values()):
         return {}
-    rows = [
-        row
-        for some in among(membership.c.person_id, person_ids)
-        for row in connection.execute(select(membership).where(some))
-    ]
-    for row in rows:
+    for row in rows_among(connection, _MEMBERSHIPS, membership.c.person_id, person_ids):
         name = names.get(row.kind, {}).get(row.object_id)
         if name is not None:
             found.setdefault(row.person_id, {}).setdefault(row.kind, set()).add(name)
@@ -209,24 +219,24 @@ def members_of(
     }
 
 
+_MEMBERSHIPS = select(membership)
+
+
 def own_dnc(connection: Connection, person_ids: Sequence[int]) -> set[int]:
     """Who carries a do-not-contact for e-mail that we set because of a verdict."""
-    query = select(dnc.c.person_id).where(dnc.c.ours, dnc.c.channel == "email")
-    return {
-        number
-        for some in among(dnc.c.person_id, person_ids)
-        for number in connection.execute(query.where(some)).scalars()
-    }
+    return {row.person_id for row in rows_among(connection, _OWN_DNC, dnc.c.person_id, person_ids)}
+
+
+_OWN_DNC = select(dnc.c.person_id).where(dnc.c.ours, dnc.c.channel == "email")
 
 
 def open_changes(connection: Connection, person_ids: Sequence[int]) -> dict[tuple[int, str], Any]:
     """(person, target) → the open change there."""
-    query = select(change).where(change.c.open_key.is_not(None))
-    return {
-        (row.person_id, row.target): row
-        for some in among(change.c.person_id, person_ids)
-        for row in connection.execute(query.where(some)).all()
-    }
+    rows = rows_among(connection, _OPEN_CHANGES, change.c.person_id, person_ids)
+    return {(row.person_id, row.target): row for row in rows}
+
+
+_OPEN_CHANGES = select(change).where(change.c.open_key.is_not(None))
 
 
 def recent_transitions(connection: Connection, person_ids: Collection[int], since: int) -> dict[int, int]:
@@ -297,7 +307,7 @@ def forget_rules(connection: Connection) -> None:
 
 
 class Decided(NamedTuple):
-    """One row of `decision`."""
+    """One row of `decision`: from `kind` to `flags` what it says, in the order of `said`."""
 
     person_id: int
     kind: str
@@ -309,12 +319,12 @@ class Decided(NamedTuple):
     due_at: int | None
     asks: bool
     waiting: bool
+    scores: str
+    flags: str
+    score_day: int | None
+    hot_since: int | None
     decided_at: int
     run_id: str
-    scores: str = "{}"
-    score_day: int | None = None
-    flags: str = "[]"
-    hot_since: int | None = None
 
 
 def save_decisions(connection: Connection, rows: Sequence[Decided]) -> None:

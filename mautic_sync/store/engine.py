@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
+    Select,
     Table,
     UniqueConstraint,
+    bindparam,
     create_engine,
     event,
     inspect,
@@ -401,17 +402,29 @@ def _upserting(backend: str, table: Table, columns: tuple[str, ...]) -> Any:
     )
 
 
-def among(column: Any, numbers: Sequence[int]) -> Iterator[ColumnElement[bool]]:
-    """Conditions that together find the rows of these ascending numbers.
+def rows_among(connection: Connection, query: Select[Any], column: Any, numbers: Sequence[int]) -> list[Any]:
+    """The rows of a query in which this column has one of these ascending numbers.
 
-    Where the numbers are close together one range does, which is one quick scan of the index; those in between that
-    are not asked for cost little, unless they are many.
+    Where the numbers are close together one range does, which is one quick scan of the index. Those in between that
+    are not asked for cost little, unless they are many; they are among the rows. The statements are made once for
+    each query: one that is kept, not one that is made for each call.
     """
     if numbers and numbers[-1] - numbers[0] < SPARSE * len(numbers):
-        yield column.between(numbers[0], numbers[-1])
-        return
+        return list(connection.execute(_within(query, column), {"first": numbers[0], "last": numbers[-1]}).all())
+    found: list[Any] = []
     for chunk in in_chunks(numbers):
-        yield column.in_(chunk)
+        found += connection.execute(_listed(query, column), {"numbers": list(chunk)}).all()
+    return found
+
+
+@lru_cache(maxsize=64)
+def _within(query: Select[Any], column: Any) -> Select[Any]:
+    return query.where(column.between(bindparam("first"), bindparam("last")))
+
+
+@lru_cache(maxsize=64)
+def _listed(query: Select[Any], column: Any) -> Select[Any]:
+    return query.where(column.in_(bindparam("numbers", expanding=True)))
 
 
 def in_chunks(values: Sequence[T], size: int = 500) -> Iterator[Sequence[T]]:

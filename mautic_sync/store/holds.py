@@ -7,9 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, select
 
-from mautic_sync.store.engine import among, in_chunks, upsert
+from mautic_sync.store.engine import in_chunks, rows_among, upsert
 from mautic_sync.store.people import mark_dirty
 from mautic_sync.store.schema import alias, contact, held
+
+_HELD = select(held)
 
 
 def hold(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -19,11 +21,7 @@ def hold(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def held_among(connection: Connection, person_ids: Sequence[int]) -> dict[int, Any]:
     """Person → its row of `held`; numbers ascend."""
-    return {
-        row.person_id: row
-        for some in among(held.c.person_id, person_ids)
-        for row in connection.execute(select(held).where(some))
-    }
+    return {row.person_id: row for row in rows_among(connection, _HELD, held.c.person_id, person_ids)}
 
 
 def anybody(connection: Connection) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from mautic_sync.store.bulk import insert_many
-from mautic_sync.store.engine import among, in_chunks
+from mautic_sync.store.engine import in_chunks, rows_among
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import contact, ledger, person
 
@@ -26,19 +26,20 @@ def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def granted(connection: Connection, person_ids: Sequence[int]) -> dict[int, int]:
     """Person → the sum of the account, `OPENING` included, what merged persons had received included; numbers ascend."""
-    own = select(ledger.c.person_id.label("who"), func.sum(ledger.c.delta).label("points")).group_by(ledger.c.person_id)
-    merged = (
-        select(person.c.redirect_to, func.sum(ledger.c.delta))
-        .join(ledger, ledger.c.person_id == person.c.id)
-        .group_by(person.c.redirect_to)
-    )
     found: dict[int, int] = {}
-    # Two queries, each along an index: one over the survivor of each row would read the whole ledger.
-    for query, column in ((own, ledger.c.person_id), (merged, person.c.redirect_to)):
-        for some in among(column, person_ids):
-            for who, points in connection.execute(query.where(some)):
-                found[who] = found.get(who, 0) + int(points)
+    for query, column in ((_OWN, ledger.c.person_id), (_MERGED, person.c.redirect_to)):
+        for who, points in rows_among(connection, query, column, person_ids):
+            found[who] = found.get(who, 0) + int(points)
     return found
+
+
+# Two queries, each along an index: one over the survivor of each row would read the whole ledger.
+_OWN = select(ledger.c.person_id, func.sum(ledger.c.delta)).group_by(ledger.c.person_id)
+_MERGED = (
+    select(person.c.redirect_to, func.sum(ledger.c.delta))
+    .join(ledger, ledger.c.person_id == person.c.id)
+    .group_by(person.c.redirect_to)
+)
 
 
 def openings(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:

@@ -15,7 +15,7 @@ from mautic_sync.domain.plan import GROUP, POINTS
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes, tallies
 from mautic_sync.store.bulk import insert_many
-from mautic_sync.store.engine import among, in_chunks, upsert
+from mautic_sync.store.engine import in_chunks, rows_among, upsert
 from mautic_sync.store.schema import (
     activity,
     alias,
@@ -534,10 +534,12 @@ def _unite(connection: Connection, table: Any, survivor: int, loser: int) -> Non
 def lost_dnc_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, dict[str, int]]:
     """Person → channel → reason of do-not-contact that a merge in Mautic may have lost; numbers ascend."""
     found: dict[int, dict[str, int]] = {}
-    for some in among(dnc.c.person_id, person_ids):
-        for row in connection.execute(select(dnc).where(some, dnc.c.restore)):
-            found.setdefault(row.person_id, {})[row.channel] = row.reason
+    for row in rows_among(connection, _LOST_DNC, dnc.c.person_id, person_ids):
+        found.setdefault(row.person_id, {})[row.channel] = row.reason
     return found
+
+
+_LOST_DNC = select(dnc).where(dnc.c.restore)
 
 
 def note_own_dnc(
@@ -651,12 +653,15 @@ def find_person(connection: Connection, mautic_id: int | None, address: str | No
 
 def forget_dirty(connection: Connection, person_ids: Sequence[int]) -> None:
     """These have been decided: ascending, and all that `decisions.to_decide` showed between the first and the last."""
-    connection.execute(
-        update(contact)
-        .where(
-            contact.c.person_id.between(person_ids[0], person_ids[-1]),
-            contact.c.dirty == 1,
-            contact.c.vanished_at.is_(None),
-        )
-        .values(dirty=0)
+    connection.execute(_FORGET_DIRTY, {"first": person_ids[0], "last": person_ids[-1]})
+
+
+_FORGET_DIRTY = (
+    update(contact)
+    .where(
+        contact.c.person_id.between(bindparam("first"), bindparam("last")),
+        contact.c.dirty == 1,
+        contact.c.vanished_at.is_(None),
     )
+    .values(dirty=0)
+)

@@ -33,7 +33,7 @@ def decided(connection, person_id, score):
     row = {
         "person_id": person_id, "kind": "lead", "stage": "Lead", "score": score, "rule": "r", "reason": "", "trace": "[]",
         "due_at": None, "asks": False, "waiting": False, "decided_at": NOW, "run_id": "run", "scores": "{}",
-        "score_day": 1, "flags": "[]",
+        "score_day": 1, "flags": "[]", "hot_since": None,
     }  # fmt: skip
     decisions.save_decisions(connection, [decisions.Decided(**row)])
 

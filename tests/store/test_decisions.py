@@ -39,6 +39,10 @@ def decide(connection, person_id, **values):
         "due_at": None,
         "asks": True,
         "waiting": False,
+        "scores": "{}",
+        "flags": "[]",
+        "score_day": None,
+        "hot_since": None,
         "decided_at": NOW,
         "run_id": "r",
     }

@@ -175,7 +175,7 @@ def test_a_merge_has_a_ledger_row_with_both_as_they_were(connection, two):
 
 def test_one_contact_and_one_decision_stay_and_the_survivor_is_decided(connection, two):
     _, known = two
-    values = ("ghost", "Ghost", 0, "", "", "[]", None, False, False, NOW, "r")
+    values = ("ghost", "Ghost", 0, "", "", "[]", None, False, False, "{}", "[]", None, None, NOW, "r")
     decisions.save_decisions(connection, [decisions.Decided(number, *values) for number in two])
     follow(connection, KNOWN, GHOST)
     assert connection.execute(select(contact.c.person_id, contact.c.dirty)).all() == [(known, 1)]
