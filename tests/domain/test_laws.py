@@ -255,3 +255,71 @@ def test_more_of_the_same_activity_does_not_change_the_reason(spec, signals, lat
     more = signals._replace(evidence={matcher.key: (*times, max((*times, NOW)) + later)})
     assume(condition.holds(signals, NOW) and condition.holds(more, NOW))
     assert condition.reason_text(signals, NOW) == condition.reason_text(more, NOW)
+
+
+# Values that are equal to others of another type, or not, and what is told of them is not the same.
+TELLING = st.sampled_from([None, "1", 1, 1.0, True, "true", 2])
+LASTING_LEAVES = st.one_of(
+    st.sampled_from(["accepted", "held", "rejected", "missing", "valid"]).map(lambda word: {"verdict": word}),
+    st.sampled_from(["a", "b"]).map(lambda tag: {"tag": tag}),
+    st.builds(lambda name, value: {"field": name, "is": value}, st.sampled_from("nm"), st.sampled_from([1, True, "1"])),
+    st.just({"field": "n", "not_empty": True}),
+    st.integers(1, 3).map(lambda least: {"activity": "page.hit", "at_least": least}),
+    st.just({"activity": "page.hit", "after": "2026-11-11"}),
+    st.integers(0, 9).map(lambda number: {"score": "total", "gte": number}),
+    st.sampled_from([{"segment": "news"}, {"campaign": "Spring"}, {"stage": "Lead"}, {"kind": "lead"}]),
+    st.sampled_from([{"dnc": "email"}, {"dnc": "email", "is": "manual"}, {"dnc": "email", "is_not": "unsubscribed"}]),
+)
+
+
+@st.composite
+def lasting_rules(draw):
+    conditions = draw(st.lists(st.lists(LASTING_LEAVES, min_size=1, max_size=2), min_size=1, max_size=2))
+    stages = [
+        StageRule(f"S{place}", ("customer", "lead")[place], 50 - place, False, compile_condition({"any": parts}))
+        for place, parts in enumerate(conditions)
+    ]
+    return StageRules((*stages, StageRule("Ghost", "ghost", 1)))
+
+
+SOME = st.sampled_from([frozenset(), frozenset({"news"}), frozenset({"Spring"})])
+TELLING_FIELDS = st.fixed_dictionaries(
+    {}, optional={"n": TELLING, "m": TELLING, "email": st.sampled_from(["ada@example.com", "no address"])}
+)
+PARTS = {
+    "fields": TELLING_FIELDS.map(lambda fields: {alias: one for alias, one in fields.items() if one is not None}),
+    "tags": st.frozensets(st.sampled_from(["a", "b", "c"])),
+    "segments": SOME,
+    "campaigns": SOME,
+    "dnc": st.sampled_from([{}, {"email": 1}, {"email": 3}]),
+    "evidence": st.lists(TIMES, max_size=3).map(lambda times: {KEYS[0]: tuple(sorted(times))} if times else {}),
+    "verdict": VERDICTS,
+    "stage": st.sampled_from([None, "Lead", "Other"]),
+    "kind": st.sampled_from([None, "lead"]),
+    "scores": st.integers(0, 9).map(lambda total: {"total": total}),
+}
+BEFORE = st.sampled_from([None, Previous("S0", "customer", "S0:any[0]", "S0: so"), Previous("S1", "lead")])
+
+
+@st.composite
+def nearly_alike(draw):
+    """Two people, with what they were before, who differ in one small thing at most."""
+    one, before = Signals(**draw(st.fixed_dictionaries(PARTS))), draw(BEFORE)
+    part = draw(st.sampled_from([*sorted(PARTS), "n", "email", "fresh", "before"]))
+    if part in PARTS:
+        return (one, before), (one._replace(**{part: draw(PARTS[part])}), before)
+    if part == "before":
+        return (one, before), (one, draw(BEFORE))
+    if part == "fresh":
+        return (one, before), (one._replace(verdict=one.verdict._replace(fresh=not one.verdict.fresh)), before)
+    values = [1, 1.0, True] if part == "n" else ["ada@example.com", "no address"]
+    return tuple((one._replace(fields={**one.fields, part: draw(st.sampled_from(values))}), before) for _ in "ab")
+
+
+@settings(THOROUGH, max_examples=1_000)
+@given(lasting_rules(), nearly_alike(), st.booleans())
+def test_who_was_decided_before_changes_nothing_for_others(rules, people, gate_open):
+    """Decisions that are remembered are right for whomever they are looked up for, to the type of each value."""
+    for signals, previous in (*people, *people):
+        alone = decide(signals, StageRules(rules.stages), previous, NOW, gate_open=gate_open)
+        assert repr(decide(signals, rules, previous, NOW, gate_open=gate_open)) == repr(alone)
