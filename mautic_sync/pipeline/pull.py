@@ -117,6 +117,8 @@ HISTORIES = "histories"
 """Feed → how far back it was read (seconds), and up to which id its rows may be known from before."""
 CONTACTS = "contacts"
 SET_BACK = "mautic_set_back"
+NEW_STORE = "new_store"
+"""Kept until Mautic's log of points was looked at for grants of a store before this one."""
 """Mautic was put back from a backup, and the ledger does not say yet what its log says: since when."""
 AUDIT_APPLIED = "audit_applied"
 """Ids of the rows in the overlap of the audit log that were applied: others there became visible late."""
@@ -132,6 +134,8 @@ def meet_instance(run: Run, *, adopt: bool) -> None:
                 "store.url of its own, or say --adopt if the same Mautic has moved."
             )
             raise ConfigError(msg)
+        if known is None:
+            notes.put(connection, NEW_STORE, str(run.now))
         notes.put(connection, INSTANCE, run.mautic.base_url)
 
 
@@ -345,7 +349,7 @@ def _pull_everybody(run: Run, unfinished: dict[str, Any] | None) -> None:
             if going.set_back:
                 _settle_numbers(run, connection, page.contacts)
             if going.adopts:
-                _adopt_stages(run, connection, page.contacts)
+                _adopt_stages(run, connection, page.contacts, decided=not going.set_back)
             keep(run, connection, page.contacts, page.malformed, seen=going.number)
             going.after = page.last_id
             notes.put_json(connection, FULL_READING, vars(going))
@@ -371,10 +375,11 @@ def _settle_numbers(run: Run, connection: Connection, contacts: Sequence[Contact
     people.take_back(connection, [one.id for one in contacts])
 
 
-def _adopt_stages(run: Run, connection: Connection, contacts: Sequence[Contact]) -> None:
+def _adopt_stages(run: Run, connection: Connection, contacts: Sequence[Contact], *, decided: bool) -> None:
     """After a restore: whose stage is another than the one we remember has it from us.
 
-    What somebody changed, as far as the audit log tells, was read before, and is remembered.
+    What somebody changed, as far as the audit log tells, was read before, and is remembered. `decided`: the store was
+    restored, and what Mautic shows is younger than what we remember to have decided.
     """
     persons = people.persons_of(connection, [one.id for one in contacts])
     remembered = people.stages_of(connection, persons.values())
@@ -385,7 +390,16 @@ def _adopt_stages(run: Run, connection: Connection, contacts: Sequence[Contact])
         and one.stage_id in run.stage_names
         and one.stage_id != remembered.get(persons[one.id], one.stage_id)
     }
-    adopt_stages(connection, {number: stage for number, stage in moved.items() if stage in run.kinds}, run.now)
+    ours = {number: stage for number, stage in moved.items() if stage in run.kinds}
+    adopt_stages(connection, ours, run.now)
+    if decided:
+        _remember_decisions(run, connection, ours)
+
+
+def _remember_decisions(run: Run, connection: Connection, ours: Mapping[int, str]) -> None:
+    """Person → stage: each was decided by us, and the store that was put back does not know it."""
+    places = {number: (stage, run.kinds[stage]) for number, stage in ours.items() if stage in run.kinds}
+    decisions.take_from_mautic(connection, places, run.id, run.now)
 
 
 def _find_vanished(run: Run, going: _Pass) -> None:
@@ -541,7 +555,9 @@ def _remember_stages(run: Run, connection: Connection, changes: Sequence[AuditCh
         if one.stage is not None and one.stage[1] in run.stage_names and run.mautic.is_own(one.user_name)
     }
     persons = people.meet(connection, ours, run.now)
-    adopt_stages(connection, {persons[number]: stage for number, stage in ours.items()}, run.now)
+    stages = {persons[number]: stage for number, stage in ours.items()}
+    adopt_stages(connection, stages, run.now)
+    _remember_decisions(run, connection, stages)
 
 
 def _note_dnc(run: Run, connection: Connection, told: Sequence[tuple[int, str, int]], merged: Collection[int]) -> None:

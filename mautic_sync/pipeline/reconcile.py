@@ -1,7 +1,7 @@
-"""After a restore: the account of points as Mautic's log shows it.
+"""After a restore, and in a new store: the account of points as Mautic's log shows it.
 
-A store that was put back from a backup does not know what Mautic has received since; a Mautic that was put back has
-lost what our ledger knows. Each grant of ours carries its key in Mautic's log, so both are found by comparing, key by
+A store that was put back from a backup does not know what Mautic has received since, and a new one does not know what
+the one before it had granted; a Mautic that was put back has lost what our ledger knows. Each grant of ours carries its key in Mautic's log, so both are found by comparing, key by
 key, and entered in the ledger as one line more. Doing it twice changes nothing.
 """
 
@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 from mautic_sync.errors import StopError
 from mautic_sync.mautic.points import Grant, grants_of, our_grants
 from mautic_sync.pipeline.context import Run
-from mautic_sync.pipeline.pull import SET_BACK
+from mautic_sync.pipeline.pull import NEW_STORE, SET_BACK
 from mautic_sync.store import changes, ledger, notes, people
 from mautic_sync.store.backup import RESTORED
 from mautic_sync.store.engine import in_chunks
 
 CONTACTS_AT_ONCE = 200
-FOUND = "found in Mautic's log after a restore"
+FOUND = "found in Mautic's log"
 LOST = "lost with a restored backup of Mautic"
 
 
@@ -36,10 +36,19 @@ def refuse_one_contact(connection: Connection) -> None:
         raise StopError(msg)
 
 
-def after_restore(run: Run) -> None:
-    """Compare the ledger with Mautic's log, if one of them was restored; everybody has been read again."""
+def one_contact(run: Run, contact_id: int) -> None:
+    """In a new store whose log was not looked at yet, compare at least the account of who is to be granted points."""
     with run.engine.begin() as connection:
-        if not is_due(connection):
+        new = notes.get(connection, NEW_STORE) is not None
+    if new:
+        _compare(run, [contact_id], lost=False)
+
+
+def compare_accounts(run: Run) -> None:
+    """Compare the ledger with Mautic's log, if one of them was restored or the store is new; everybody was read."""
+    with run.engine.begin() as connection:
+        restored = is_due(connection)
+        if not restored and notes.get(connection, NEW_STORE) is None:
             return
         lost = notes.get(connection, SET_BACK) is not None
     for rows in our_grants(run.mautic):
@@ -52,7 +61,9 @@ def after_restore(run: Run) -> None:
     with run.engine.begin() as connection:
         notes.drop(connection, RESTORED)
         notes.drop(connection, SET_BACK)
-    run.tell("reconciled", lines=run.counts.reconciled)
+        notes.drop(connection, NEW_STORE)
+    if restored or run.counts.reconciled:
+        run.tell("reconciled", lines=run.counts.reconciled)
 
 
 def _suspects(run: Run, rows: Sequence[Grant]) -> set[int]:

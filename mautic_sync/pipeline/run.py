@@ -229,9 +229,10 @@ def prepare(run: Run, options: Options) -> None:
         if run.only is None:
             msg = f"Mautic has no contact {options.contact} (any more)"
             raise StopError(msg)
+        reconcile.one_contact(run, options.contact)
     else:
         pull.pull(run, full=options.full or reread or restored)
-        reconcile.after_restore(run)
+        reconcile.compare_accounts(run)
         if options.full:
             fold.fold(run)
     fold.tell_what_is_missing(run)

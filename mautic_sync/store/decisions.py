@@ -73,6 +73,8 @@ _VERDICT = (
 
 UNDONE = "undone"
 """The rule of a decision that was put back."""
+FOUND = "found"
+"""The rule of a decision that a restored store had lost, and that Mautic's stage shows."""
 
 EVERYTHING = (
     select(*_CONTACT, *_DECISION, *_STANDING, *_VERDICT, tally.c.counts.label("tallies"))
@@ -138,6 +140,30 @@ def put_back(connection: Connection, places: Mapping[int, tuple[str, str]], reas
             .values(stage=bindparam("at_stage"), kind=bindparam("of_kind"), rule=UNDONE, reason=reason, trace="[]"),
             [{"who": number, "at_stage": stage, "of_kind": kind} for number, (stage, kind) in places.items()],
         )
+
+
+def take_from_mautic(connection: Connection, places: Mapping[int, tuple[str, str]], run_id: str, now: int) -> None:
+    """Person → (stage, kind) that we had decided, as Mautic shows after the store was restored: what they have.
+
+    Else whoever has become a lead since the backup would fall: the verdict that made them one is lost.
+    """
+    rows = [
+        {
+            "person_id": number,
+            "kind": kind,
+            "stage": stage,
+            "score": 0,
+            "rule": FOUND,
+            "reason": f"{stage}: found in Mautic after a restore",
+            "trace": "[]",
+            "asks": False,
+            "waiting": False,
+            "decided_at": now,
+            "run_id": run_id,
+        }
+        for number, (stage, kind) in places.items()
+    ]
+    upsert(connection, decision, rows, update=("kind", "stage", "rule", "reason", "trace"))
 
 
 def drop_flags(connection: Connection, dropped: Mapping[int, Collection[str]]) -> None:

@@ -132,6 +132,24 @@ def test_nobodys_transition_is_repeated_after_a_restore(worker):
     assert (worker.stage(pat), transitions(worker)) == ("Lead", before - 1)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["known to the backup", "came since"])
+def test_a_lead_whose_verdict_the_backup_lacks_stays_one_until_it_is_asked_again(worker, known):
+    """Else the next run would plan to take everybody back who was validated since, and stop for safety."""
+    new = [worker.new(firstname=f"Kim {one}", email=f"kim.{one}@example.org") for one in range(25)] if known else []
+    if known:
+        worker.plan()
+    back_up(worker)
+    new = new or [worker.new(firstname=f"Kim {one}", email=f"kim.{one}@example.org") for one in range(25)]
+    worker.sync()
+    leads = [number for number in new if worker.stage(number) == "Lead"]
+    assert leads
+    put_back(worker)
+    assert [row for row in worker.plan()["moves"] if row["from"] == "lead"] == []
+    document = worker.sync()
+    assert (document["transitions"], document["validated"]["credits"] > 0) == ([], True)
+    assert [worker.stage(number) for number in leads] == ["Lead"] * len(leads)
+
+
 def test_a_stage_that_somebody_set_since_the_backup_is_theirs(worker):
     pat = worker.new(firstname="Pat", phone="+49 30 1")
     worker.sync()
@@ -234,6 +252,37 @@ def test_history_that_was_never_to_be_granted_is_not_after_a_restore_either(make
     rescore(worker, scores, Pat=10)
     worker.sync()
     assert logged(worker) == {pat: 3}
+
+
+# -- the store was lost
+
+
+def lose(worker):
+    for file in worker.directory.glob("*.db*"):
+        file.unlink()
+
+
+def test_a_new_store_finds_what_the_one_before_had_granted(worker, scores):
+    pat, kim = (worker.new(firstname=name, phone=f"+49 30 {name}") for name in ("Pat", "Kim"))
+    scores.update(Pat=7, Kim=2)
+    worker.sync()
+    lose(worker)
+    scores.update(Pat=9)
+    assert worker.sync()["pushed"]["points"] == 1
+    assert accounts(worker) == logged(worker) == {pat: 9, kim: 2}
+    assert (worker.contact(pat).points, worker.contact(kim).points) == (9, 2)
+    assert worker.sync()["reconciled"] == 0
+
+
+def test_one_contact_alone_in_a_new_store_is_granted_nothing_twice(worker, scores):
+    pat, kim = (worker.new(firstname=name, phone=f"+49 30 {name}") for name in ("Pat", "Kim"))
+    scores.update(Pat=7, Kim=2)
+    worker.sync()
+    lose(worker)
+    worker.sync(contact=pat)
+    assert accounts(worker) == {pat: 7}
+    worker.sync()
+    assert accounts(worker) == logged(worker) == {pat: 7, kim: 2}
 
 
 # -- Mautic was restored
