@@ -69,7 +69,7 @@ def open_engine(url: str) -> Engine:
     place = parsed.set(query={}).render_as_string()
     options: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
-        _make_directory(parsed)
+        _make_place(parsed)
     else:
         # A server that was restarted, or that closed idle connections, is no reason to fail.
         options["pool_pre_ping"] = True
@@ -132,14 +132,19 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
-def _make_directory(url: URL) -> None:
+def _make_place(url: URL) -> None:
     if not url.database or url.database == ":memory:":
         return
+    path = Path(url.database)
     try:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         msg = f"cannot make the directory of the store {url.database}: {error.strerror}"
         raise StopError(msg) from error
+    if not url.database.startswith("file:"):
+        # It will hold names and addresses: its owner's alone. Where it cannot be made, SQLite says so.
+        with suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def said_by(error: BaseException, url: URL) -> str:

@@ -47,6 +47,11 @@ def test_what_is_no_url_of_a_supported_database_is_a_mistake_in_the_configuratio
     assert "store.url is no SQLAlchemy URL of a supported database" in refusal(url, ConfigError)
 
 
+def test_a_new_store_is_readable_for_its_owner_alone(tmp_path):
+    open_engine(f"sqlite:///{tmp_path}/new/store.db").dispose()
+    assert (tmp_path / "new" / "store.db").stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize("url", ["postgresql://u:a@geheim-4711@host/db", "mariadb://u:a@b/geheim-4711@host/db"])
 def test_a_password_that_needs_encoding_is_told_and_not_shown(url):
     assert "%40" in refusal(url, ConfigError)
