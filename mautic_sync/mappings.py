@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -305,14 +306,15 @@ class Mappings:
 
     def _unknown_members(self, catalogue: Catalogue) -> Iterator[FileProblem]:
         """Segments and campaigns of actions that this Mautic lacks: that part is left out, or waits for `retry`."""
-        if self._sources["actions"].packaged:
-            return  # whoever keeps the default and has no such segment is not to blame for it
+        ours = _left_by_default()
         made = {segment_alias(name) for name in self.fields.create_segments}
         for index, action in enumerate(self.actions.on):
             for kind, members in (("segment", action.do.segments), ("campaign", action.do.campaigns)):
                 known = list(names_in(catalogue, "segment" if kind == "segment" else "campaign"))
                 for key in ("add", "remove"):
                     for place, name in enumerate(getattr(members, key)):
+                        if (f"{kind}s", key, name) in ours:
+                            continue  # whoever keeps the default and has no such segment is not to blame for it
                         if member_named(known, name) is not None or (kind == "segment" and segment_alias(name) in made):
                             continue
                         told = f"this Mautic has no {kind} `{name}`{suggestion(name, known)}"
@@ -333,6 +335,18 @@ class Mappings:
                 if fold(name) in ours:
                     told = f"the segment `{name}` is built in Mautic on what we write (a stage, points, one of our tags or fields): {CIRCLE}"
                     yield self._sources[file].problem(place_of(leaf), told)
+
+
+@cache
+def _left_by_default() -> frozenset[tuple[str, str, str]]:
+    """`(segments, remove, nurture)` and the like: what the packaged actions leave, where it exists."""
+    default = read_yaml((packaged_mappings_dir() / "actions.yaml").read_bytes()).value
+    return frozenset(
+        (what, "remove", name)
+        for action in default["on"]
+        for what in ("segments", "campaigns")
+        for name in action["do"].get(what, {}).get("remove", ())
+    )
 
 
 def segment_alias(name: str) -> str:

@@ -751,6 +751,16 @@ def test_a_mautic_without_the_segment_of_an_action_is_warned_of_and_not_refused(
     ]
 
 
+def test_a_copy_of_the_default_actions_is_warned_of_no_segment_that_they_leave(rules):
+    """`init` copies them for editing: not everybody has a segment `nurture`."""
+    default = (packaged_mappings_dir() / "actions.yaml").read_text(encoding="utf-8")
+    edited = default.replace("notify: {max_per_run: 20}", "notify: {max_per_run: 10}")
+    assert edited != default
+    assert "nurture" in edited
+    for text in (default, edited):
+        assert rules(actions=text).bind(MAUTIC).warnings == rules().bind(MAUTIC).warnings
+
+
 def test_rules_are_named_by_what_sets_them_off_and_have_keys_of_their_own(rules):
     mappings = rules(
         actions="""version: 1
