@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from contextlib import closing
@@ -121,7 +122,9 @@ def _ask(settings: Settings, path: Path) -> dict[str, Any]:
             print(
                 "In Mautic: Settings → API Credentials → New, OAuth 2 with client credentials, made by an administrator."
             )
-            answers["mautic.client_id"] = typer.prompt("Client id (public key)").strip()
+            answers["mautic.client_id"] = typer.prompt(
+                "Client id (public key)", default=answers.get("mautic.client_id")
+            ).strip()
             answers["mautic.client_secret"] = typer.prompt("Client secret (secret key)", hide_input=True).strip()
         try:
             with connect_by(Probe, _with(path, answers), "init") as transport:
@@ -161,7 +164,8 @@ def _with(path: Path, answers: dict[str, Any]) -> Settings:
 
 def _web_address(answer: str) -> str:
     try:
-        return web_address(answer.strip())
+        # As it stands in the browser's bar: pages of the administration begin with /s/.
+        return web_address(re.sub(r"/s(/.*)?$", "", answer.strip()))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

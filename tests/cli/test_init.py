@@ -77,13 +77,13 @@ def test_each_answer_is_tried_before_anything_is_written(tmp_path, box):
     with typed_at as terminal:
         terminal.answer("Where is Mautic?", "mautic.example")
         terminal.wait_for("this is no web address")
-        terminal.answer("Where is Mautic?", box.url)
+        terminal.answer("Where is Mautic?", f"{box.url}/s/dashboard")  # as the browser shows it
         terminal.answer("Client id", "sandbox")
         terminal.answer(SECRET, "wrong")
         terminal.wait_for("Nothing was written")
         assert not config.exists()
-        terminal.answer("Where is Mautic?", "")  # the address stays
-        terminal.answer("Client id", "sandbox")
+        terminal.answer(f"Where is Mautic? (https://mautic.example.com) [{box.url}]", "")  # the address stays
+        terminal.answer("Client id (public key) [sandbox]", "")  # and so does the id
         terminal.answer(SECRET, "sandbox-secret")
         terminal.answer(KEY, "wrong")
         terminal.wait_for("does not know this key")
