@@ -248,7 +248,8 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
     _show_worker(out, document)
     # The id is there to be copied.
     head = Column("run", no_wrap=True, min_width=RUN_ID_CHARACTERS)
-    table = Table(head, "command", "started", "exit", "read", "written", box=None, pad_edge=False)
+    started_at = Column("started", no_wrap=True, min_width=len("2026-01-31T12:00:00Z"))
+    table = Table(head, "command", started_at, "exit", "read", "stages set", box=None, pad_edge=False)
     for row in document["runs"]:
         summary = row["summary"] or {}
         table.add_row(
@@ -265,7 +266,8 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
 def _show_worker(out: Console, document: dict[str, Any]) -> None:
     worker = document["worker"]
     if worker is not None:
-        state = "is running" if worker["alive"] else f"does not run; last seen {worker['seen_at']}"
+        state = "is running, seen" if worker["alive"] else "does not run; last seen"
+        state += f" {worker['seen_at']}"
         at = f", at run {worker['run']}" if worker["alive"] and worker["run"] else ""
         out.print(escape(f"Worker: {state} ({worker['host']}, process {worker['pid']}){at}."))
         for name, one in document["schedule"].items():
@@ -334,12 +336,12 @@ def explain_command(
 
 
 def _show_explanation(out: Console, document: dict[str, Any]) -> None:
-    out.print(f"Contact {document['id']}: {document['kind']}, stage {document['stage']}")
+    decided = f"{document['kind']}, stage {document['stage']}" if document["kind"] else "not decided"
+    out.print(f"Contact {document['id']}: {decided}")
     out.print(escape(f"  {document['reason']}"))
     if document["in_mautic"]["stage"] != document["stage"]:
-        out.print(
-            escape(f"  in Mautic now: {document['in_mautic']['stage'] or 'no stage'} {document['left_alone']}".rstrip())
-        )
+        why = f" ({document['left_alone']})" if document["left_alone"] else ""
+        out.print(escape(f"  in Mautic now: {document['in_mautic']['stage'] or 'no stage'}{why}"))
     if document["held"]:
         held = document["held"]
         out.print(f"  held since {held['since']}: run {held['undone']} was undone; `mautic-sync release` lets go")
@@ -379,6 +381,8 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     identity = document["identity"]
     if identity["former_ids"]:
         out.print(f"Former Mautic ids: {', '.join(map(str, identity['former_ids']))}")
+    if document["activity"]:
+        out.print("Activity, the newest first:")
     for act in document["activity"]:
         out.print(escape(f"  {act['at']}  {act['type']}  {act['what']}"))
     for type_, met in document["folded"]["activities"].items():

@@ -30,7 +30,7 @@ from mautic_sync.cli.progress import displayed, seen
 from mautic_sync.errors import ConfigError
 from mautic_sync.pipeline import forecast
 from mautic_sync.pipeline.context import Run
-from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, plan_totals, summary, sync
+from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, plan_totals, safety_stop, summary, sync
 from mautic_sync.settings import Settings
 from mautic_sync.store import changes, holds
 
@@ -100,13 +100,14 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
     with run.engine.begin() as connection:
         held = holds.count(connection)
     if moment is not None:
-        return {"plan_id": None, **forecast.as_of(run, moment, limit), "held": held}
+        return {"plan_id": None, **forecast.as_of(run, moment, limit), "held": held, "safety_stop": None}
     with run.engine.begin() as connection:
         listed = changes.listed(connection, [changes.PLANNED], limit=limit)
     return {
         "plan_id": plan_id,
         "as_of": None,
         **plan_totals(run),
+        "safety_stop": safety_stop(run),
         "start": run.start.as_json() if run.start is not None else None,
         "listed": [change_as_json(row) for row in listed],
         "held": held,
@@ -155,7 +156,11 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         if hidden > 0:
             out.print(f"… and {hidden} more (--limit)")
     if document["plan_id"] is not None:
-        out.print(f"Plan {document['plan_id']}: nothing was written. Carry it out with `mautic-sync sync`.")
+        accept = ""
+        if document["safety_stop"] is not None:
+            accept = f" --accept {document['plan_id']}"
+            out.print(escape(f"A sync stops at it: {document['safety_stop']}."))
+        out.print(f"Plan {document['plan_id']}: nothing was written. Carry it out with `mautic-sync sync{accept}`.")
 
 
 def _start_text(start: dict[str, Any]) -> str:
@@ -204,7 +209,7 @@ def describe_change(row: dict[str, Any]) -> str:
     if fields and "stage" not in new:
         parts += [f"{alias} = {value}" if value else f"{alias} emptied" for alias, value in fields.items()]
     elif fields:
-        parts.append(f"{len(fields)} fields")
+        parts.append(f"{len(fields)} {'field' if len(fields) == 1 else 'fields'}")
     return ", ".join(parts)
 
 

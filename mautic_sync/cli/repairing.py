@@ -124,7 +124,8 @@ def _more(out: Console, hidden: int) -> None:
 
 def _show_undone(out: Console, document: dict[str, Any], *, agreed: bool) -> None:
     if not agreed:
-        out.print("Nothing was written.")
+        nothing_left = not document["changes"] and not document["actions_taken_back"]
+        out.print("Nothing of it is left to be taken back." if nothing_left else "Nothing was written.")
         return
     pushed = document["pushed"]
     out.print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +39,8 @@ from mautic_sync.store.engine import run_lock
 from mautic_sync.zerobounce import ZeroBounce
 
 AnyTransport = TypeVar("AnyTransport", bound=Transport)
+Moves = dict[tuple[str | None, str], int]
+"""From which kind to which, how many."""
 GROWTH = 20
 """By so many changes, at least, an accepted plan may have grown before it is carried out."""
 ACCEPTED_BEFOREHAND = "baseline_accepted"
@@ -261,11 +263,38 @@ def _require_provisioning(run: Run) -> None:
 # -- safety ---------------------------------------------------------------------------------------------------------
 
 
-def _stop_large_baseline(run: Run, options: Options) -> None:
+def safety_stop(run: Run) -> str | None:
+    """Why a sync would stop and ask to have what is planned accepted; None where it would go on."""
+    with run.engine.begin() as connection:
+        baseline = notes.get(connection, decide.BASELINE) is None
+    if baseline and (planned := _large_baseline(run)):
+        return _told_of_baseline(run, planned)
+    told = _unsafe(run)[0]
+    return _told_of_moves(run, told) if told else None
+
+
+def _large_baseline(run: Run) -> int:
+    """How many contacts the first push would change, where those are too many; else 0."""
     with run.engine.begin() as connection:
         planned = changes.count_contacts(connection)
         accepted = notes.get(connection, ACCEPTED_BEFOREHAND) is not None
-    if accepted or planned <= run.settings.push.first_run_max:
+    return 0 if accepted or planned <= run.settings.push.first_run_max else planned
+
+
+def _told_of_baseline(run: Run, planned: int) -> str:
+    return (
+        f"the first push would change {planned} contacts, more than push.first_run_max = "
+        f"{run.settings.push.first_run_max}"
+    )
+
+
+def _told_of_moves(run: Run, told: Sequence[str]) -> str:
+    return f"safety stop (push.max_change_ratio = {run.settings.push.max_change_ratio:g}): {'; '.join(told)}"
+
+
+def _stop_large_baseline(run: Run, options: Options) -> None:
+    planned = _large_baseline(run)
+    if not planned:
         return
     if options.accept is not None:
         known = _known_plan(run, options.accept)
@@ -273,16 +302,21 @@ def _stop_large_baseline(run: Run, options: Options) -> None:
         if planned <= expected + max(GROWTH, int(run.settings.push.max_change_ratio * expected)):
             return
     plan_id = _store_plan(run)
-    msg = (
-        f"the first push would change {planned} contacts, more than push.first_run_max = "
-        f"{run.settings.push.first_run_max}. Nothing was written. Look at it with `mautic-sync plan`, then carry it "
-        f"out with `mautic-sync sync --accept {plan_id}`."
+    raise SafetyStop(_with_the_way_out(_told_of_baseline(run, planned), plan_id))
+
+
+def _with_the_way_out(told: str, plan_id: str) -> str:
+    return (
+        f"{told}. Nothing was written. Look at it with `mautic-sync plan`, then carry it out with "
+        f"`mautic-sync sync --accept {plan_id}`."
     )
-    raise SafetyStop(msg)
 
 
-def _stop_unsafe(run: Run, options: Options) -> None:
-    """The safety stop of `push.max_change_ratio`; what waits since the baseline was accepted with it."""
+def _unsafe(run: Run) -> tuple[list[str], SafetyLimit, Moves, dict[str, int]]:
+    """What breaks `push.max_change_ratio`, that limit, and what it was held against.
+
+    What waits since the baseline was accepted with it, and does not count.
+    """
     with run.engine.begin() as connection:
         moves = _by_kind(run, changes.planned_moves(connection, baseline=False))
         for move, count in _by_kind(run, decisions.planned_arrivals(connection)).items():
@@ -295,7 +329,12 @@ def _stop_unsafe(run: Run, options: Options) -> None:
             if kind is not None:
                 totals[kind] = totals.get(kind, 0) + count
     limit = SafetyLimit(run.settings.push.max_change_ratio)
-    told = limit.broken_by(moves, totals, vanished)
+    return list(limit.broken_by(moves, totals, vanished)), limit, moves, totals
+
+
+def _stop_unsafe(run: Run, options: Options) -> None:
+    """The safety stop of `push.max_change_ratio`."""
+    told, limit, moves, totals = _unsafe(run)
     if not told:
         return
     if options.accept is not None:
@@ -306,15 +345,11 @@ def _stop_unsafe(run: Run, options: Options) -> None:
             return
         told.append("that is far more than the accepted plan says")
     plan_id = _store_plan(run)
-    msg = (
-        f"safety stop (push.max_change_ratio = {run.settings.push.max_change_ratio:g}): {'; '.join(told)}. Nothing was "
-        f"written. Look at it with `mautic-sync plan`, then carry it out with `mautic-sync sync --accept {plan_id}`."
-    )
-    raise SafetyStop(msg)
+    raise SafetyStop(_with_the_way_out(_told_of_moves(run, told), plan_id))
 
 
-def _by_kind(run: Run, moves: Mapping[tuple[str | None, str], int]) -> dict[tuple[str | None, str], int]:
-    counted: dict[tuple[str | None, str], int] = {}
+def _by_kind(run: Run, moves: Mapping[tuple[str | None, str], int]) -> Moves:
+    counted: Moves = {}
     for (before, after), count in moves.items():
         move = (run.kinds.get(before or ""), run.kinds[after])
         counted[move] = counted.get(move, 0) + count

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from mautic_sync.sandbox import Sandbox
 
@@ -87,6 +88,22 @@ def test_plan_has_the_documented_keys_and_shows_each_change(shell):
     assert {"contact", "old", "new", "reason"} <= set(plan["listed"][0])
 
 
+def test_a_plan_that_a_sync_would_stop_at_says_how_it_is_carried_out(shell):
+    with Sandbox(contacts=30, seed=4) as box:
+        other = Shell(shell.directory.parent / "careful", box)
+        other.directory.mkdir()
+        other.env["MAUTIC_SYNC_PUSH__FIRST_RUN_MAX"] = "10"
+        other.json("init", "--yes")
+        assert other.json("plan")["safety_stop"] is None  # accepted beforehand
+        (other.directory / "var" / "mautic_sync.db").unlink()
+        plan = other.json("plan")
+        assert "more than push.first_run_max = 10" in plan["safety_stop"]
+        told = " ".join(other("plan").stdout.split())
+        assert "mautic-sync sync --accept 20" in told
+        assert other.json("sync", "--accept", plan["plan_id"])["pushed"]["stages"] > 10
+        assert other.json("plan")["safety_stop"] is None
+
+
 def test_sync_has_every_key_of_the_contract(shell):
     document = shell.first
     assert {
@@ -138,6 +155,18 @@ def test_explain_by_number_and_by_address_tells_the_same(shell):
         assert shell.json("explain", address.upper())["id"] == lead
     text = shell("explain", str(lead)).stdout
     assert "Rules, from top to bottom" in text
+
+
+def test_explain_says_in_brackets_why_mautic_shows_another_stage(tmp_path):
+    with Sandbox(contacts=20, seed=4) as box:
+        shell = Shell(tmp_path, box)
+        shell.json("init", "--yes")
+        changes = shell.json("status", shell.json("sync")["run_id"])["changes"]
+        ghost = next(row["contact"] for row in changes if row["new"].get("stage") == "Ghost")
+        act = {"do": "set_stage", "contact": ghost, "stage": "Customer"}
+        requests.post(f"{box.url}/_sandbox/act", json=act, timeout=10).raise_for_status()
+        shell.json("plan")
+        assert "in Mautic now: Customer (stage Customer was set by hand" in shell("explain", str(ghost)).stdout
 
 
 def test_explain_of_a_stranger_says_what_to_do(shell):

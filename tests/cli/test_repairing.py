@@ -100,6 +100,7 @@ def test_undo_release_and_sync_lead_back(shell):
     who = listed["listed"][0]["contact"]
     assert shell.json("explain", str(who))["held"]["undone"] == shell.first["run_id"]
     assert "held since" in shell("explain", str(who)).stdout
+    assert "Nothing of it is left to be taken back." in shell("undo", shell.first["run_id"], "--dry-run").stdout
     assert shell.json("release", str(who)) == {"released": 1}
     assert shell("release", str(who)).returncode == 2
     assert shell("release", "nobody@example.com").returncode == 2
