@@ -23,7 +23,7 @@ from mautic_sync.mappings import Mappings, MappingsError
 from mautic_sync.pipeline import health, rules
 from mautic_sync.pipeline.context import Observer, Run
 from mautic_sync.pipeline.health import FULL_SYNC, SYNC
-from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, summary, sync
+from mautic_sync.pipeline.run import Options, iso, opened_run, outcome, plan_only, summary, sync
 from mautic_sync.settings import Settings
 
 TICK_SECONDS = 5
@@ -147,7 +147,7 @@ class Worker:
                 now = self.clock.now()
                 first = overdue(crons, health.succeeded(connection, now), now)
             timetable = Timetable(crons, self.clock.now())
-            self.tell("worker_started", next=timetable.following, at_once=first)
+            self.tell("worker_started", next={name: iso(at) for name, at in timetable.following.items()}, at_once=first)
             if first is not None:
                 self._serve(timetable, Due(first, int(self.clock.now()), 0))
             while True:
@@ -170,7 +170,7 @@ class Worker:
             self.tell("clock_jumped", seconds=round(jumped))
 
     def _misfired(self, one: Due) -> None:
-        self.tell("misfired", schedule=one.schedule, count=one.misfires, last_at=one.at)
+        self.tell("misfired", schedule=one.schedule, count=one.misfires, last_at=iso(one.at))
         try:
             with self.engine.begin() as connection:
                 health.note_misfires(connection, one.schedule, one.misfires, one.at)

@@ -115,8 +115,11 @@ def _compare(run: Run, contact_ids: Sequence[int], *, lost: bool) -> None:
             entered: dict[str, int] = {}
             for line in lines[person_id]:
                 entered[line.event_key] = entered.get(line.event_key, 0) + line.delta
-            differing = _differing(_by_key(log.get(person_id, [])), entered, waiting, lost=lost)
-            rows += [_line(run, person_id, key, delta) for key, delta in differing.items()]
+            logged = _by_key(log.get(person_id, []))
+            differing = _differing(logged, entered, waiting, lost=lost)
+            rows += [
+                _line(run, person_id, key, delta, FOUND if key in logged else LOST) for key, delta in differing.items()
+            ]
         ledger.append(connection, rows)
         people.mark_dirty(connection, {row["person_id"] for row in rows})
     run.counts.reconciled += len(rows)
@@ -131,7 +134,7 @@ def _differing(
     return {key: delta for key, delta in deltas.items() if delta}
 
 
-def _line(run: Run, person_id: int, key: str, delta: int) -> dict[str, Any]:
+def _line(run: Run, person_id: int, key: str, delta: int, reason: str) -> dict[str, Any]:
     return {
         "person_id": person_id,
         "at": run.now,
@@ -139,5 +142,5 @@ def _line(run: Run, person_id: int, key: str, delta: int) -> dict[str, Any]:
         "change_id": 0,
         "event_key": key,
         "delta": delta,
-        "reason": FOUND if delta > 0 else LOST,
+        "reason": reason,
     }

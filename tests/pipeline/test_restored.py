@@ -83,6 +83,10 @@ def test_what_was_granted_since_the_backup_is_found_and_not_granted_again(worker
     document = worker.sync()
     assert (document["reconciled"], document["pushed"]["points"]) == (3, 0)
     assert logged(worker) == accounts(worker) == {pat: 4, new: 5}
+    with worker.run("look") as run, run.engine.begin() as connection:
+        found = connection.execute(select(ledger.c.delta, ledger.c.reason).where(ledger.c.run_id == document["run_id"]))
+        # What Mautic took away again is found as well, and nothing of it was lost.
+        assert sorted(map(tuple, found)) == [(-5, reconcile.FOUND), (2, reconcile.FOUND), (5, reconcile.FOUND)]
     assert (worker.contact(pat).points, worker.contact(new).points) == (4, 5)
     assert (worker.sync()["reconciled"], worker.sync()["pushed"]["calls"]) == (0, 0)
     rescore(worker, scores, Pat=10)
