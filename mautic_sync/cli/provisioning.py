@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,7 +51,7 @@ def init_command(
     path = config or Path(os.environ.get("MAUTIC_SYNC_CONFIG", DEFAULT_CONFIG_PATH))
     settings = read_settings(path if path.exists() else None)
     answers = {} if yes or as_json else _ask(settings, path)
-    if not path.exists():
+    if answers or not path.exists():
         _write_config(path, settings, answers)
     settings = read_settings(path if path.exists() else None)
     _copy_mappings(settings, ask=not yes and not as_json)
@@ -120,7 +121,7 @@ def _ask(settings: Settings, path: Path) -> dict[str, Any]:
             )
         if not has_credentials:
             print(
-                "In Mautic: Settings → API Credentials → New, OAuth 2 with client credentials, made by an administrator."
+                "In Mautic, as an administrator: Settings → API Credentials → New: OAuth 2, any name and redirect address."
             )
             answers["mautic.client_id"] = typer.prompt(
                 "Client id (public key)", default=answers.get("mautic.client_id")
@@ -171,26 +172,49 @@ def _web_address(answer: str) -> str:
 
 
 def _write_config(path: Path, settings: Settings, answers: dict[str, Any]) -> None:
-    """The example with the answers in it, readable for its owner alone. Secrets of the environment stay there."""
-    values = {"mautic.base_url": settings.mautic.base_url, **answers}
-    lines = []
-    section = ""
-    for line in example_config().read_text(encoding="utf-8").splitlines():
-        if line.startswith("["):
-            section = line.strip("[] ")
-        key = line.removeprefix("# ").partition(" = ")[0]
-        value = values.get(f"{section}.{key}")
-        quoted = '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
-        lines.append(f"{key} = {quoted}" if value is not None and " = " in line else line)
+    """The answers into the settings there are, or into the example, readable for its owner alone.
+
+    Secrets of the environment stay there.
+    """
     try:
+        if path.exists():
+            path.write_text(with_answers(path.read_text(encoding="utf-8"), answers), encoding="utf-8")
+            return
+        values = {"mautic.base_url": settings.mautic.base_url, **answers}
+        text = with_answers(example_config().read_text(encoding="utf-8"), values)
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+            file.write(text)
     except OSError as error:
         if answers:
             msg = f"cannot write the settings to {path}: {error.strerror}. Choose another place with --config."
             raise StopError(msg) from error
         print(f"Note: the settings file {path} was not written ({error.strerror}).", file=sys.stderr)
+
+
+def with_answers(text: str, answers: Mapping[str, Any]) -> str:
+    """The text of a settings file with these values, by dotted name, and everything else as it stands.
+
+    A value takes the place of its line, or of the line that is only a comment; else it begins its section.
+    """
+    lines = text.splitlines()
+    for name, value in answers.items():
+        if value is None:
+            continue
+        section, _, key = name.partition(".")
+        quoted = '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        begin = next((at for at, line in enumerate(lines) if line.strip() == f"[{section}]"), None)
+        if begin is None:
+            lines += ["", f"[{section}]"]
+            begin = len(lines) - 1
+        end = next((at for at in range(begin + 1, len(lines)) if lines[at].startswith("[")), len(lines))
+        places = [at for at in range(begin + 1, end) if re.match(rf"(# )?{key}\s*=", lines[at])]
+        at = next((at for at in places if not lines[at].startswith("#")), places[0] if places else None)
+        if at is None:
+            lines.insert(begin + 1, f"{key} = {quoted}")
+        else:
+            lines[at] = f"{key} = {quoted}"
+    return "\n".join(lines) + "\n"
 
 
 def example_config() -> Path:

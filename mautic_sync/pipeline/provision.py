@@ -21,8 +21,8 @@ from mautic_sync.mautic.provisioning import (
 )
 from mautic_sync.pipeline import groups
 from mautic_sync.pipeline.context import Run
-from mautic_sync.pipeline.pull import CATALOGUE
-from mautic_sync.store import notes
+from mautic_sync.pipeline.pull import CATALOGUE, READ_FIELDS
+from mautic_sync.store import changes, notes
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,13 @@ def provision(run: Run) -> list[Made]:
     made += _fields(run)
     made += _segments(run)
     made += _point_groups(run)
+    stages = [one.name for one in made if one.created and one.what == "stage"]
+    fields = [one.name for one in made if one.created and one.what == "field"]
     with run.engine.begin() as connection:
         notes.drop(connection, CATALOGUE)
+        if changes.stands_in_any(connection, stages, fields):
+            # It was deleted in Mautic, which tells nobody whose it was: everybody is read again.
+            notes.drop(connection, READ_FIELDS)
     return made
 
 

@@ -433,6 +433,15 @@ def adopt_stages(connection: Connection, stages: Mapping[int, str], now: int) ->
     upsert(connection, standing, rows, update=("stage", "stage_at", "manual_stage", "manual_since"))
 
 
+def stands_in_any(connection: Connection, stages: Collection[str], fields: Collection[str]) -> bool:
+    """Whether somebody was given one of these stages, or one of these fields was written to anybody, by us."""
+    conditions = [standing.c.stage == stage for stage in stages]
+    conditions += [standing.c.written.contains(f'"{alias}"', autoescape=True) for alias in fields]
+    if not conditions:
+        return False
+    return connection.execute(select(standing.c.person_id).where(or_(*conditions)).limit(1)).first() is not None
+
+
 def refuse(connection: Connection, number: int, error: str, now: int) -> None:
     """Mautic said no: the change is closed and waits for `retry`."""
     connection.execute(

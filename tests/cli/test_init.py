@@ -7,10 +7,12 @@ import pty
 import select
 import subprocess
 import sys
+import tomllib
 from typing import Self
 
 import pytest
 
+from mautic_sync.cli.provisioning import with_answers
 from mautic_sync.sandbox import Sandbox
 
 INIT = (sys.executable, "-m", "mautic_sync", "init")
@@ -94,6 +96,35 @@ def test_each_answer_is_tried_before_anything_is_written(tmp_path, box):
     assert 'client_secret = "sandbox-secret"' in config.read_text()
     assert "# api_key" in config.read_text()
     assert "wrong" not in terminal.shown.replace("Nothing", "")
+
+
+def test_a_key_that_is_given_later_is_written_into_the_settings_that_there_are(tmp_path, box):
+    config = tmp_path / "config" / "mautic_sync.toml"
+    config.parent.mkdir()
+    config.write_text(
+        f'time_zone = "Europe/Berlin"\n\n[mautic]\nbase_url = "{box.url}"\nclient_id = "sandbox"\n'
+        'client_secret = "sandbox-secret"\n\n[push]\nmax_seconds = 60\n'
+    )
+    config.chmod(0o600)
+    with Terminal(tmp_path, *INIT, MAUTIC_SYNC_ZEROBOUNCE__BASE_URL=box.zerobounce_url) as terminal:
+        terminal.answer(KEY, "sandbox-key")
+        terminal.answer("Copy the rules", "n")
+        terminal.answer("Carry this plan out now?", "n")
+        assert terminal.end() == 0, terminal.shown
+    read = tomllib.loads(config.read_text())
+    assert read["zerobounce"] == {"api_key": "sandbox-key"}
+    assert (read["time_zone"], read["mautic"]["client_secret"]) == ("Europe/Berlin", "sandbox-secret")
+    assert read["push"] == {"max_seconds": 60}
+    assert config.stat().st_mode & 0o077 == 0
+
+
+def test_answers_take_the_place_of_their_lines_in_their_section():
+    text = '[mautic]\n# base_url = "x"\n# client_id = "old"\n\n[zerobounce]\n# base_url = "y"\n[push]\n'
+    written = with_answers(text, {"mautic.base_url": 'http://a"b', "mautic.client_id": "c", "zerobounce.api_key": None})
+    assert tomllib.loads(written) == {
+        "mautic": {"base_url": 'http://a"b', "client_id": "c"}, "zerobounce": {}, "push": {}
+    }  # fmt: skip
+    assert '# base_url = "y"' in written
 
 
 def test_a_key_that_zerobounce_knows_shows_its_credits_and_is_kept(tmp_path, box):

@@ -9,8 +9,9 @@ import pytest
 import requests
 from sqlalchemy import select
 
-from mautic_sync.errors import SafetyStop
+from mautic_sync.errors import ConfigError, SafetyStop
 from mautic_sync.mautic import contacts as mautic_contacts
+from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.pipeline import pull
 from mautic_sync.pipeline.run import Options, sync
@@ -494,4 +495,24 @@ def test_rules_that_newly_read_idle_have_everybody_read_again(make_worker, tmp_p
         (again / f"{name}.yaml").write_text("version: 1\n")
     worker.mappings_dir = again
     assert worker.but(push={"max_change_ratio": 1}).sync()["pulled"]["contacts"] == 30
+    assert worker.sync()["pulled"]["contacts"] == 0
+
+
+def test_a_stage_that_was_deleted_and_is_made_anew_is_given_again(worker):
+    """Mautic tells nobody whose stage it was: without `init` only the nightly run would see it."""
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.init()
+    worker.sync()
+    with worker.run("look") as run:
+        stage = next(one for one in list_stages(run.mautic) if one.name == "Lead")
+        run.mautic.write("DELETE", f"stages/{stage.id}/delete")
+    assert worker.stage(pat) is None
+    with pytest.raises(ConfigError, match="mautic-sync init"):
+        worker.sync()
+    worker.init()
+    assert worker.plan()["changes"] == 1
+    worker.sync()
+    assert worker.stage(pat) == "Lead"
+    assert worker.sync()["pulled"]["contacts"] == 0
+    worker.init()
     assert worker.sync()["pulled"]["contacts"] == 0
