@@ -54,7 +54,7 @@ def compare_accounts(run: Run) -> None:
     for rows in our_grants(run.mautic):
         suspects = _suspects(run, rows)
         for chunk in in_chunks(sorted(suspects), CONTACTS_AT_ONCE):
-            _compare(run, chunk, lost=lost)
+            _compare(run, chunk, lost=lost, strangers=restored)
     if lost:
         for numbers in _with_accounts(run):
             _compare(run, numbers, lost=True)
@@ -95,13 +95,16 @@ def _with_accounts(run: Run) -> Iterator[list[int]]:
         yield list(numbers.values())
 
 
-def _compare(run: Run, contact_ids: Sequence[int], *, lost: bool) -> None:
+def _compare(run: Run, contact_ids: Sequence[int], *, lost: bool, strangers: bool = True) -> None:
     """Enter what the ledger lacks of these contacts' log, and, where Mautic has `lost` something, what it has too many.
 
-    What is on its way, or counts as not done and keeps its key, is settled by the log anyway and left out.
+    What is on its way, or counts as not done and keeps its key, is settled by the log anyway and left out. Without
+    `strangers`, so is whoever was not read: a new store is told of nobody but by their contacts.
     """
     with run.engine.begin() as connection:
-        persons = people.meet(connection, contact_ids, run.now)
+        persons = (
+            people.meet(connection, contact_ids, run.now) if strangers else people.persons_of(connection, contact_ids)
+        )
         numbers = people.numbers_of(connection, set(persons.values()))
     owner = {number: person_id for person_id, some in numbers.items() for number in some}
     log: dict[int, list[Grant]] = {}

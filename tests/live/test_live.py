@@ -18,7 +18,7 @@ from mautic_sync.pipeline import pull
 from mautic_sync.pipeline.provision import provision
 from mautic_sync.pipeline.run import Options, opened_run, plan_only, summary, sync
 from mautic_sync.settings import Settings
-from mautic_sync.store import changes, ledger, people as people_store, runs
+from mautic_sync.store import changes, ledger, notes as store_notes, people as people_store, runs
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.runs import Cursor
 
@@ -47,6 +47,8 @@ class LiveWorker:
             with run.engine.begin() as connection:
                 for feed, number in highest.items():
                     runs.put_cursor(connection, feed, Cursor(number, number))
+                # Else everybody is read again, for fields of theirs that were not kept.
+                store_notes.put_json(connection, pull.READ_FIELDS, sorted(run.kept_of_contacts))
 
     def sync(self) -> dict[str, Any]:
         with self.opened("plan") as run:
