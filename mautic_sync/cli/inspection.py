@@ -358,7 +358,9 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         said = "/".join(filter(None, (verdict["status"], verdict["sub_status"])))
         out.print(f"Verdict: {verdict['outcome']} ({said}), {verdict['at']}")
     else:
-        out.print(f"Verdict: {verdict['outcome']}")
+        spared = document["waiting"] and document["points"]["low_value"]
+        why = "; no credit is spent on whoever is of low value" if spared else ""
+        out.print(f"Verdict: {verdict['outcome']}{why}")
     points = document["points"]
     out.print(
         f"Score {points['score']} (ours), {points['granted']} of it granted, points {points['mautic']} (Mautic's total)"

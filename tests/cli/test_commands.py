@@ -169,6 +169,17 @@ def test_explain_says_in_brackets_why_mautic_shows_another_stage(tmp_path):
         assert "in Mautic now: Customer (stage Customer was set by hand" in shell("explain", str(ghost)).stdout
 
 
+def test_explain_says_why_an_address_of_low_value_has_no_verdict(tmp_path):
+    with Sandbox(empty=True) as box:
+        shell = Shell(tmp_path, box)
+        rival = {"email": "pat@rival.example", "company": "Acme Rival"}
+        url = f"{box.url}/api/contacts/new"
+        requests.post(url, json=rival, auth=("admin", "sandbox"), timeout=10).raise_for_status()
+        shell.json("init", "--yes")
+        assert shell.json("sync")["validated"]["credits"] == 0
+        assert "no credit is spent on whoever is of low value" in shell("explain", rival["email"]).stdout
+
+
 def test_explain_of_a_stranger_says_what_to_do(shell):
     done = shell("explain", "999999")
     assert done.returncode == 1
