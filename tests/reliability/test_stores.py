@@ -6,6 +6,7 @@ and how often an undo is killed.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sqlite3
@@ -148,9 +149,8 @@ def test_an_undo_that_is_killed_again_and_again_ends_where_it_should(scene):
     longest = time.monotonic() - began
     (granted, _, _), _ = scene.books()
     assert granted
-    run_id = next(
-        line.split('"')[3] for line in scene.say("status", "--json").stdout.splitlines() if '"run_id": "' in line
-    )
+    listed = json.loads(scene.say("status", "--json").stdout)["runs"]
+    run_id = next(row["run_id"] for row in listed if row["command"] == "sync")  # `init` may have begun in that second
     scene.post("/_sandbox/faults", {"spec": f"seed={SEED},before=0.05,after=0.05,late=0.05"})
     for _ in range(UNDOS):
         process = scene.command("undo", run_id, "--yes")
