@@ -260,7 +260,7 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
     for due in timed:
         moment = due(signals, start)
         if moment is not None:
-            changes = min(changes, _day_from(-(-moment // QUARTER), zone))
+            changes = min(changes, _first_day_from(moment, zone))
     tallies = signals.tallies
     if tallies:
         kinds = tuple(tallies)
@@ -319,14 +319,12 @@ def _evaluation(zone: ZoneInfo, grid: int, quarter: int, not_before: int) -> tup
 
 def _first_day_from(at: int, zone: ZoneInfo) -> int:
     """The first day that begins at this second or later."""
-    return _day_from(-(-at // QUARTER), zone)
-
-
-@lru_cache(maxsize=DAYS_REMEMBERED)
-def _day_from(quarter: int, zone: ZoneInfo) -> int:
-    """The first day that begins at this quarter of an hour or later."""
-    day = _day_of(quarter, zone)
-    return day if day_start(day, zone) >= quarter * QUARTER else day + 1
+    day = EPOCH_DAY - -at // 86_400  # in UTC; no zone is a whole day away from it
+    while day_start(day - 1, zone) >= at:
+        day -= 1
+    while day_start(day, zone) < at:
+        day += 1
+    return day
 
 
 def _line_start(day: int, rules: ScoreRules, zone: ZoneInfo) -> int:

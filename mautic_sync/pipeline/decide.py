@@ -374,7 +374,7 @@ class _Writing:
         templates = self.without_reasons if stage.left_alone else self.templates
         wanted = templates.render(one.decision, verdict, told)
         more = _appended(one, self.append) if verdict is not None else {}
-        if self.typo_field is not None:
+        if self.typo_field is not None and (verdict is not None or self.typo_field in signals.fields):
             more.update(_suggestion(one, self.typo_field))
         if more:
             wanted = {**wanted, **more}
