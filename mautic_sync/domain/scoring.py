@@ -159,6 +159,8 @@ class _Activity(NamedTuple):
     key: str
     group: int
     all_up_to: int
+    lag: int
+    unless: str | None
     weights: tuple[float, ...] | None
     rule: ScoreRule
     decay: Decay | None
@@ -189,8 +191,9 @@ def _compile(rules: ScoreRules) -> _Compiled:
             key = rule.matcher.key
             weights = None if decay is None else tuple(rule.points * share for share in _table(decay))
             at_most = rule.at_most if rule.at_most is not None else UNLIMITED
-            all_up_to = at_most if rule.unless is None else 0
-            one = _Activity(place, key, group, all_up_to, weights, rule, decay)
+            unless = None if rule.unless is None else rule.unless.key
+            all_up_to = at_most if unless is None else 0
+            one = _Activity(place, key, group, all_up_to, rule.lag, unless, weights, rule, decay)
             by_key[key] = (*by_key.get(key, ()), one)
     fading = tuple((place_of[group], decay.half_life) for group, decay in rules.decay.items() if group in place_of)
     return _Compiled(ZoneInfo(rules.time_zone), tuple(attributes), tuple(timed), by_key, fading, {})
@@ -269,12 +272,13 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
             found = _remember(by_kinds, kinds, by_key)
         faded = [0.0] * len(groups)
         gross = [0.0] * len(groups)
-        for place, key, group, all_up_to, weights, rule, decay in found:
+        for place, key, group, all_up_to, lag, unless, weights, rule, decay in found:
             counted = tallies[key]
             # Most people have one day or a few of them, all of which count.
             if not counted or counted[-2] > day or (sum(counted[1::2]) > all_up_to and _capped(counted, rule)):
-                counted, possible = _counted_by(rule, tallies, day)
-                changes = min(changes, possible)
+                against = tallies.get(unless, ()) if unless is not None else ()
+                counted, waiting = _counted(counted, day - lag, rule.at_most, rule.per, against, lag)
+                changes = min(changes, waiting + lag)
                 if not counted:
                     continue
             if weights is None:
@@ -474,19 +478,17 @@ def _parts(
             if rule.condition.holds(signals, start):
                 yield rule, (), float(rule.points)
         elif rule.matcher is not None and rule.matcher.key in tallies:
-            counted, _ = _counted_by(rule, tallies, day)
+            counted = _counted_by(rule, tallies, day)
             if counted:
                 yield rule, counted, _left(counted, rule.points, day, rules.decay.get(rule.group))
 
 
-def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> tuple[Sequence[int], int]:
-    """What of a rule's tally counts on a day, and the next day on which more of it could."""
+def _counted_by(rule: ScoreRule, tallies: Mapping[str, Sequence[int]], day: int) -> Sequence[int]:
+    """What of a rule's tally counts on a day."""
     if rule.matcher is None:
-        return (), NEVER
-    lag = rule.lag
+        return ()
     against = tallies.get(rule.unless.key, ()) if rule.unless is not None else ()
-    counted, waiting = _counted(tallies[rule.matcher.key], day - lag, rule.at_most, rule.per, against, lag)
-    return counted, waiting + lag
+    return _counted(tallies[rule.matcher.key], day - rule.lag, rule.at_most, rule.per, against, rule.lag)[0]
 
 
 def _faded_on(counted: Sequence[int], points: int, day: int, decay: Decay) -> int | None:

@@ -50,6 +50,7 @@ MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
 NOBODYS: frozenset[str] = frozenset()
 NOBODY: frozenset[int] = frozenset()
+NO_ANSWER = (None, None)
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,11 @@ class Considered(NamedTuple):
     asks: bool
     parts: Sequence[Part]
     """What each rule gives of the score."""
-    named: tuple[str, ...] = ()
+    named: tuple[str, ...]
     """Flags of the conditions of actions that are true."""
-    named_due_at: int | None = None
+    named_due_at: int | None
+    verdict_run: str | None
+    """The run that asked for the verdict."""
 
     @property
     def flags_text(self) -> str:
@@ -95,7 +98,7 @@ class FirstPush:
     def knew(self, one: Considered) -> bool:
         if one.verdict is None:  # rejected by its syntax: whoever was there was looked at
             return (one.row.date_added or 0) < self.at
-        return bool(one.row.verdict_run == self.run_id or one.verdict.at < self.at)
+        return one.verdict_run == self.run_id or one.verdict.at < self.at
 
 
 def decide_changed(run: Run, *, baseline: bool) -> int:
@@ -128,7 +131,7 @@ def deciding_by(run: Run) -> Deciding:
 def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int) -> list[Considered]:
     """Decide these persons as of `now`, without storing anything."""
     numbers = [row.person_id for row in rows]
-    evidence = decisions.evidence_of(connection, numbers)
+    evidence, verdicts = decisions.evidence_of(connection, numbers), decisions.verdicts_of(connection, numbers)
     members = decisions.members_of(
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
@@ -142,7 +145,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         number, address, stage_id, kind = row.person_id, row.address, row.stage_id, row.kind
         tags, dnc, tallies = row.tags, row.dnc, row.tallies
         fields = orjson.loads(row.fields)
-        verdict = decisions.verdict_of(row) if row.status is not None else None
+        verdict, verdict_run = verdicts.get(number, NO_ANSWER)
         if verdict is not None:
             verdict_signal = validation.signal(verdict, now)
         elif address is None and "email" in fields:
@@ -181,7 +184,20 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         standing = decisions.standing_of(row) if row.written is not None else NOTHING_STANDS
         holding, named_due_at = _holding(named, signals, decision.kind, now) if named else ((), None)
         found.append(
-            Considered(row, signals, verdict, standing, scored, flags, decision, asks, parts, holding, named_due_at)
+            Considered(
+                row,
+                signals,
+                verdict,
+                standing,
+                scored,
+                flags,
+                decision,
+                asks,
+                parts,
+                holding,
+                named_due_at,
+                verdict_run,
+            )
         )
     return found
 
@@ -257,7 +273,7 @@ def _store(
     flagged: list[Considered] = []
     for one, stage_plan in zip(considered, stage_plans, strict=True):
         planned = stage_plan
-        row, signals, _, _, scored, flags, decision, asks, _, named, named_due_at = one
+        row, signals, _, _, scored, flags, decision, asks, _, named, named_due_at, _ = one
         kind, stage, total, rule, reason, trace, due_at, waiting = decision
         number = row.person_id
         if number in looping:

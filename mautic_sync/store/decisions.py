@@ -61,15 +61,6 @@ _STANDING = (
     standing.c.manual_stage,
     standing.c.manual_since,
 )
-_VERDICT = (
-    verdict.c.status,
-    verdict.c.sub_status,
-    verdict.c.did_you_mean,
-    verdict.c.at,
-    verdict.c.attempts,
-    verdict.c.raw,
-    verdict.c.run_id.label("verdict_run"),
-)
 
 UNDONE = "undone"
 """The rule of a decision that was put back."""
@@ -77,11 +68,10 @@ FOUND = "found"
 """The rule of a decision that a restored store had lost, and that Mautic's stage shows."""
 
 EVERYTHING = (
-    select(*_CONTACT, *_DECISION, *_STANDING, *_VERDICT, tally.c.counts.label("tallies"))
+    select(*_CONTACT, *_DECISION, *_STANDING, tally.c.counts.label("tallies"))
     .select_from(contact)
     .outerjoin(decision, decision.c.person_id == contact.c.person_id)
     .outerjoin(standing, standing.c.person_id == contact.c.person_id)
-    .outerjoin(verdict, verdict.c.address == contact.c.address)
     .outerjoin(tally, tally.c.person_id == contact.c.person_id)
     .where(contact.c.vanished_at.is_(None))
 )
@@ -193,19 +183,27 @@ def said(row: Any) -> tuple[Any, ...]:
     return tuple(row[_SAID])
 
 
-def verdict_of(row: Any) -> Verdict | None:
-    """The verdict joined to a row of `to_decide`."""
-    if row.status is None:
-        return None
-    return Verdict(
-        address=row.address,
-        status=row.status,
-        sub_status=row.sub_status,
-        at=row.at,
-        attempts=row.attempts,
-        did_you_mean=row.did_you_mean,
-        raw=orjson.loads(row.raw),
-    )
+def verdicts_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, tuple[Verdict, str]]:
+    """Person → the verdict about its address, and the run that asked for it; numbers ascend."""
+    return {
+        row.person_id: (
+            Verdict(
+                address=row.address,
+                status=row.status,
+                sub_status=row.sub_status,
+                at=row.at,
+                attempts=row.attempts,
+                did_you_mean=row.did_you_mean,
+                raw=orjson.loads(row.raw),
+            ),
+            row.run_id,
+        )
+        for row in rows_among(connection, _VERDICTS, contact.c.person_id, person_ids)
+    }
+
+
+# Not joined to all the rest: most people have none, and each column costs.
+_VERDICTS = select(contact.c.person_id, verdict).join(verdict, verdict.c.address == contact.c.address)
 
 
 def standing_of(row: Any) -> Standing:

@@ -26,10 +26,9 @@ def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def granted(connection: Connection, person_ids: Sequence[int]) -> dict[int, int]:
     """Person → the sum of the account, `OPENING` included, what merged persons had received included; numbers ascend."""
-    found: dict[int, int] = {}
-    for query, column in ((_OWN, ledger.c.person_id), (_MERGED, person.c.redirect_to)):
-        for who, points in rows_among(connection, query, column, person_ids):
-            found[who] = found.get(who, 0) + int(points)
+    found = {who: int(points) for who, points in rows_among(connection, _OWN, ledger.c.person_id, person_ids)}
+    for who, points in rows_among(connection, _MERGED, person.c.redirect_to, person_ids):
+        found[who] = found.get(who, 0) + int(points)
     return found
 
 
