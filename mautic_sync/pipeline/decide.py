@@ -40,7 +40,7 @@ from mautic_sync.pipeline import groups, occasions, opening
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.holding import still_held
 from mautic_sync.pipeline.placeholders import Placeholders, placeholders_of
-from mautic_sync.store import changes, decisions, holds, ledger, notes, people, runs
+from mautic_sync.store import changes, decisions, holds, ledger, notes, people, runs, verdicts
 
 PERSONS_PER_TRANSACTION = 1000
 BASELINE = "baseline"
@@ -131,7 +131,7 @@ def deciding_by(run: Run) -> Deciding:
 def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int) -> list[Considered]:
     """Decide these persons as of `now`, without storing anything."""
     numbers = [row.person_id for row in rows]
-    evidence, verdicts = decisions.evidence_of(connection, numbers), decisions.verdicts_of(connection, numbers)
+    evidence, answers = decisions.evidence_of(connection, numbers), verdicts.verdicts_of(connection, numbers)
     members = decisions.members_of(
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
@@ -145,7 +145,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         number, address, stage_id, kind = row.person_id, row.address, row.stage_id, row.kind
         tags, dnc, tallies = row.tags, row.dnc, row.tallies
         fields = orjson.loads(row.fields)
-        verdict, verdict_run = verdicts.get(number, NO_ANSWER)
+        verdict, verdict_run = answers.get(number, NO_ANSWER)
         if verdict is not None:
             verdict_signal = validation.signal(verdict, now)
         elif address is None and "email" in fields:

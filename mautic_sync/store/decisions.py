@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, Connection, CursorResult, and_, bindparam,
 
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
-from mautic_sync.domain.validation import Verdict
 from mautic_sync.store.engine import in_chunks, rows_among, upsert, upsert_rows
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
@@ -181,29 +180,6 @@ _SAID = slice(len(_CONTACT), len(_CONTACT) + len(_DECISION) - 2)  # all but `sco
 def said(row: Any) -> tuple[Any, ...]:
     """What a row of `to_decide` was decided to be: `Decided` from `kind` to `flags`, all None where it never was."""
     return tuple(row[_SAID])
-
-
-def verdicts_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, tuple[Verdict, str]]:
-    """Person → the verdict about its address, and the run that asked for it; numbers ascend."""
-    return {
-        row.person_id: (
-            Verdict(
-                address=row.address,
-                status=row.status,
-                sub_status=row.sub_status,
-                at=row.at,
-                attempts=row.attempts,
-                did_you_mean=row.did_you_mean,
-                raw=orjson.loads(row.raw),
-            ),
-            row.run_id,
-        )
-        for row in rows_among(connection, _VERDICTS, contact.c.person_id, person_ids)
-    }
-
-
-# Not joined to all the rest: most people have none, and each column costs.
-_VERDICTS = select(contact.c.person_id, verdict).join(verdict, verdict.c.address == contact.c.address)
 
 
 def standing_of(row: Any) -> Standing:

@@ -81,14 +81,14 @@ def test_a_person_comes_with_all_that_decides(connection):
     verdicts.put_verdict(connection, verdict("a@b.example"), None, "run")
     row = decisions.one_person(connection, number)
     assert (row.kind, row.stage, row.reason) == ("lead", "Lead", "because")
-    assert decisions.verdicts_of(connection, [number]) == {number: (verdict("a@b.example"), "run")}
+    assert verdicts.verdicts_of(connection, [number]) == {number: (verdict("a@b.example"), "run")}
     assert decisions.standing_of(row) == Standing("Lead", {"zb": [1, 2]})
 
 
 def test_a_person_of_whom_nothing_is_known_comes_too(connection):
     (number,) = save(connection, known(1))
     row = decisions.one_person(connection, number)
-    assert (row.kind, decisions.verdicts_of(connection, [number]), decisions.standing_of(row)) == (None, {}, Standing())
+    assert (row.kind, verdicts.verdicts_of(connection, [number]), decisions.standing_of(row)) == (None, {}, Standing())
 
 
 def test_a_decision_replaces_the_one_before(connection):
