@@ -98,9 +98,9 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
     """The document of `plan --json`."""
     plan_id = plan_only(run, options)
     with run.engine.begin() as connection:
-        held = holds.count(connection)
+        shared = {"held": holds.count(connection), "gate_open": run.zerobounce is None}
     if moment is not None:
-        return {"plan_id": None, **forecast.as_of(run, moment, limit), "held": held, "safety_stop": None}
+        return {"plan_id": None, **forecast.as_of(run, moment, limit), **shared, "safety_stop": None}
     with run.engine.begin() as connection:
         listed = changes.listed(connection, [changes.PLANNED], limit=limit)
     return {
@@ -110,7 +110,7 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
         "safety_stop": safety_stop(run),
         "start": run.start.as_json() if run.start is not None else None,
         "listed": [change_as_json(row) for row in listed],
-        "held": held,
+        **shared,
         "quarantined": run.counts.quarantined,
     }
 
@@ -138,6 +138,8 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         out.print(f"Writing them: {describe_eta(document)}.")
     for one in document["actions"]:
         out.print(escape(f"  {one['count']:>7}  times it would set off: {one['rule']}"))
+    if document["gate_open"]:
+        out.print("There is no ZeroBounce key: addresses count as accepted, unchecked (zerobounce.api_key).")
     if document["verdicts_needed"]:
         out.print(
             f"{document['verdicts_needed']} addresses need a verdict; a sync would ask for "

@@ -88,6 +88,13 @@ def test_plan_has_the_documented_keys_and_shows_each_change(shell):
     assert {"contact", "old", "new", "reason"} <= set(plan["listed"][0])
 
 
+def test_a_plan_says_that_without_a_key_addresses_count_as_accepted(shell):
+    assert not shell.plan["gate_open"]
+    keyless = shell("plan", MAUTIC_SYNC_ZEROBOUNCE__API_KEY="")
+    assert keyless.returncode == 0, keyless.stderr
+    assert "There is no ZeroBounce key: addresses count as accepted" in " ".join(keyless.stdout.split())
+
+
 def test_a_plan_that_a_sync_would_stop_at_says_how_it_is_carried_out(shell):
     with Sandbox(contacts=30, seed=4) as box:
         other = Shell(shell.directory.parent / "careful", box)
