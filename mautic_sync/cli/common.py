@@ -39,7 +39,7 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings fi
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 WaitOption = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for another run to end.")]
 
-COLLECT_AFTER = 50_000  # objects more
+COLLECT_AFTER = 10_000  # objects more
 M_ARENA_MAX = -8  # malloc.h
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,6 +45,7 @@ from mautic_sync.pipeline.placeholders import Placeholders, placeholders_of
 from mautic_sync.store import changes, decisions, holds, ledger, notes, people, runs, verdicts
 
 PERSONS_PER_TRANSACTION = 1000
+COLLECT_AFTER = 50_000  # objects more
 BASELINE = "baseline"
 """When the first push was, and by which run."""
 LOOP_GUARD = "loop_guard"
@@ -101,6 +104,18 @@ class FirstPush:
         return one.verdict_run == self.run_id or one.verdict.at < self.at
 
 
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """Deciding makes no circular garbage: to look for some among what a batch is made of took a twelfth of its time."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_collecting_seldom()
 def decide_changed(run: Run, *, baseline: bool) -> int:
     """Decide whoever changed or is due, and plan what Mautic should show. Returns how many were decided."""
     with run.engine.begin() as connection:
