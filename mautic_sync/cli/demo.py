@@ -88,7 +88,7 @@ def demo_command(
             f"{third['validated']['credits']} credits, {third['seconds']:.2f} s"
         )
     out.print()
-    out.print('Next: edit mappings/stages.yaml and run this again, or read README.md, "Install beside a real Mautic".')
+    out.print('Next: edit mappings/stages.yaml and run this again, or read README.md, "Install against a real Mautic".')
 
 
 def _step(out: Console, title: str, text: str) -> None:
