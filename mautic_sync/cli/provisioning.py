@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -166,19 +167,21 @@ def _with(path: Path, answers: dict[str, Any]) -> Settings:
 def _web_address(answer: str) -> str:
     try:
         # As it stands in the browser's bar: pages of the administration begin with /s/.
-        return web_address(re.sub(r"/s(/.*)?$", "", answer.strip()))
+        return web_address(re.sub(r"(?<!/)/s(/.*)?$", "", answer.strip()))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 
 
 def _write_config(path: Path, settings: Settings, answers: dict[str, Any]) -> None:
-    """The answers into the settings there are, or into the example, readable for its owner alone.
+    """The answers into the settings there are, or into the example; a new file is readable for its owner alone.
 
     Secrets of the environment stay there.
     """
     try:
         if path.exists():
-            path.write_text(with_answers(path.read_text(encoding="utf-8"), answers), encoding="utf-8")
+            text = with_answers(path.read_text(encoding="utf-8"), answers)
+            _refuse_broken(text, path, answers)
+            path.write_text(text, encoding="utf-8")
             return
         values = {"mautic.base_url": settings.mautic.base_url, **answers}
         text = with_answers(example_config().read_text(encoding="utf-8"), values)
@@ -190,6 +193,16 @@ def _write_config(path: Path, settings: Settings, answers: dict[str, Any]) -> No
             msg = f"cannot write the settings to {path}: {error.strerror}. Choose another place with --config."
             raise StopError(msg) from error
         print(f"Note: the settings file {path} was not written ({error.strerror}).", file=sys.stderr)
+
+
+def _refuse_broken(text: str, path: Path, answers: Mapping[str, Any]) -> None:
+    """Settings that are written otherwise than the example (`mautic = {…}`) are left to whoever wrote them."""
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        names = ", ".join(name for name, value in answers.items() if value is not None)
+        msg = f"cannot put the answers into {path}, which stays as it is: {error}. Write them there by hand: {names}."
+        raise ConfigError(msg) from error
 
 
 def with_answers(text: str, answers: Mapping[str, Any]) -> str:

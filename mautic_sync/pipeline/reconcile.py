@@ -1,8 +1,9 @@
 """After a restore, and in a new store: the account of points as Mautic's log shows it.
 
 A store that was put back from a backup does not know what Mautic has received since, and a new one does not know what
-the one before it had granted; a Mautic that was put back has lost what our ledger knows. Each grant of ours carries its key in Mautic's log, so both are found by comparing, key by
-key, and entered in the ledger as one line more. Doing it twice changes nothing.
+the one before it had granted; a Mautic that was put back has lost what our ledger knows. Each grant of ours carries its
+key in Mautic's log, so all this is found by comparing, key by key, and entered in the ledger as one line more. Doing it
+twice changes nothing.
 """
 
 from __future__ import annotations

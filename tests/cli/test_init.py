@@ -118,6 +118,19 @@ def test_a_key_that_is_given_later_is_written_into_the_settings_that_there_are(t
     assert config.stat().st_mode & 0o077 == 0
 
 
+def test_settings_that_are_written_otherwise_stay_as_they_are(tmp_path, box):
+    config = tmp_path / "config" / "mautic_sync.toml"
+    config.parent.mkdir()
+    own = f'mautic = {{base_url = "{box.url}", client_id = "sandbox", client_secret = "sandbox-secret"}}\n'
+    own += "zerobounce = {max_per_second = 5}\n"
+    config.write_text(own)
+    with Terminal(tmp_path, *INIT, MAUTIC_SYNC_ZEROBOUNCE__BASE_URL=box.zerobounce_url) as terminal:
+        terminal.answer(KEY, "sandbox-key")
+        assert terminal.end() == 2, terminal.shown
+    assert "zerobounce.api_key" in terminal.shown
+    assert config.read_text() == own
+
+
 def test_answers_take_the_place_of_their_lines_in_their_section():
     text = '[mautic]\n# base_url = "x"\n# client_id = "old"\n\n[zerobounce]\n# base_url = "y"\n[push]\n'
     written = with_answers(text, {"mautic.base_url": 'http://a"b', "mautic.client_id": "c", "zerobounce.api_key": None})
