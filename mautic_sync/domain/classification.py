@@ -66,7 +66,8 @@ class StageRules:
     _read: Callable[[Signals], Hashable] | None = field(init=False, repr=False, compare=False)
     """What the stages read of a person besides the verdict; None where time alone changes what they say."""
     _remembered: dict[Hashable, Decision] = field(init=False, repr=False, compare=False)
-    """Decisions by all that they depend on but the score: of most people the rules know one of a few sets of things."""
+    """Decisions by all that they depend on, but the score and the reason told before: of most people the rules know one
+    of a few sets of things."""
 
     def __post_init__(self) -> None:
         if not self.stages or self.stages[-1].condition is not None:
@@ -141,14 +142,21 @@ def decide(
         return _decide(signals, rules, before, now, gate_open=gate_open)
     remembered = rules._remembered  # noqa: SLF001
     answer = (verdict.outcome, verdict.status, verdict.sub_status, verdict.fresh)
-    key = (read(signals), _has_address(signals), answer, before, gate_open)
+    key = (read(signals), _has_address(signals), answer, before[:3], gate_open)
     found = remembered.get(key)
     if found is None:
         if len(remembered) >= MOST_REMEMBERED:
             remembered.clear()
-        found = remembered[key] = _decide(signals, rules, before, now, gate_open=gate_open)
-    score = signals.scores.get(TOTAL, 0)
-    return found if found.score == score else Decision(found.kind, found.stage, score, *found[3:])
+        found = _decide(signals, rules, before, now, gate_open=gate_open)
+        stage_rule = rules.by_name[found.stage]
+        if signals.evidence and stage_rule.condition is not None and not _is_kept(before, found.rule, stage_rule):
+            return found  # its reason may tell the day on which somebody did something
+        remembered[key] = found
+    kind, stage, _score, rule, reason, trace, due_at, waiting = found
+    if _is_kept(before, rule, rules.by_name[stage]):
+        reason = before.reason
+    # As `Decision(…)` would, which for so many costs twice as much.
+    return tuple.__new__(Decision, (kind, stage, signals.scores.get(TOTAL, 0), rule, reason, trace, due_at, waiting))
 
 
 def _decide(signals: Signals, rules: StageRules, before: Previous, now: int, *, gate_open: bool) -> Decision:
@@ -183,13 +191,14 @@ def _decide(signals: Signals, rules: StageRules, before: Previous, now: int, *, 
     kept = at if at is not None and stages[at].kind == before.kind else rules.first_of(before.kind)
     if kept is None:
         return _decision(signals, rules, before, now, place, notes[:0], waiting=True)
-    stage = stages[kept]
+    stage, rule = stages[kept], f"{stages[kept].name}:kept"
+    told = f"{stage.name}: kept until the e-mail is validated"
     return Decision(
         kind=stage.kind,
         stage=stage.name,
         score=signals.scores.get(TOTAL, 0),
-        rule=f"{stage.name}:kept",
-        reason=f"{stage.name}: kept until the e-mail is validated",
+        rule=rule,
+        reason=before.reason if _is_kept(before, rule, stage) else told,
         trace=notes,
         due_at=_due_at(signals, rules, now, len(stages)),
         waiting=True,
@@ -263,7 +272,9 @@ def _reader(stages: Sequence[StageRule]) -> Callable[[Signals], Hashable] | None
     if NOW in inputs:
         return None
     names = {subject: [one.name for one in inputs if one.subject == subject] for subject, _name in inputs}
-    aliases, activities, groups = (tuple(names.get(subject, ())) for subject in ("field", "activity", "score"))
+    aliases, counted, activities, groups = (
+        tuple(names.get(subject, ())) for subject in ("field", "count", "activity", "score")
+    )
     tags = frozenset(names.get("tag", ()))
     places = tuple(Signals._fields.index(place) for subject, place in _PLACES.items() if subject in names)
     reads_dnc = "dnc" in names
@@ -276,7 +287,8 @@ def _reader(stages: Sequence[StageRule]) -> Callable[[Signals], Hashable] | None
             if fields
             else None,
             signals.tags & tags if signals.tags else None,
-            tuple(map(evidence.get, activities)) if evidence else None,
+            tuple([len(evidence.get(matcher, ())) for matcher in counted]) if evidence else None,
+            tuple(map(evidence.get, activities)) if activities else None,
             tuple(map(scores.get, groups)) if groups else None,
             tuple([signals[place] for place in places]) if places else None,
             tuple(sorted(signals.dnc.items())) if reads_dnc else None,
@@ -340,13 +352,18 @@ def _decision(
     else:
         rule = f"{stage.name}:sticky"
         trace = ({"stage": stage.name, "text": "sticky: had it before", "holds": True}, *notes)
-    if rule == before.rule and stage.name == before.stage:
+    if _is_kept(before, rule, stage):
         reason = before.reason
     elif part is not None:
         reason = f"{stage.name}: {part.reason_text(signals, now)}"
     else:
         reason = f"{stage.name}: was {before.stage or stage.name} before, and that stays"
     return Decision(stage.kind, stage.name, score, rule, reason, trace, due_at, waiting)
+
+
+def _is_kept(before: Previous, rule: str, stage: StageRule) -> bool:
+    """Whether the same condition decides the same as last time: then its reason stays as it was told."""
+    return rule == before.rule and stage.name == before.stage and stage.condition is not None
 
 
 def _otherwise(signals: Signals, rules: StageRules, *, waiting: bool) -> str:

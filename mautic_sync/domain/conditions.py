@@ -80,7 +80,10 @@ class Trace(NamedTuple):
 
 
 class Input(NamedTuple):
-    """Something that a condition reads of a person: a subject, and of fields, tags, activity and scores which one."""
+    """Something that a condition reads of a person: a subject, and of fields, tags, activity and scores which one.
+
+    `count` is how often an activity was seen, `activity` when; a `count` is told with days in reason and evidence alone.
+    """
 
     subject: str
     name: str = ""
@@ -101,7 +104,7 @@ class Condition:
     it so. `due_at` is the earliest future second at which time alone could change any part (None: never).
     `evidence_text` says in a few words what made it hold, `reason_text` the same without what changes from day to
     day. `path` names the part that decides (`any[0]`), empty for the whole; `chosen` is for `any` alone: that part
-    with its path, found once for all that is told of it. Where all `inputs` are the same, so are the answers.
+    with its path, found once for all that is told of it. Where all `inputs` are the same, so are the answers (`Input`).
     """
 
     holds: Test
@@ -207,7 +210,8 @@ def _inputs(leaf: Leaf, context: _Context, *, timed: bool) -> tuple[Input, ...]:
     if leaf.subject == "field":
         read = [Input("field", context.alias(leaf.names[0]))]
     elif leaf.subject == "activity" and leaf.matcher is not None:
-        read = [Input("activity", leaf.matcher.key)]
+        spanned = leaf.within is not None or not leaf.operators.keys().isdisjoint({"after", "before"})
+        read = [Input("activity" if spanned else "count", leaf.matcher.key)]
     elif leaf.subject in {"tag", "score"}:
         read = [Input(leaf.subject, name) for name in leaf.names]
     else:
@@ -760,7 +764,7 @@ def _build_score(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
         compare = _COMPARISONS[operator]
 
         def holds(signals: Signals, now: int) -> bool:  # noqa: ARG001
-            return bool(compare(signals.scores.get(group, 0), operand))
+            return compare(signals.scores.get(group, 0), operand)
 
     word = "score" if group == TOTAL else f"score {group}"
     rule = f"{_WORDS[operator]} {_operand_text(operator, operand)}"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
+from operator import sub
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -83,6 +84,9 @@ class Decay:
         return next((after for after, _keep in self.steps if after > age), None)
 
 
+NO_DECAY = Decay()
+
+
 @dataclass(frozen=True)
 class ScoreRule:
     """Points while `condition` holds, or for each activity that `matcher` finds.
@@ -149,21 +153,28 @@ class ScoreRules:
 
 
 class _Activity(NamedTuple):
-    """A rule about activity as `score` reads it; `place` is its place among all rules, `group` that of its group.
+    """A rule about activity as `score` reads it; `place` is its place among all rules.
 
-    Up to `all_up_to` times count in any case. `weights` has the points that are left by age in days, None where they
-    do not fade.
+    Up to `all_up_to` times count in any case, and all of them where `unless` has cut them already. `weights` has the points that are left by age in days.
     """
 
     place: int
     key: str
-    group: int
     all_up_to: int
     lag: int
     unless: str | None
-    weights: tuple[float, ...] | None
+    weights: tuple[float, ...]
     rule: ScoreRule
+
+
+class _OfGroup(NamedTuple):
+    """The rules about activity of one group in their order: sums of floats depend on it. `steps` is `decay` by steps."""
+
+    group: int
     decay: Decay | None
+    half_life: int | None
+    steps: Decay | None
+    rules: tuple[_Activity, ...]
 
 
 class _Compiled(NamedTuple):
@@ -171,43 +182,41 @@ class _Compiled(NamedTuple):
     attributes: tuple[tuple[int, int, int, Test], ...]
     """Place, group, points and test of each rule about what somebody is."""
     timed: tuple[Due, ...]
-    by_key: Mapping[str, tuple[_Activity, ...]]
-    fading: tuple[tuple[int, int | None], ...]
-    """Groups that decay, with their half life."""
-    by_kinds: dict[tuple[str, ...], tuple[_Activity, ...]]
-    """Keys of tallies → the rules about them in their order: most people did one of a few sets of things."""
+    activities: tuple[_OfGroup, ...]
+    by_kinds: dict[tuple[str, ...], tuple[_OfGroup, ...]]
+    """Keys of tallies → `activities` about them: most people did one of a few sets of things."""
 
 
 def _compile(rules: ScoreRules) -> _Compiled:
     place_of = {group: place for place, group in enumerate(rules.groups)}
-    by_key: dict[str, tuple[_Activity, ...]] = {}
+    by_group: dict[str, list[_Activity]] = {}
     attributes, timed = [], []
     for place, rule in enumerate(rules.rules):
-        group, condition, decay = place_of[rule.group], rule.condition, rules.decay.get(rule.group)
+        condition = rule.condition
         if condition is not None:
-            attributes.append((place, group, rule.points, condition.holds))
+            attributes.append((place, place_of[rule.group], rule.points, condition.holds))
             timed += [condition.due_at] if condition.timed else []
         elif rule.matcher is not None:
-            key = rule.matcher.key
-            weights = None if decay is None else tuple(rule.points * share for share in _table(decay))
-            at_most = rule.at_most if rule.at_most is not None else UNLIMITED
+            weights = tuple(rule.points * share for share in _table(rules.decay.get(rule.group, NO_DECAY)))
             unless = None if rule.unless is None else rule.unless.key
-            all_up_to = at_most if unless is None else 0
-            one = _Activity(place, key, group, all_up_to, rule.lag, unless, weights, rule, decay)
-            by_key[key] = (*by_key.get(key, ()), one)
-    fading = tuple((place_of[group], decay.half_life) for group, decay in rules.decay.items() if group in place_of)
-    return _Compiled(ZoneInfo(rules.time_zone), tuple(attributes), tuple(timed), by_key, fading, {})
+            all_up_to = UNLIMITED if unless is not None or rule.at_most is None else rule.at_most
+            one = _Activity(place, rule.matcher.key, all_up_to, rule.lag, unless, weights, rule)
+            by_group.setdefault(rule.group, []).append(one)
+    activities = []
+    for group, found in by_group.items():
+        decay = rules.decay.get(group, NO_DECAY)
+        steps = decay if decay.steps else None
+        activities.append(_OfGroup(place_of[group], decay, decay.half_life, steps, tuple(found)))
+    return _Compiled(ZoneInfo(rules.time_zone), tuple(attributes), tuple(timed), tuple(activities), {})
 
 
 def _remember(
-    by_kinds: dict[tuple[str, ...], tuple[_Activity, ...]],
-    kinds: tuple[str, ...],
-    by_key: Mapping[str, tuple[_Activity, ...]],
-) -> tuple[_Activity, ...]:
-    """However tallies are ordered, points are added in the order of the rules: sums of floats depend on it."""
+    by_kinds: dict[tuple[str, ...], tuple[_OfGroup, ...]], kinds: tuple[str, ...], activities: tuple[_OfGroup, ...]
+) -> tuple[_OfGroup, ...]:
     if len(by_kinds) >= MOST_REMEMBERED:
         by_kinds.clear()
-    found = by_kinds[kinds] = tuple(sorted(one for key in kinds for one in by_key.get(key, ())))
+    some = (of._replace(rules=tuple(one for one in of.rules if one.key in kinds)) for of in activities)
+    found = by_kinds[kinds] = tuple(of for of in some if of.rules)
     return found
 
 
@@ -250,7 +259,7 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
     2. Activity: the days that count (`_counted`), each times its points, times what decay leaves of them.
     3. A group is the sum, cut off towards zero but for the noise of floating point; the total is the sum of the groups.
     """
-    zone, attributes, timed, by_key, fading, by_kinds = rules._compiled  # noqa: SLF001  # two halves of one thing
+    zone, attributes, timed, activities, by_kinds = rules._compiled  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
     groups = rules.groups
     sums = [0] * len(groups)
@@ -260,57 +269,54 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
             sums[group] += points
             given.append((place, points))
     changes = NEVER  # the first day on which something could change
-    for due in timed:
-        moment = due(signals, start)
-        if moment is not None:
-            changes = min(changes, _first_day_from(moment, zone))
     tallies = signals.tallies
     if tallies:
         kinds = tuple(tallies)
         found = by_kinds.get(kinds)
         if found is None:
-            found = _remember(by_kinds, kinds, by_key)
-        faded = [0.0] * len(groups)
-        gross = [0.0] * len(groups)
-        for place, key, group, all_up_to, lag, unless, weights, rule, decay in found:
-            counted = tallies[key]
-            # Most people have one day or a few of them, all of which count.
-            if not counted or counted[-2] > day or (sum(counted[1::2]) > all_up_to and _capped(counted, rule)):
-                against = tallies.get(unless, ()) if unless is not None else ()
-                counted, waiting = _counted(counted, day - lag, rule.at_most, rule.per, against, lag)
-                changes = min(changes, waiting + lag)
-                if not counted:
-                    continue
-            if weights is None:
-                plain = rule.points * sum(counted[1::2])
-                sums[group] += plain
-                given.append((place, plain))
-                continue
-            left = 0.0
-            pairs = iter(counted)
-            try:
-                for then, count in zip(pairs, pairs):  # noqa: B905  # a day, and how often on it
-                    left += count * weights[day - then]
-            except IndexError:
-                left = _left(counted, rule.points, day, decay)
-            faded[group] += left
-            gross[group] += abs(left)
-            given.append((place, left))
-            if decay is not None and decay.steps:
-                changes = min(changes, _next_step(counted, day, decay))
-        for group, half_life in fading:
-            left = faded[group]
+            found = _remember(by_kinds, kinds, activities)
+        for group, decay, half_life, steps, rules_of_group in found:
+            left = lost = 0.0
+            for place, key, all_up_to, lag, unless, weights, rule in rules_of_group:
+                counted = tallies[key]
+                if unless is not None or not counted or counted[-2] > day:
+                    against = tallies.get(unless, ()) if unless is not None else ()
+                    counted, waiting = _counted(counted, day - lag, rule.at_most, rule.per, against, lag)
+                    changes = min(changes, waiting + lag)
+                    if not counted:
+                        continue
+                part = 0.0
+                times = 0
+                pairs = iter(counted)
+                try:
+                    for then, count in zip(pairs, pairs):  # noqa: B905  # a day, and how often on it
+                        part += count * weights[day - then]
+                        times += count
+                except IndexError:
+                    part, times = _left(counted, rule.points, day, decay), sum(counted[1::2])
+                if times > all_up_to and _capped(counted, rule):  # most people did nothing so often
+                    counted, _never = _counted(counted, day, rule.at_most, rule.per, (), 0)
+                    part = _left(counted, rule.points, day, decay)
+                left += part
+                if part < 0:
+                    lost -= part
+                given.append((place, part))
+                if steps is not None:
+                    changes = min(changes, _next_step(counted, day, steps))
             if left:
                 before = sums[group]
                 exact = before + left
                 sums[group] = value = int(exact + NOISE if exact > 0 else exact - NOISE)
                 if half_life is not None and changes > day + 1:
-                    changes = min(changes, day + _days_to_change(value, before, left, gross[group], half_life))
-    due_at = None if changes > LAST_DAY else _line_start(changes, rules, zone)
-    for group, value in enumerate(sums):
-        if not -MOST_POINTS <= value <= MOST_POINTS:
-            sums[group] = MOST_POINTS if value > 0 else -MOST_POINTS
-    return Score(sum(sums), dict(zip(groups, sums)), day, due_at)  # noqa: B905  # as many; asking costs a tenth of all this
+                    changes = min(changes, day + _days_to_change(value, before, left, left + 2 * lost, half_life))
+    for due in timed:
+        moment = due(signals, start)
+        if moment is not None and EPOCH_DAY + moment // 86_400 <= changes:  # else some days later
+            changes = min(changes, _first_day_from(moment, zone))
+    due_at = None if changes > LAST_DAY else _line_start(changes, rules.grid, zone)
+    if sums and not -MOST_POINTS <= min(sums) <= max(sums) <= MOST_POINTS:
+        sums = [max(-MOST_POINTS, min(value, MOST_POINTS)) for value in sums]
+    return tuple.__new__(Score, (sum(sums), dict(zip(groups, sums)), day, due_at))  # noqa: B905  # as many groups
 
 
 @lru_cache(maxsize=DAYS_REMEMBERED)
@@ -331,18 +337,19 @@ def _first_day_from(at: int, zone: ZoneInfo) -> int:
     return day
 
 
-def _line_start(day: int, rules: ScoreRules, zone: ZoneInfo) -> int:
+@lru_cache(maxsize=DAYS_REMEMBERED)
+def _line_start(day: int, grid: int, zone: ZoneInfo) -> int:
     """First second of the first evaluation that is not before a day."""
-    return day_start(day + -day % rules.grid, zone)
+    return day_start(day + -day % grid, zone)
 
 
 def _capped(tally: Sequence[int], rule: ScoreRule) -> bool:
     """Whether some of a tally, all of whose days are over, may not count, as far as is seen at a glance."""
     most, per = rule.at_most, rule.per
-    if most is None or per is None or rule.unless is not None or len(tally) != 2 * sum(tally[1::2]):
+    if most is None or per is None or len(tally) != 2 * sum(tally[1::2]):
         return True
     # Once on each day: nothing is too much if so many days further on there is always another span.
-    return any(later - day < per for day, later in zip(tally[::2], tally[2 * most :: 2]))  # noqa: B905  # not for the last
+    return min(map(sub, tally[2 * most :: 2], tally[::2]), default=per) < per
 
 
 def _counted(
@@ -353,17 +360,18 @@ def _counted(
     Days ascending, each counts as often as the cap still allows in the `per` days that end with it. `against` is the
     tally that, where it has one of the `lag` days that begin with a day, keeps this day from counting.
     """
-    days_against = against[::2]
+    if against:
+        tally = _unopposed(tally, against[::2], lag)
+    if at_most is None or sum(tally[1::2]) <= at_most:
+        if not tally or tally[-2] <= last:
+            return tally, NEVER
+        over = 2 * bisect_right(tally[::2], last)
+        return tally[:over], tally[over]
     kept: list[int] = []
     oldest = length = 0
-    room = UNLIMITED if at_most is None else at_most
+    room = at_most
     window = UNLIMITED if per is None else per
-    pairs = iter(tally)
-    for day, times in zip(pairs, pairs):  # noqa: B905  # a day, and how often on it
-        if days_against:
-            place = bisect_left(days_against, day)
-            if place < len(days_against) and days_against[place] < day + lag:
-                continue
+    for day, times in zip(tally[::2], tally[1::2]):  # noqa: B905  # as many
         while oldest < length and kept[oldest] <= day - window:
             room += kept[oldest + 1]
             oldest += 2
@@ -376,6 +384,17 @@ def _counted(
         kept += (day, count)
         length += 2
     return kept, NEVER
+
+
+def _unopposed(tally: Sequence[int], against: Sequence[int], lag: int) -> Sequence[int]:
+    """The days, with their counts, of which none of the `lag` days that begin with them is in `against`."""
+    most = len(against)
+    kept: list[int] = []
+    for day, times in zip(tally[::2], tally[1::2]):  # noqa: B905  # as many
+        place = bisect_left(against, day)
+        if place == most or against[place] >= day + lag:
+            kept += (day, times)
+    return kept
 
 
 def _left(counted: Sequence[int], points: int, day: int, decay: Decay | None) -> float:
@@ -450,12 +469,12 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
         condition, decay = rule.condition, rules.decay.get(rule.group)
         if condition is not None:
             evidence, due_at = condition.evidence_text(signals, start), condition.due_at(signals, start)
-            ends = None if due_at is None else _line_start(_first_day_from(due_at, zone), rules, zone)
+            ends = None if due_at is None else _line_start(_first_day_from(due_at, zone), rules.grid, zone)
             entries.append(Entry(rule.group, rule.name, 1, None, None, left, rule.points, evidence, ends))
             continue
         times = sum(counted[1::2])
         faded = None if decay is None else _faded_on(counted, abs(rule.points), day, decay)
-        ends = None if faded is None else _line_start(faded, rules, zone)
+        ends = None if faded is None else _line_start(faded, rules.grid, zone)
         entries.append(
             Entry(rule.group, rule.name, times, counted[0], counted[-2], left, rule.points * times, "", ends)
         )

@@ -154,12 +154,13 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     gate_open = by.gate_open
     named = by.mappings.action_rules.named
     stage_names = by.stage_names
+    made = tuple.__new__  # of a NamedTuple, as calling it would, which for so many costs twice as much
     nothing: dict[str, frozenset[str]] = {}
     found = []
     for row in rows:
         number, address, stage_id, kind = row.person_id, row.address, row.stage_id, row.kind
         tags, dnc, tallies = row.tags, row.dnc, row.tallies
-        fields = orjson.loads(row.fields)
+        fields = orjson.loads(row.fields) if row.fields != "{}" else NOTHING
         verdict, verdict_run = answers.get(number, NO_ANSWER)
         if verdict is not None:
             verdict_signal = validation.signal(verdict, now)
@@ -169,26 +170,29 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             verdict_signal = NO_VERDICT
         belongs = members.get(number, nothing)
         by_name: dict[str, int] = {}  # filled below: to make the signals anew would cost as much as the score
-        signals = Signals(
-            fields,
-            frozenset(orjson.loads(tags)) if tags != "[]" else NOBODYS,
-            belongs.get("segment", NOBODYS) if belongs else NOBODYS,
-            belongs.get("campaign", NOBODYS) if belongs else NOBODYS,
-            orjson.loads(dnc) if dnc != "{}" else NOTHING,
-            evidence.get(number, NOTHING),
-            verdict_signal,
-            row.date_added,
-            row.last_active,
-            stage_names.get(stage_id) or f"#{stage_id}" if stage_id is not None else None,
-            kind,
-            orjson.loads(tallies) if tallies is not None else NOTHING,
-            by_name,
+        signals = made(
+            Signals,
+            (
+                fields,
+                frozenset(orjson.loads(tags)) if tags != "[]" else NOBODYS,
+                belongs.get("segment", NOBODYS) if belongs else NOBODYS,
+                belongs.get("campaign", NOBODYS) if belongs else NOBODYS,
+                orjson.loads(dnc) if dnc != "{}" else NOTHING,
+                evidence.get(number, NOTHING),
+                verdict_signal,
+                row.date_added,
+                row.last_active,
+                stage_names.get(stage_id) or f"#{stage_id}" if stage_id is not None else None,
+                kind,
+                orjson.loads(tallies) if tallies is not None else NOTHING,
+                by_name,
+            ),
         )
         parts: list[Part] = []
         scored = score(signals, scores, now, row.score_day or 0, parts)
         by_name.update(scored.groups)
         by_name[TOTAL] = scored.total
-        previous = Previous(row.stage, kind, row.rule, row.reason)
+        previous = made(Previous, (row.stage, kind, row.rule, row.reason))
         before = _flags_before(row.flags)
         decision, flags = judge(signals, rules, scores, previous, before, now, gate_open=gate_open)
         asks = address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
@@ -198,22 +202,21 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         asks = asks and not flags.low_value
         standing = decisions.standing_of(row) if row.written is not None else NOTHING_STANDS
         holding, named_due_at = _holding(named, signals, decision.kind, now) if named else ((), None)
-        found.append(
-            Considered(
-                row,
-                signals,
-                verdict,
-                standing,
-                scored,
-                flags,
-                decision,
-                asks,
-                parts,
-                holding,
-                named_due_at,
-                verdict_run,
-            )
+        one = (
+            row,
+            signals,
+            verdict,
+            standing,
+            scored,
+            flags,
+            decision,
+            asks,
+            parts,
+            holding,
+            named_due_at,
+            verdict_run,
         )
+        found.append(made(Considered, one))
     return found
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -11,12 +14,13 @@ from sqlalchemy import ColumnElement, Connection, CursorResult, and_, bindparam,
 
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
-from mautic_sync.store.engine import in_chunks, rows_among, upsert, upsert_rows
+from mautic_sync.store.engine import as_driven, in_chunks, rows_among, upsert, upsert_rows
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
     change,
     contact,
     decision,
+    dirty,
     dnc,
     evidence,
     membership,
@@ -78,7 +82,7 @@ EVERYTHING = (
 
 _COLUMNS = [column.name for column in EVERYTHING.selected_columns]
 # A named tuple: its columns are read a dozen times per person, each several times faster than from SQLAlchemy's row.
-_as_person: Callable[[Iterable[Any]], Any] = namedtuple("_Person", _COLUMNS)._make  # type: ignore[attr-defined]  # noqa: PYI024
+_as_person = partial(tuple.__new__, namedtuple("_Person", _COLUMNS))  # noqa: PYI024
 
 
 def to_decide(connection: Connection, after: int, limit: int, *, everyone: bool = False) -> Sequence[Any]:
@@ -90,7 +94,7 @@ def to_decide(connection: Connection, after: int, limit: int, *, everyone: bool 
 _EVERYONE = (
     EVERYTHING.where(contact.c.person_id > bindparam("after")).order_by(contact.c.person_id).limit(bindparam("most"))
 )
-_CHANGED = _EVERYONE.where(contact.c.dirty == 1)
+_CHANGED = _EVERYONE.join(dirty, dirty.c.person_id == contact.c.person_id)
 
 
 _HOT = and_(decision.c.flags.like('%"hot"%'), contact.c.vanished_at.is_(None))
@@ -169,9 +173,7 @@ def drop_flags(connection: Connection, dropped: Mapping[int, Collection[str]]) -
 
 
 def _persons(result: CursorResult[Any]) -> list[Any]:
-    """Straight from the driver: these columns are numbers and text, the same from all of them, and 0 is False."""
-    with result:
-        return list(map(_as_person, result.cursor.fetchall()))
+    return list(map(_as_person, as_driven(result)))
 
 
 _SAID = slice(len(_CONTACT), len(_CONTACT) + len(_DECISION) - 2)  # all but `score_day` and `hot_since`
@@ -191,16 +193,16 @@ def standing_of(row: Any) -> Standing:
 
 def evidence_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, dict[str, tuple[int, ...]]]:
     """Person → matcher → ascending times."""
-    found: dict[int, dict[str, list[int]]] = {}
-    for person_id, matcher, at in rows_among(connection, _EVIDENCE, evidence.c.person_id, person_ids):
-        found.setdefault(person_id, {}).setdefault(matcher, []).append(at)
-    return {
-        person_id: {matcher: tuple(times) for matcher, times in by_matcher.items()}
-        for person_id, by_matcher in found.items()
-    }
+    found: dict[int, dict[str, tuple[int, ...]]] = {}
+    rows = rows_among(connection, _EVIDENCE, evidence.c.person_id, person_ids, driven=True)
+    for (person_id, matcher), some in groupby(rows, itemgetter(0, 1)):
+        found.setdefault(person_id, {})[matcher] = tuple([row[2] for row in some])
+    return found
 
 
-_EVIDENCE = select(evidence.c.person_id, evidence.c.matcher, evidence.c.at).order_by(evidence.c.at)
+_EVIDENCE = select(evidence.c.person_id, evidence.c.matcher, evidence.c.at).order_by(
+    evidence.c.person_id, evidence.c.matcher, evidence.c.at
+)
 
 
 def members_of(

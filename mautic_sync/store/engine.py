@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import (
     Connection,
+    CursorResult,
     Engine,
     Select,
     Table,
@@ -407,18 +408,27 @@ def _upserting(backend: str, table: Table, columns: tuple[str, ...]) -> Any:
     )
 
 
-def rows_among(connection: Connection, query: Select[Any], column: Any, numbers: Sequence[int]) -> list[Any]:
-    """The rows of a query in which this column has one of these ascending numbers.
+def as_driven(result: CursorResult[Any]) -> list[Any]:
+    """Rows straight from the driver, as tuples: for numbers and text, which are the same from all of them; 0 is False."""
+    with result:
+        return list(result.cursor.fetchall())
+
+
+def rows_among(
+    connection: Connection, query: Select[Any], column: Any, numbers: Sequence[int], *, driven: bool = False
+) -> list[Any]:
+    """The rows of a query in which this column has one of these ascending numbers; `driven`: as `as_driven` gives them.
 
     Where the numbers are close together one range does, which is one quick scan of the index. Those in between that
     are not asked for cost little, unless they are many; they are among the rows. The statements are made once for
     each query: one that is kept, not one that is made for each call.
     """
+    read = as_driven if driven else CursorResult.all
     if numbers and numbers[-1] - numbers[0] < SPARSE * len(numbers):
-        return list(connection.execute(_within(query, column), {"first": numbers[0], "last": numbers[-1]}).all())
+        return list(read(connection.execute(_within(query, column), {"first": numbers[0], "last": numbers[-1]})))
     found: list[Any] = []
     for chunk in in_chunks(numbers):
-        found += connection.execute(_listed(query, column), {"numbers": list(chunk)}).all()
+        found += read(connection.execute(_listed(query, column), {"numbers": list(chunk)}))
     return found
 
 

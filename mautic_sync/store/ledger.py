@@ -26,7 +26,8 @@ def append(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def granted(connection: Connection, person_ids: Sequence[int]) -> dict[int, int]:
     """Person → the sum of the account, `OPENING` included, what merged persons had received included; numbers ascend."""
-    found = {who: int(points) for who, points in rows_among(connection, _OWN, ledger.c.person_id, person_ids)}
+    own = rows_among(connection, _OWN, ledger.c.person_id, person_ids, driven=True)
+    found = {who: int(points) for who, points in own}
     for who, points in rows_among(connection, _MERGED, person.c.redirect_to, person_ids):
         found[who] = found.get(who, 0) + int(points)
     return found

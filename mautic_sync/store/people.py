@@ -8,20 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, not_, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, exists, func, insert, not_, select, update
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import GROUP, POINTS
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes, tallies
 from mautic_sync.store.bulk import insert_many
-from mautic_sync.store.engine import in_chunks, rows_among, upsert
+from mautic_sync.store.engine import in_chunks, rows_among, upsert, upsert_rows
 from mautic_sync.store.schema import (
     activity,
     alias,
     change,
     contact,
     decision,
+    dirty,
     dnc,
     evidence,
     membership,
@@ -109,6 +110,7 @@ def save_contacts(
     before = _rows(connection, saved.persons.values())
     rows: list[dict[str, Any]] = []
     met: list[int] = []
+    news: list[int] = []
     dnc_rows: list[tuple[int, Contact, Mapping[str, int]]] = []
     expected = _expecting_dnc(connection, saved.persons.values())
     for one in contacts:
@@ -117,22 +119,25 @@ def save_contacts(
         row = contact_row(person_id, one, reading)
         row["seen"] = seen if seen is not None else (old.seen if old else 0)
         if old is None:
-            row["dirty"] = 1
+            relevant = True
             old_dnc: Mapping[str, int] = {}
         else:
             old_dnc = {} if old.dnc == "{}" else orjson.loads(old.dnc)
             # A merge in Mautic loses the older date: docs/mautic.md, "Merging".
             row["date_added"] = min(filter(None, (old.date_added, row["date_added"])), default=None)
-            relevant = row["digest"] != old.digest or old.vanished_at is not None
+            relevant = row["digest"] != old.digest
             if relevant and ours is not None and one.id in ours:
                 relevant = row["digest"] != _digest(_after_edit(old, row, ours[one.id]))
+            if old.vanished_at is not None:
+                relevant = True
             if reading.idle_matters and row["last_active"] != old.last_active:
                 relevant = True
             if reading.points_matter and row["points"] != old.points:
                 relevant = True
-            row["dirty"] = 1 if relevant else old.dirty
             if relevant:
                 saved.changed += 1
+        if relevant:
+            news.append(person_id)
         # What a merge was feared to have lost and the contact still shows is not lost.
         if one.dnc != old_dnc or not expected.get(person_id, set()).isdisjoint(one.dnc):
             dnc_rows.append((person_id, one, old_dnc))
@@ -142,6 +147,7 @@ def save_contacts(
             continue
         rows.append(row)
     upsert(connection, contact, rows)
+    upsert_rows(connection, dirty, ("person_id",), [(number,) for number in news])
     for chunk in in_chunks(met):
         connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(seen=seen))
     for person_id, one, old_dnc in dnc_rows:
@@ -323,12 +329,22 @@ def stages_of(connection: Connection, person_ids: Iterable[int]) -> dict[int, in
 
 
 def mark_dirty(connection: Connection, person_ids: Collection[int]) -> None:
+    """These are decided again."""
     for chunk in in_chunks(list(person_ids)):
-        connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(dirty=1))
+        _mark(connection, _CLEAN.where(contact.c.person_id.in_(chunk)))
 
 
 def mark_everyone_dirty(connection: Connection) -> None:
-    connection.execute(update(contact).where(contact.c.vanished_at.is_(None)).values(dirty=1))
+    _mark(connection, _CLEAN)
+
+
+def _mark(connection: Connection, numbers: Select[Any]) -> None:
+    connection.execute(insert(dirty).from_select(["person_id"], numbers))
+
+
+_CLEAN = select(contact.c.person_id).where(
+    contact.c.vanished_at.is_(None), ~exists().where(dirty.c.person_id == contact.c.person_id)
+)
 
 
 def note_active(connection: Connection, latest: Mapping[int, int]) -> None:
@@ -344,26 +360,21 @@ def note_active(connection: Connection, latest: Mapping[int, int]) -> None:
         ]
         if moved:
             connection.execute(
-                update(contact)
-                .where(contact.c.person_id == bindparam("who"))
-                .values(last_active=bindparam("at"), dirty=1),
+                update(contact).where(contact.c.person_id == bindparam("who")).values(last_active=bindparam("at")),
                 moved,
             )
+            mark_dirty(connection, [one["who"] for one in moved])
 
 
 def mark_due(connection: Connection, now: int) -> None:
     """Whoever time alone may have changed is decided again."""
-    due = (
-        select(decision.c.person_id)
-        .join(contact, contact.c.person_id == decision.c.person_id)
-        .where(decision.c.due_at <= now, contact.c.dirty == 0, contact.c.vanished_at.is_(None))
+    _mark(
+        connection, _CLEAN.join(decision, decision.c.person_id == contact.c.person_id).where(decision.c.due_at <= now)
     )
-    # In two statements: MariaDB would look up the due ones anew for each contact.
-    mark_dirty(connection, list(connection.execute(due).scalars()))
 
 
 def mark_address(connection: Connection, address: str) -> None:
-    connection.execute(update(contact).where(contact.c.address == address).values(dirty=1))
+    _mark(connection, _CLEAN.where(contact.c.address == address))
 
 
 def unseen(connection: Connection, seen: int, upto: int, limit: int = 1000, after: int = 0) -> list[Any]:
@@ -416,8 +427,9 @@ def vanish(connection: Connection, mautic_ids: Collection[int], now: int) -> lis
         connection.execute(
             update(contact)
             .where(contact.c.person_id.in_(chunk), contact.c.vanished_at.is_(None))
-            .values(vanished_at=now, dirty=0)
+            .values(vanished_at=now)
         )
+        connection.execute(delete(dirty).where(dirty.c.person_id.in_(chunk)))
         connection.execute(
             update(change)
             .where(change.c.person_id.in_(chunk), _MAY_BE_CLOSED)
@@ -478,8 +490,9 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
     _expect_lost_dnc(connection, loser)
     _unite(connection, dnc, survivor, loser)
     if survivor not in rows and loser in rows:
-        connection.execute(update(contact).where(contact.c.person_id == loser).values(person_id=survivor, dirty=1))
+        connection.execute(update(contact).where(contact.c.person_id == loser).values(person_id=survivor))
     connection.execute(delete(contact).where(contact.c.person_id == loser))
+    connection.execute(delete(dirty).where(dirty.c.person_id == loser))
     connection.execute(delete(decision).where(decision.c.person_id == loser))
     _keep_standing_of_number(connection, new, survivor, loser)
     connection.execute(
@@ -546,7 +559,8 @@ def note_own_dnc(
     connection: Connection, person_id: int, channel: str, reason: int | None, *, ours: bool, shown: Mapping[str, int]
 ) -> None:
     """After our own do-not-contact call: put back what a merge lost, set because of a verdict (`ours`), or taken back."""
-    connection.execute(update(contact).where(contact.c.person_id == person_id).values(dnc=dump(dict(shown)), dirty=1))
+    connection.execute(update(contact).where(contact.c.person_id == person_id).values(dnc=dump(dict(shown))))
+    mark_dirty(connection, [person_id])
     if reason is None:
         connection.execute(delete(dnc).where(dnc.c.person_id == person_id, dnc.c.channel == channel))
         return
@@ -652,16 +666,8 @@ def find_person(connection: Connection, mautic_id: int | None, address: str | No
 
 
 def forget_dirty(connection: Connection, person_ids: Sequence[int]) -> None:
-    """These have been decided: ascending, and all that `decisions.to_decide` showed between the first and the last."""
+    """These have been decided: ascending, and all that were dirty between the first and the last."""
     connection.execute(_FORGET_DIRTY, {"first": person_ids[0], "last": person_ids[-1]})
 
 
-_FORGET_DIRTY = (
-    update(contact)
-    .where(
-        contact.c.person_id.between(bindparam("first"), bindparam("last")),
-        contact.c.dirty == 1,
-        contact.c.vanished_at.is_(None),
-    )
-    .values(dirty=0)
-)
+_FORGET_DIRTY = delete(dirty).where(dirty.c.person_id.between(bindparam("first"), bindparam("last")))

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
-    SmallInteger,
     Table as AnyTable,
     UniqueConstraint,
 )
@@ -90,8 +89,15 @@ contact = Table(
     Column("last_active", BigInteger),
     Column("digest", Line(32), nullable=False),
     Column("seen", Integer, nullable=False),
-    Column("dirty", SmallInteger, nullable=False, index=True),
     Column("vanished_at", BigInteger),
+)
+
+# Whose signals changed since they were decided; nobody who is gone from Mautic. A table of its own: whoever is decided
+# leaves it, and one number is written for that, not a whole contact.
+dirty = Table(
+    "dirty",
+    metadata,
+    Column("person_id", RowId, primary_key=True, autoincrement=False),
 )
 
 activity = Table(

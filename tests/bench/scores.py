@@ -40,7 +40,7 @@ def fill(path: str, persons: int, each: float) -> None:
     from mautic_sync.store.activities import NEXT_ACTIVITY
     from mautic_sync.store.bulk import insert_rows
     from mautic_sync.store.engine import open_engine
-    from mautic_sync.store.schema import activity, alias, contact, person
+    from mautic_sync.store.schema import activity, alias, contact, dirty, person
 
     chance = random.Random(1)
     engine = open_engine(f"sqlite:///{path}")
@@ -57,7 +57,7 @@ def fill(path: str, persons: int, each: float) -> None:
                 contact,
                 (
                     *("person_id", "address", "fields", "tags", "points", "dnc", "date_added", "last_active"),
-                    *("digest", "seen", "dirty"),
+                    *("digest", "seen"),
                 ),
                 [
                     (
@@ -65,11 +65,12 @@ def fill(path: str, persons: int, each: float) -> None:
                         f"p{number}@scale.example" if known[number] else None,
                         _fields(number, chance) if known[number] else "{}",
                         *("[]", 0, "{}", NOW - chance.randrange(300) * DAY, NOW - chance.randrange(100) * DAY),
-                        *(f"{number:x}", 0, 1),
+                        *(f"{number:x}", 0),
                     )
                     for number in numbers
                 ],
             )
+            insert_rows(connection, dirty, ("person_id",), [(number,) for number in numbers])
     columns = ("id", "source", "source_id", "type", "person_id", "at", "object_id", "attributes")
     for rows in _chunks(_activity(persons, int(persons * each), chance)):
         with engine.begin() as connection:

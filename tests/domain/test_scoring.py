@@ -14,6 +14,7 @@ from mautic_sync.domain.contact import Signals, VerdictSignal
 from mautic_sync.domain.matchers import ActivityMatcher
 from mautic_sync.domain.scoring import (
     COLD,
+    MOST_POINTS,
     Decay,
     Flags,
     HotRule,
@@ -120,6 +121,11 @@ def test_nothing_counts_more_often_than_the_cap_in_any_span_of_days():
     assert points(did((6, 2), (0, 2)), capped) == 3
     assert points(did((7, 2), (0, 2)), capped) == 4
     assert points(did((10, 3), (3, 1), (0, 9)), capped) == 6
+
+
+@pytest.mark.parametrize(("per", "counted"), [(8, 2), (7, 2), (6, 3)])
+def test_a_span_of_a_cap_holds_its_first_day_and_its_last(per, counted):
+    assert points(did((6, 1), (3, 1), (0, 1)), rules(counting(1, at_most=2, per=per))) == counted
 
 
 def test_a_cap_without_a_span_holds_for_ever():
@@ -243,6 +249,49 @@ def test_what_fades_towards_what_the_score_is_already_is_never_due(plain, fading
         decay={"interest": Decay(9)},
     )
     assert score(did((9, 1), tags=frozenset({"x"})), by, NOW).due_at is None
+
+
+@pytest.mark.parametrize("idle", [1, 2, 3, 9])
+def test_the_first_of_several_changes_is_due(idle):
+    by = rules(counting(6), being({"idle": f"{idle}d"}, -5), decay={"interest": Decay(None, ((3, 0.5),))})
+    found = score(did((1, 1), last_active=NOW), by, NOW)
+    assert found.due_at == NOW + min(idle, 2) * DAY
+
+
+@pytest.mark.parametrize(
+    ("half_life", "since", "ago", "times"),
+    [(5, 4, 0, 333), (9, 7, 0, 300), (9, 7, 3, 333), (5, 3, 4, 333), (5, 4, 5, 100)],
+)
+def test_large_sums_that_cancel_each_other_out_make_nothing_due_too_late(half_life, since, ago, times):
+    large = 1_000_000
+    by = rules(
+        counting(6),
+        counting(2 * large, "B", matcher=READ),
+        counting(-3 * large, "C", matcher=SENT),
+        decay={"interest": Decay(half_life)},
+    )
+    done = {
+        HIT.key: tally((since, 1)),
+        READ.key: tally((ago, times), (ago + half_life, times)),
+        SENT.key: tally((ago, times)),
+    }
+    signals = Signals({}, tallies=done)
+    found = score(signals, by, NOW)
+    days = (found.due_at - NOW) // DAY
+    assert [points(signals, by, NOW + day * DAY) for day in range(days)] == [found.total] * days
+
+
+@pytest.mark.parametrize(("decay", "left"), [({}, 8), ({"interest": Decay(None, ((30, 0.5),))}, 4)])
+def test_what_was_done_many_years_ago_counts_as_well(decay, left):
+    assert points(did((9_000, 1)), rules(counting(8), decay=decay)) == left
+    assert points(did((9_000, 2)), rules(counting(8, at_most=1), decay=decay)) == left
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_no_group_has_more_points_than_a_database_can_keep(sign):
+    by = rules(counting(sign * 1_000_000), being({"tag": "x"}, 7))
+    found = score(did((0, 1_001), tags=frozenset({"x"})), by, NOW)
+    assert found.groups == {"fit": 7, "interest": sign * MOST_POINTS}
 
 
 # The account
@@ -374,9 +423,10 @@ GIVEN = st.integers(-20, 20).filter(bool)
 TALLIES = st.fixed_dictionaries(
     {},
     optional={
-        one.key: st.dictionaries(st.integers(-12, 130), st.integers(1, 6), min_size=1, max_size=8).map(
-            lambda days: tuple(tally(*days.items()))
-        )
+        one.key: st.one_of(
+            st.dictionaries(st.integers(-12, 130), st.integers(1, 6), min_size=1, max_size=8),
+            st.dictionaries(st.integers(0, 20), st.just(1), min_size=1, max_size=12),
+        ).map(lambda days: tuple(tally(*days.items())))
         for one in (HIT, READ, SENT)
     },
 )

@@ -18,7 +18,7 @@ from mautic_sync.store import activities, decisions, notes, people, tallies
 from mautic_sync.store.activities import Counting
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.people import Reading
-from mautic_sync.store.schema import activity, contact, evidence, membership
+from mautic_sync.store.schema import activity, contact, dirty as dirty_table, evidence, membership
 
 NOW = 1_800_000_000
 CATALOGUE = Catalogue(forms={1: "Trial", 2: "Newsletter"}, pages={3: "Pricing"})
@@ -57,7 +57,7 @@ def proofs(connection):
 
 
 def dirty(connection):
-    return set(connection.execute(select(contact.c.person_id).where(contact.c.dirty == 1)).scalars())
+    return set(connection.execute(select(dirty_table.c.person_id)).scalars())
 
 
 def test_a_page_that_comes_twice_adds_once(connection):

@@ -11,7 +11,7 @@ from mautic_sync.mautic.feeds import FeedActivity
 from mautic_sync.store import activities, changes, decisions, ledger, people
 from mautic_sync.store.activities import NOTHING_COUNTS, Counting
 from mautic_sync.store.people import Reading
-from mautic_sync.store.schema import change, contact, transition
+from mautic_sync.store.schema import change, dirty, transition
 
 NOW = 1_800_000_000
 KNOWN, VISITOR = 1, 2
@@ -136,10 +136,10 @@ def test_what_is_shown_makes_who_did_it_be_decided_again_and_nothing_else_does(c
     hits = [FeedActivity("page_hits", str(number), "page.hit", KNOWN, NOW + number) for number in (1, 2)]
     counting = Counting(NOTHING_COUNTS)
     activities.add_activities(connection, hits[:1], counting, NAMES, known_above=None)
-    assert connection.execute(select(contact.c.dirty)).scalar() == 0
+    assert connection.execute(select(dirty)).scalars().all() == []
     showing = Counting(NOTHING_COUNTS, shown=frozenset({"page.hit"}))
     activities.add_activities(connection, hits, showing, NAMES, known_above=None)
-    assert connection.execute(select(contact.c.dirty)).scalar() == 1
+    assert connection.execute(select(dirty)).scalars().all() == [person_id]
 
 
 @pytest.mark.parametrize("matter", [False, True])
@@ -148,4 +148,4 @@ def test_points_in_mautic_matter_where_a_field_tells_them(connection, matter):
     person_id = save(connection, KNOWN, reading=reading)
     people.forget_dirty(connection, [person_id])
     save(connection, KNOWN, points=4, reading=reading)
-    assert connection.execute(select(contact.c.dirty)).scalar() == int(matter)
+    assert connection.execute(select(dirty)).scalars().all() == [person_id] * matter

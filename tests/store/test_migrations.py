@@ -102,6 +102,8 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_poi
         ("0003", "CREATE TABLE uploaded"),
         ("0004", "CREATE TABLE carried"),
         ("0005", "ADD COLUMN times"),
+        ("0006", "INSERT INTO dirty"),
+        ("0006", "DROP INDEX ix_contact_dirty"),
     ],
 )
 def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, at):
@@ -122,6 +124,32 @@ def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, 
     engine = open_engine(url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_who_was_to_be_decided_before_the_upgrade_is_decided_after_it(url, monkeypatch):
+    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, "0006"))
+    open_engine(url).dispose()
+    monkeypatch.undo()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO contact (person_id, address, fields, tags, points, dnc, digest, seen, dirty, vanished_at)"
+                " VALUES (:id, 'a@b.example', '{}', '[]', 0, '{}', '', 0, :dirty, :gone)"
+            ),
+            [
+                {"id": 1, "dirty": 1, "gone": None},
+                {"id": 2, "dirty": 0, "gone": None},
+                {"id": 3, "dirty": 1, "gone": 9},
+            ],
+        )
+    engine.dispose()
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT person_id FROM dirty")).scalars().all() == [1]
+        kept = connection.execute(text("SELECT person_id, address, vanished_at FROM contact ORDER BY person_id")).all()
+        assert [tuple(row) for row in kept] == [(number, "a@b.example", {3: 9}.get(number)) for number in (1, 2, 3)]
     engine.dispose()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.store import decisions, people
 from mautic_sync.store.people import Reading
-from mautic_sync.store.schema import alias, change, contact, dnc, person
+from mautic_sync.store.schema import alias, change, contact, dirty as dirty_table, dnc, person
 
 NOW = 1_800_000_000
 READING = Reading(frozenset({"email", "firstname", "zb_status"}))
@@ -44,7 +44,7 @@ def stored(connection, person_id):
 
 
 def dirty(connection):
-    return set(connection.execute(select(contact.c.person_id).where(contact.c.dirty == 1)).scalars())
+    return set(connection.execute(select(dirty_table.c.person_id)).scalars())
 
 
 def test_a_new_contact_gets_a_person_and_is_decided(connection):
@@ -230,6 +230,25 @@ def test_time_alone_decides_again_whoever_is_due(connection, keep):
     assert dirty(connection) == {numbers[1]}
 
 
+def test_nobody_who_is_gone_is_decided_again_whatever_happens(connection, keep):
+    number, gone = keep(made(1, email="a@b.example")), keep(made(2, email="a@b.example"))
+    people.mark_everyone_dirty(connection)
+    people.vanish(connection, [2], NOW)
+    assert dirty(connection) == {number}
+    people.mark_everyone_dirty(connection)
+    people.mark_dirty(connection, [number, gone, 999])
+    people.mark_address(connection, "a@b.example")
+    people.note_active(connection, {gone: NOW})
+    assert dirty(connection) == {number}
+
+
+def test_who_returns_by_an_edit_of_ours_is_decided_all_the_same(connection, keep):
+    number = keep(made(1, stage_id=1))
+    people.vanish(connection, [1], NOW)
+    people.save_contacts(connection, [made(1, stage_id=2)], READING, now=NOW, ours={1: {"stage": 2}})
+    assert dirty(connection) == {number}
+
+
 def test_a_verdict_decides_again_everybody_with_the_address(connection, keep):
     numbers = {keep(made(number, email="a@b.example")) for number in (1, 2)}
     keep(made(3, email="other@b.example"))
@@ -296,5 +315,4 @@ def test_our_own_do_not_contact_is_noted_and_taken_back(connection, keep):
 
 def test_do_not_contact_that_somebody_else_set_is_not_ours(connection, keep):
     number = keep(made(1, dnc={"email": 3}))
-    connection.execute(update(contact).values(dirty=0))
     assert decisions.own_dnc(connection, [number]) == set()
