@@ -155,7 +155,8 @@ class ScoreRules:
 class _Activity(NamedTuple):
     """A rule about activity as `score` reads it; `place` is its place among all rules.
 
-    Up to `all_up_to` times count in any case, and all of them where `unless` has cut them already. `weights` has the points that are left by age in days.
+    Up to `all_up_to` times count in any case, and all of them where `unless` has cut them already. `weights` has the
+    points that are left by age in days.
     """
 
     place: int

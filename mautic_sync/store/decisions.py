@@ -10,7 +10,19 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, CursorResult, and_, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
@@ -70,16 +82,19 @@ UNDONE = "undone"
 FOUND = "found"
 """The rule of a decision that a restored store had lost, and that Mautic's stage shows."""
 
-EVERYTHING = (
-    select(*_CONTACT, *_DECISION, *_STANDING, tally.c.counts.label("tallies"))
-    .select_from(contact)
-    .outerjoin(decision, decision.c.person_id == contact.c.person_id)
-    .outerjoin(standing, standing.c.person_id == contact.c.person_id)
-    .outerjoin(tally, tally.c.person_id == contact.c.person_id)
-    .where(contact.c.vanished_at.is_(None))
-)
+
+def _everything(among: FromClause) -> Select[Any]:
+    return (
+        select(*_CONTACT, *_DECISION, *_STANDING, tally.c.counts.label("tallies"))
+        .select_from(among)
+        .outerjoin(decision, decision.c.person_id == contact.c.person_id)
+        .outerjoin(standing, standing.c.person_id == contact.c.person_id)
+        .outerjoin(tally, tally.c.person_id == contact.c.person_id)
+        .where(contact.c.vanished_at.is_(None))
+    )
 
 
+EVERYTHING = _everything(contact)
 _COLUMNS = [column.name for column in EVERYTHING.selected_columns]
 # A named tuple: its columns are read a dozen times per person, each several times faster than from SQLAlchemy's row.
 _as_person = partial(tuple.__new__, namedtuple("_Person", _COLUMNS))  # noqa: PYI024
@@ -91,10 +106,13 @@ def to_decide(connection: Connection, after: int, limit: int, *, everyone: bool 
     return _persons(connection.execute(query, {"after": after, "most": limit}))
 
 
-_EVERYONE = (
-    EVERYTHING.where(contact.c.person_id > bindparam("after")).order_by(contact.c.person_id).limit(bindparam("most"))
-)
-_CHANGED = _EVERYONE.join(dirty, dirty.c.person_id == contact.c.person_id)
+def _page(query: Select[Any], number: ColumnElement[int]) -> Select[Any]:
+    return query.where(number > bindparam("after")).order_by(number).limit(bindparam("most"))
+
+
+_EVERYONE = _page(EVERYTHING, contact.c.person_id)
+# `dirty` first: SQLite would look at every contact before it looked there.
+_CHANGED = _page(_everything(dirty.join(contact, contact.c.person_id == dirty.c.person_id)), dirty.c.person_id)
 
 
 _HOT = and_(decision.c.flags.like('%"hot"%'), contact.c.vanished_at.is_(None))

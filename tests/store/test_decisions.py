@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import Standing
@@ -65,6 +65,22 @@ def test_persons_come_by_number_page_by_page(connection):
         seen += [row.person_id for row in rows]
         after = seen[-1]
     assert seen == sorted(numbers)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_who_is_not_to_be_decided_is_not_looked_at(connection):
+    looks = []
+
+    def see(_connection, _cursor, statement, parameters, *_rest):
+        looks.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", see)
+    decisions.to_decide(connection, 0, 9)
+    event.remove(connection, "before_cursor_execute", see)
+    ((statement, parameters),) = looks
+    steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).scalars("detail").all()
+    assert steps[0].startswith("SEARCH dirty ")
+    assert not [step for step in steps if step.startswith("SCAN")]
 
 
 def test_only_those_who_changed_are_decided_unless_everybody_is(connection):
