@@ -141,7 +141,7 @@ def last_good_run(connection: Connection, commands: Collection[str], codes: Coll
     query = (
         select(run.c.started_at, run.c.ended_at)
         .where(run.c.command.in_(commands), run.c.exit_code.in_(codes))
-        .order_by(run.c.started_at.desc())
+        .order_by(run.c.started_at.desc(), run.c.id.desc())
         .limit(1)
     )
     row = connection.execute(query).first()
@@ -150,7 +150,12 @@ def last_good_run(connection: Connection, commands: Collection[str], codes: Coll
 
 def last_exit_codes(connection: Connection, commands: Collection[str], limit: int) -> list[int | None]:
     """How the last runs of these commands ended, the newest first; None: running, or killed."""
-    query = select(run.c.exit_code).where(run.c.command.in_(commands)).order_by(run.c.started_at.desc()).limit(limit)
+    query = (
+        select(run.c.exit_code)
+        .where(run.c.command.in_(commands))
+        .order_by(run.c.started_at.desc(), run.c.id.desc())
+        .limit(limit)
+    )
     return list(connection.execute(query).scalars())
 
 

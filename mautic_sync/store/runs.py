@@ -34,6 +34,10 @@ def last_start(connection: Connection) -> int | None:
     return started
 
 
+def count_begun_at(connection: Connection, now: int) -> int:
+    return connection.execute(select(func.count()).select_from(run).where(run.c.started_at == now)).scalar_one()
+
+
 def get_run(connection: Connection, run_id: str) -> dict[str, Any] | None:
     row = connection.execute(select(run).where(run.c.id == run_id)).mappings().first()
     return {**row, "summary": orjson.loads(row["summary"]) if row["summary"] else None} if row else None
@@ -86,7 +90,8 @@ def get_plan(connection: Connection, plan_id: str) -> dict[str, Any] | None:
 
 
 def plan_ids(connection: Connection) -> list[str]:
-    return list(connection.execute(select(plan.c.id).order_by(plan.c.made_at.desc()).limit(20)).scalars())
+    query = select(plan.c.id).order_by(plan.c.made_at.desc(), plan.c.id.desc()).limit(20)
+    return list(connection.execute(query).scalars())
 
 
 def put_in_quarantine(

@@ -8,6 +8,7 @@ import pytest
 
 from mautic_sync.errors import ConfigError, SafetyStop, StopError
 from mautic_sync.mappings import packaged_mappings_dir
+from mautic_sync.store import runs
 from tests.conftest import LONG
 
 REAL_DAY = 86400
@@ -220,6 +221,18 @@ def test_a_key_that_comes_later_takes_only_the_rejected_away(make_worker):
     keyed = worker.but(zerobounce={"api_key": "sandbox-key"})
     keyed.sync()
     assert [keyed.stage(number) for number in (dead, good, unsure)] == ["Ghost", "Lead", "Lead"]
+
+
+def test_runs_that_begin_in_the_same_second_are_listed_in_their_order(make_worker):
+    worker = make_worker()
+    worker.skew = 3600  # the clock is then set back: all that follow begin in the second of the first
+    begun = []
+    for number in range(6):
+        with worker.run(f"look{number}") as run:
+            begun.append(run.id)
+        worker.skew = 0
+    with worker.run("look") as run, run.engine.begin() as connection:
+        assert [row["id"] for row in runs.last_runs(connection)] == [run.id, *reversed(begun)]
 
 
 def test_another_mautic_behind_the_same_store_is_refused(worker, make_worker):
