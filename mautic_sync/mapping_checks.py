@@ -30,6 +30,7 @@ from mautic_sync.domain.grammar import (
 )
 from mautic_sync.domain.validation import ORDER_KEYS, OrderKey
 from mautic_sync.mapping_actions import circles, problems_of, templates_of, unset_addresses
+from mautic_sync.mapping_contradictions import never_matching, reach_of
 from mautic_sync.mapping_files import (
     ACTION_PLACEHOLDERS,
     FIELD_PLACEHOLDERS,
@@ -104,6 +105,8 @@ class Checker:
         if isinstance(actions, ActionsFile):
             self.check_actions(actions, stages if isinstance(stages, StagesFile) else None, scoring)
         self.check_circles(stages, validation, fields, actions)
+        reach = reach_of(scoring) if isinstance(scoring, ScoringFile) else {}
+        self.warnings += map(str, never_matching(self.nodes, self.sources, reach))
         if (
             self.problems
             or not isinstance(stages, StagesFile)

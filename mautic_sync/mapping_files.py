@@ -37,7 +37,7 @@ def _never(value: object) -> int | None:
 def _some_time(value: object) -> int:
     seconds = parse_duration(value)
     if not seconds:
-        raise ValueError(f"`{value}` is no time at all; write at least 1s")
+        raise ValueError(f"`{value}` is no time at all; write at least 1{str(value)[-1]}")
     return seconds
 
 

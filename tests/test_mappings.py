@@ -15,7 +15,7 @@ from mautic_sync.domain.contact import Catalogue, Signals, VerdictSignal
 from mautic_sync.domain.scoring import Decay, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.errors import ConfigError
-from mautic_sync.mapping_files import FILES
+from mautic_sync.mapping_files import FILES, MOST_POINTS
 from mautic_sync.mappings import (
     MappingsError,
     NewField,
@@ -424,6 +424,88 @@ def test_a_status_that_zerobounce_is_not_known_to_send_is_a_warning(rules):
 def test_who_is_asked_may_depend_on_the_kind(rules):
     only_if = rules(validation="version: 1\nonly_if: {kind: ghost}\n").validation.only_if
     assert only_if.holds(Signals({}, kind="ghost"), 0)
+
+
+# Rules that can never match
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "where", "told"),
+    [
+        (
+            "stages",
+            stages("{all: [{verdict: accepted}, {not: {verdict: [accepted, held]}}]}"),
+            "line 3, stages[0].when",
+            "`{verdict: accepted}` and not `{verdict: [accepted, held]}` exclude each other; did you mean `any`?",
+        ),
+        (
+            "stages",
+            stages("{activity: page.hit, after: 2026-05-01, before: 2026-04-01}"),
+            "line 3, stages[0].when",
+            "it ends before it begins",
+        ),
+        (
+            "validation",
+            "version: 1\nonly_if: {any: [{tag: a}, {all: [{field: n, gt: 1}, {field: n, lt: 1}]}]}\n",
+            "line 2, only_if.any[1]",
+            "`{field: n, gt: 1}` and `{field: n, lt: 1}` exclude each other; did you mean `any`?",
+        ),
+        (
+            "scoring",
+            scored("{name: A, when: {all: [{age: 9d}, {age: , lt: 2d}]}, points: 1}"),
+            "line 3, groups.fit[0].when",
+            "`{age: 9d}` and `{age: , lt: 2d}` exclude each other; did you mean `any`?",
+        ),
+        (
+            "actions",
+            "version: 1\non:\n  - {when: {score: fit, gte: 20}, name: top, do: {tags: {add: [top]}}}\n",
+            "line 3, on[0].when",
+            "with these rules the score `fit` is -50 to 15",
+        ),
+    ],
+)
+def test_what_never_holds_is_named_and_allowed(rules, file, text, where, told):
+    (warning,) = (one for one in rules(**{file: text}).warnings if "never holds" in one)
+    assert warning.endswith(f"{file}.yaml, {where}: this never holds: {told}")
+
+
+def test_a_default_is_not_blamed_for_rules_that_are_not(rules):
+    mappings = rules(scoring=scored("{name: A, when: {tag: a}, points: 1}"))
+    assert "white-glove" in {rule.name for rule in mappings.action_rules.rules}  # which asks for 8 points of `fit`
+    assert mappings.warnings == ()
+
+
+def test_a_part_of_an_address_is_named_and_allowed(rules):
+    (warning,) = rules(scoring=scored("{name: A, on: page.hit, where: {url: /pricing}, points: 1}")).warnings
+    assert "scoring.yaml, line 3, groups.fit[0].where.url: whole addresses are compared" in warning
+    assert warning.endswith("and none begins with `/pricing`; did you mean `*/pricing*`?")
+
+
+@pytest.mark.parametrize(
+    "url", ["*", "*/pricing", "https://shop.example/", "HTTPS://*", "http*", "h*", "*shop*", "app://screen"]
+)
+def test_what_may_be_a_whole_address_is_not_doubted(rules, url):
+    assert not rules(scoring=scored(f'{{name: A, on: page.hit, where: {{url: "{url}"}}, points: 1}}')).warnings
+
+
+@pytest.mark.parametrize(
+    ("written", "least", "most"),
+    [
+        ("when: {tag: a}, points: 5", 0, 5),
+        ("on: page.hit, points: -5, once: true", -5, 0),
+        ("on: page.hit, points: 5, at_most: 3", 0, 15),
+        ("on: page.hit, points: 5, at_most: 3, per: 7d", 0, MOST_POINTS),
+        ("on: page.hit, points: -5", -MOST_POINTS, 0),
+    ],
+)
+def test_a_score_beyond_what_rules_give_is_named(rules, written, least, most):
+    def named(when):
+        text = scored(f"{{name: A, {written}}}", extra=f"low_value: {{when: {when}}}\n")
+        return len(rules(scoring=text, actions="version: 1\n").warnings)
+
+    for name in ("fit", "total"):
+        assert [named(f"{{score: {name}, gt: {number}}}") for number in (most - 1, most)] == [0, 1]
+        assert [named(f"{{score: {name}, lt: {number}}}") for number in (least + 1, least)] == [0, 1]
 
 
 # fields.yaml

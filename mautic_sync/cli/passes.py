@@ -98,7 +98,11 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
     """The document of `plan --json`."""
     plan_id = plan_only(run, options)
     with run.engine.begin() as connection:
-        shared = {"held": holds.count(connection), "gate_open": run.zerobounce is None}
+        shared = {
+            "held": holds.count(connection),
+            "gate_open": run.zerobounce is None,
+            "warnings": list(run.mappings.warnings),
+        }
     if moment is not None:
         return {"plan_id": None, **forecast.as_of(run, moment, limit), **shared, "safety_stop": None}
     with run.engine.begin() as connection:
@@ -157,6 +161,8 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         hidden = document["changes"] - len(document["listed"])
         if hidden > 0:
             out.print(f"… and {hidden} more (--limit)")
+    for told in document["warnings"]:
+        out.print(escape(f"Note: {told}"))
     if document["plan_id"] is not None:
         accept = ""
         if document["safety_stop"] is not None:

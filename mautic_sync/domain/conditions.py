@@ -508,7 +508,7 @@ def _build_presence(alias: str, *, wanted: bool) -> Condition:
 
 
 @dataclass(frozen=True)
-class _Bounds:
+class Bounds:
     """A span of time: from `low` (exclusive) to `high` (exclusive), each fixed or at a distance from now."""
 
     low: int | None = None
@@ -533,7 +533,7 @@ class _Bounds:
             yield at - self.high_distance + 1
 
 
-def _bounds(after: str | None, before: str | None, zone: ZoneInfo) -> _Bounds:
+def bounds_of(after: str | None, before: str | None, zone: ZoneInfo) -> Bounds:
     low = low_distance = high = high_distance = None
     if after is not None:
         if after[0] in "+-":
@@ -546,7 +546,7 @@ def _bounds(after: str | None, before: str | None, zone: ZoneInfo) -> _Bounds:
             high_distance = _distance(before)
         else:
             high = moment_of(before, zone)
-    return _Bounds(low, low_distance, high, high_distance)
+    return Bounds(low, low_distance, high, high_distance)
 
 
 def _distance(text: str) -> int:
@@ -557,9 +557,9 @@ def _build_date(alias: str, operator: str, operand: Any, context: _Context) -> C
     zone = context.zone
     if operator == "between":
         low, high = (day_span(date.fromisoformat(one), zone) for one in operand)
-        bounds = _Bounds(low=low[0] - 1, high=high[1])
+        bounds = Bounds(low=low[0] - 1, high=high[1])
     else:
-        bounds = _bounds(operand if operator == "after" else None, operand if operator == "before" else None, zone)
+        bounds = bounds_of(operand if operator == "after" else None, operand if operator == "before" else None, zone)
     rule = f"{_WORDS[operator]} {_operand_text(operator, operand)}"
 
     def moment(signals: Signals) -> int | None:
@@ -628,10 +628,10 @@ def _build_activity(leaf: Leaf, context: _Context) -> Condition:
     least: int = leaf.operators.get("at_least", 0 if "at_most" in leaf.operators else 1)
     most: int | None = leaf.operators.get("at_most")
     if leaf.within is not None:
-        bounds = _Bounds(low_distance=-leaf.within)
+        bounds = Bounds(low_distance=-leaf.within)
     else:
-        bounds = _bounds(leaf.operators.get("after"), leaf.operators.get("before"), zone)
-    spanned = bounds != _Bounds()
+        bounds = bounds_of(leaf.operators.get("after"), leaf.operators.get("before"), zone)
+    spanned = bounds != Bounds()
 
     def counted(signals: Signals, now: int) -> tuple[int, int, tuple[int, ...]]:
         times = signals.evidence.get(key, ())
@@ -679,7 +679,7 @@ def _build_activity(leaf: Leaf, context: _Context) -> Condition:
     return _leaf(holds, text, told(" "), reason=told(", "), due=due if bounds.timed else None)
 
 
-def _crossing_times(times: tuple[int, ...], bounds: _Bounds, now: int) -> Iterator[int]:
+def _crossing_times(times: tuple[int, ...], bounds: Bounds, now: int) -> Iterator[int]:
     """The next second at which one of these times leaves or enters the span, per end of the span."""
     for distance, late in ((bounds.low_distance, 0), (bounds.high_distance, 1)):
         if distance is not None:
@@ -806,7 +806,7 @@ def _build_dnc(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
 
 def _build_elapsed(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
     word = "first seen" if leaf.subject == "age" else "last active"
-    low, high = _elapsed_span(leaf)
+    low, high = elapsed_span(leaf)
 
     def since(signals: Signals) -> int | None:
         if leaf.subject == "age" or signals.last_active is None:
@@ -841,7 +841,7 @@ def _build_elapsed(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
     return _leaf(holds, text, lambda _s, _n: told, due=due)
 
 
-def _elapsed_span(leaf: Leaf) -> tuple[int, int | None]:
+def elapsed_span(leaf: Leaf) -> tuple[int, int | None]:
     """Smallest and largest number of seconds that fulfil an `age` or `idle`, both inclusive."""
     if leaf.at_least_age is not None:
         return leaf.at_least_age, None
@@ -909,7 +909,7 @@ _YES = frozenset({"true", "yes", "1", "on"})
 _NO = frozenset({"false", "no", "0", "off"})
 
 
-def _truth(value: FieldValue) -> bool | None:
+def truth_of(value: FieldValue) -> bool | None:
     if isinstance(value, str):
         folded = value.lower()
         return True if folded in _YES else False if folded in _NO else None
@@ -919,12 +919,12 @@ def _truth(value: FieldValue) -> bool | None:
 def _equals(operand: str | float | bool) -> Callable[[FieldValue], bool]:
     """Test of equality with one value: booleans as truth, numbers as numbers, all else as folded text."""
     if isinstance(operand, bool):
-        return lambda value: _truth(value) is operand
+        return lambda value: truth_of(value) is operand
     if isinstance(operand, (int, float)):
         return lambda value: (
-            as_number(value) == operand if not isinstance(value, bool) else _truth(value) is _truth(operand)
+            as_number(value) == operand if not isinstance(value, bool) else truth_of(value) is truth_of(operand)
         )
-    text, number, truth = fold(operand), as_number(operand), _truth(operand)
+    text, number, truth = fold(operand), as_number(operand), truth_of(operand)
 
     def equal(value: FieldValue) -> bool:
         if isinstance(value, str):

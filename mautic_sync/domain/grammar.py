@@ -394,7 +394,7 @@ class _LeafReader:
             self.problem(key, str(error))
             return None
         if not seconds:
-            self.problem(key, f"`{key}: {value}` is no time at all; write at least 1s")
+            self.problem(key, f"`{key}: {value}` is no time at all; write at least 1{str(value)[-1]}")
         return seconds
 
     def operand(self, key: str, value: Any) -> Any:

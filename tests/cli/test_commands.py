@@ -95,6 +95,18 @@ def test_a_plan_says_that_without_a_key_addresses_count_as_accepted(shell):
     assert "There is no ZeroBounce key: addresses count as accepted" in " ".join(keyless.stdout.split())
 
 
+def test_a_plan_names_rules_that_never_match(shell):
+    rules = shell.directory.parent / "odd"
+    rules.mkdir()
+    (rules / "validation.yaml").write_text("version: 1\nonly_if: {all: [{kind: lead}, {kind: ghost}]}\n")
+    odd = {"MAUTIC_SYNC_MAPPINGS__DIR": str(rules)}
+    told = " ".join(shell("plan", **odd).stdout.split())
+    assert "Note: " in told
+    assert "validation.yaml, line 2, only_if: this never holds: `{kind: lead}` and `{kind: ghost}` exclude each" in told
+    assert len(json.loads(shell("plan", "--json", **odd).stdout)["warnings"]) == 1
+    assert shell.plan["warnings"] == []
+
+
 def test_a_plan_that_a_sync_would_stop_at_says_how_it_is_carried_out(shell):
     with Sandbox(contacts=30, seed=4) as box:
         other = Shell(shell.directory.parent / "careful", box)

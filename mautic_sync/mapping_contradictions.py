@@ -1,0 +1,90 @@
+"""Rules that can never match, told beforehand. They are allowed: a rule may wait for others that are still to come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mautic_sync.domain.contradictions import Contradiction, Literal, Reach, contradictions
+from mautic_sync.domain.countries import fold
+from mautic_sync.domain.grammar import TOTAL, Node, Path, leaves
+from mautic_sync.domain.matchers import listed
+from mautic_sync.mapping_files import MOST_POINTS, ScoreRuleText, ScoringFile
+from mautic_sync.mapping_problems import FileProblem, SourceFile
+
+SCHEMES = ("http://", "https://")
+
+
+def never_matching(
+    conditions: Mapping[tuple[str, Path], Node], sources: Mapping[str, SourceFile], reach: Reach
+) -> Iterator[FileProblem]:
+    """Parts of conditions that never hold, and patterns that no address matches. Whoever keeps a default is not asked."""
+    for (file, _path), node in conditions.items():
+        source = sources[file]
+        if source.packaged:
+            continue
+        for found in contradictions(node, reach):
+            yield source.problem(found.node.path, _why(found, reach, source))
+        yield from (source.problem(path, told) for path, told in _partial_addresses(node))
+
+
+def reach_of(file: ScoringFile) -> dict[str, tuple[float, float]]:
+    """Score → the least and the most that its rules can give, `total` included."""
+    reach: dict[str, tuple[float, float]] = {}
+    for group, rules in file.groups.items():
+        points = [rule.points * _times(rule) for rule in rules]
+        ends = sum(one for one in points if one < 0), sum(one for one in points if one > 0)
+        reach[group] = (max(-MOST_POINTS, ends[0]), min(ends[1], MOST_POINTS))
+    least, most = zip(*reach.values(), strict=True) if reach else ((), ())
+    return {**reach, TOTAL: (sum(least), sum(most))}
+
+
+def _times(rule: ScoreRuleText) -> float:
+    """How often a rule can count at most."""
+    if rule.on is None or rule.once:
+        return 1
+    return rule.at_most if rule.at_most is not None and rule.per is None else math.inf
+
+
+def _why(found: Contradiction, reach: Reach, source: SourceFile) -> str:
+    one, other = found.one, found.other
+    if one is not other:
+        both = f"{_written(one, source)} and {_written(other, source)}"
+        return f"this never holds: {both} exclude each other; did you mean `any`?"
+    if one.leaf.subject == "score":
+        name = one.leaf.names[0]
+        least, most = reach[name]
+        return f"this never holds: with these rules the score `{name}` is {least:.0f} to {most:.0f}"
+    return "this never holds: it ends before it begins"
+
+
+def _written(literal: Literal, source: SourceFile) -> str:
+    """A leaf as it stands in the file."""
+    value: Any = source.document.value
+    for step in literal.leaf.path:
+        value = value[step]
+    return f"{'' if literal.holds else 'not '}`{_flow(value)}`"
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def _partial_addresses(node: Node) -> Iterator[tuple[Path, str]]:
+    """`where` about a part of an address, where the whole is compared. Some tracker may still send no more than that."""
+    for leaf in leaves(node):
+        where = {} if leaf.matcher is None else leaf.matcher.where
+        for name in ("url", "referer"):
+            for pattern in listed(where.get(name, [])):
+                begin = fold(pattern).partition("*")[0]
+                if "://" not in pattern and not any(scheme.startswith(begin) for scheme in SCHEMES):
+                    meant = f"*{pattern.strip('*')}*"
+                    told = f"whole addresses are compared, and none begins with `{begin}`; did you mean `{meant}`?"
+                    yield (*leaf.path, "where", name), told
