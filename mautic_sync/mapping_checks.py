@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
 from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ATTRIBUTES_OF
 from mautic_sync.domain.contact import KINDS
+from mautic_sync.domain.contradictions import Known
 from mautic_sync.domain.countries import country_key, fold, is_country_code
 from mautic_sync.domain.grammar import (
     STATUSES,
@@ -76,9 +78,10 @@ class Checked:
 class Checker:
     """Reads six documents, collecting all that is wrong with them; lives as long as that takes."""
 
-    def __init__(self, sources: Mapping[str, SourceFile], *, history: int | None) -> None:
+    def __init__(self, sources: Mapping[str, SourceFile], *, history: int | None, time_zone: str) -> None:
         self.sources = sources
         self.history = history
+        self.time_zone = time_zone
         self.problems: list[FileProblem] = []
         self.warnings: list[str] = []
         self.nodes: dict[tuple[str, Path], Node] = {}
@@ -106,7 +109,8 @@ class Checker:
             self.check_actions(actions, stages if isinstance(stages, StagesFile) else None, scoring)
         self.check_circles(stages, validation, fields, actions)
         reach = reach_of(scoring) if isinstance(scoring, ScoringFile) else {}
-        self.warnings += map(str, never_matching(self.nodes, self.sources, reach))
+        known = Known(reach, ZoneInfo(self.time_zone))
+        self.warnings += map(str, never_matching(self.nodes, self.sources, known))
         if (
             self.problems
             or not isinstance(stages, StagesFile)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mautic_sync.domain.contradictions import Contradiction, Literal, Reach, contradictions
+from mautic_sync.domain.contradictions import Contradiction, Known, Literal, Reach, contradictions
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.grammar import TOTAL, Node, Path, leaves
 from mautic_sync.domain.matchers import listed
@@ -17,15 +17,15 @@ SCHEMES = ("http://", "https://")
 
 
 def never_matching(
-    conditions: Mapping[tuple[str, Path], Node], sources: Mapping[str, SourceFile], reach: Reach
+    conditions: Mapping[tuple[str, Path], Node], sources: Mapping[str, SourceFile], known: Known
 ) -> Iterator[FileProblem]:
     """Parts of conditions that never hold, and patterns that no address matches. Whoever keeps a default is not asked."""
     for (file, _path), node in conditions.items():
         source = sources[file]
         if source.packaged:
             continue
-        for found in contradictions(node, reach):
-            yield source.problem(found.node.path, _why(found, reach, source))
+        for found in contradictions(node, known):
+            yield source.problem(found.node.path, _why(found, known.reach, source))
         yield from (source.problem(path, told) for path, told in _partial_addresses(node))
 
 

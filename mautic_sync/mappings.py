@@ -490,7 +490,7 @@ def load_written(
 def _checked(
     sources: dict[str, SourceFile], problems: list[FileProblem], time_zone: str, history_seconds: int | None
 ) -> Mappings:
-    checker = Checker(sources, history=history_seconds)
+    checker = Checker(sources, history=history_seconds, time_zone=time_zone)
     checked = checker.read()
     problems += checker.problems
     if problems or checked is None:

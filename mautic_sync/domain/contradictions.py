@@ -26,10 +26,16 @@ ONE_VALUE = frozenset(
 )
 """Fields of every Mautic that have one value. Any other may be a multiselect."""
 OPPOSITE = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
-UTC = ZoneInfo("UTC")
 
 Reach = Mapping[str, tuple[float, float]]
 """Score → the least and the most that its rules can give."""
+
+
+class Known(NamedTuple):
+    """What is known beside a condition: a score that is not in `reach` may be anything; days are those of `zone`."""
+
+    reach: Reach
+    zone: ZoneInfo
 
 
 class Literal(NamedTuple):
@@ -47,20 +53,20 @@ class Contradiction(NamedTuple):
     other: Literal
 
 
-def contradictions(node: Node, reach: Reach) -> Iterator[Contradiction]:
-    """The innermost parts that never hold. A score that is not in `reach` may be anything."""
+def contradictions(node: Node, known: Known) -> Iterator[Contradiction]:
+    """The innermost parts that never hold."""
     parts = () if isinstance(node, Leaf) else node.parts
-    inner = [found for part in parts for found in contradictions(part, reach)]
+    inner = [found for part in parts for found in contradictions(part, known)]
     yield from inner
-    pair = None if inner else _barred(node, reach)
+    pair = None if inner else _barred(node, known)
     if pair is not None:
         yield Contradiction(node, *pair)
 
 
-def _barred(node: Node, reach: Reach) -> tuple[Literal, Literal] | None:
+def _barred(node: Node, known: Known) -> tuple[Literal, Literal] | None:
     """What bars the first way, where every way is barred."""
     ways = list(islice(_ways(node, holds=True), MOST_WAYS + 1))
-    barred = [_excluding(way, reach) for way in ways] if len(ways) <= MOST_WAYS else [None]
+    barred = [_excluding(way, known) for way in ways] if len(ways) <= MOST_WAYS else [None]
     return barred[0] if all(barred) else None
 
 
@@ -77,8 +83,8 @@ def _ways(node: Node, *, holds: bool) -> Iterator[Sequence[Literal]]:
         yield from chain.from_iterable(_ways(part, holds=holds) for part in node.parts)
 
 
-def _excluding(way: Sequence[Literal], reach: Reach) -> tuple[Literal, Literal] | None:
-    said = [(literal, {fact.about: fact for fact in _facts(literal, reach)}) for literal in way]
+def _excluding(way: Sequence[Literal], known: Known) -> tuple[Literal, Literal] | None:
+    said = [(literal, {fact.about: fact for fact in _facts(literal, known)}) for literal in way]
     for (one, ones), (other, others) in combinations_with_replacement(said, 2):
         if any(ones[about].excludes(others[about]) for about in ones.keys() & others.keys()):
             return one, other
@@ -130,18 +136,18 @@ class Fact(NamedTuple):
         return False
 
 
-def _facts(literal: Literal, reach: Reach) -> Iterator[Fact]:
+def _facts(literal: Literal, known: Known) -> Iterator[Fact]:
     leaf, holds = literal
     said = (leaf.names, tuple(sorted(leaf.operators.items())), leaf.matcher, leaf.within, leaf.at_least_age)
     yield Fact(("said", leaf.subject, *said), Words(frozenset({True})), holds)
     if leaf.optional:
         return  # where this Mautic has no such thing the leaf is false, whatever it says
     if leaf.subject == "field":
-        yield from _facts_of_field(leaf, holds=holds)
+        yield from _facts_of_field(leaf, holds=holds, zone=known.zone)
     elif leaf.subject == "score":
-        yield _fact_of_score(leaf, holds=holds, reach=reach)
+        yield _fact_of_score(leaf, holds=holds, reach=known.reach)
     elif leaf.subject == "activity":
-        yield from _facts_of_activity(leaf, holds=holds)
+        yield from _facts_of_activity(leaf, holds=holds, zone=known.zone)
     elif leaf.subject in {"age", "idle"}:
         low, high = elapsed_span(leaf)
         yield Fact((leaf.subject,), _closed(low, high), holds)
@@ -181,7 +187,7 @@ def _fact_of_score(leaf: Leaf, *, holds: bool, reach: Reach) -> Fact:
     return Fact(("score", group), among, holds)
 
 
-def _facts_of_field(leaf: Leaf, *, holds: bool) -> Iterator[Fact]:
+def _facts_of_field(leaf: Leaf, *, holds: bool, zone: ZoneInfo) -> Iterator[Fact]:
     alias = fold(leaf.names[0])
     ((operator, operand),) = leaf.operators.items()
     if operator in {"empty", "not_empty"}:
@@ -197,7 +203,7 @@ def _facts_of_field(leaf: Leaf, *, holds: bool) -> Iterator[Fact]:
         yield Fact(("number", alias), _compared(operator, operand), holds)
     elif operator in {"after", "before"}:
         ends = {"after": None, "before": None, operator: operand}
-        bounds = bounds_of(ends["after"], ends["before"], UTC)
+        bounds = bounds_of(ends["after"], ends["before"], zone)
         low, high = bounds.at(0)
         yield Fact(("date", alias, bounds.timed), _closed(low + 1, high - 1), holds)
     if holds and operator != "matches" and all(map(_is_something, values)):
@@ -220,7 +226,7 @@ def _is_something(value: Any) -> bool:
     return not isinstance(value, str) or bool(fold(value).strip("*% "))
 
 
-def _facts_of_activity(leaf: Leaf, *, holds: bool) -> Iterator[Fact]:
+def _facts_of_activity(leaf: Leaf, *, holds: bool, zone: ZoneInfo) -> Iterator[Fact]:
     matcher, operators = leaf.matcher, leaf.operators
     if matcher is None:
         return
@@ -228,5 +234,5 @@ def _facts_of_activity(leaf: Leaf, *, holds: bool) -> Iterator[Fact]:
     least = operators.get("at_least", 0 if "at_most" in operators else 1)
     yield Fact(("count", matcher.key, leaf.within, after, before), _closed(least, operators.get("at_most")), holds)
     if holds and least and after and before and (after[0] in "+-") is (before[0] in "+-"):
-        low, high = bounds_of(after, before, UTC).at(0)
+        low, high = bounds_of(after, before, zone).at(0)
         yield Fact(("when", matcher.key, after, before), _closed(low + 1, high - 1))

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from itertools import combinations, product
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from mautic_sync.domain.conditions import compile_condition
 from mautic_sync.domain.contact import KINDS, Catalogue, Signals, VerdictSignal
-from mautic_sync.domain.contradictions import contradictions
+from mautic_sync.domain.contradictions import Known, contradictions
 from mautic_sync.domain.grammar import parse_condition, path_text
 from mautic_sync.domain.matchers import ActivityMatcher
 
 NOW = 1_794_441_600  # 2026-11-12 in UTC
 DAY = 86_400
 REACH = {"fit": (-2, 2)}
+ZONES = ["UTC", "Europe/Berlin", "America/New_York"]
 VISITS = ActivityMatcher.of("page.hit", {}).key
 NUMBERS = [-3, 0, 1, 1.5, 2]
 SPELLED = ["a", "A", "é", "7", "yes", "DE", "Germany", 7, True, ""]
 SPANS = ["1d", "2d"]
-AT = [NOW - days * DAY + seconds for days in range(4) for seconds in (-1, 0, 1)]
+TIMES = ["04:30:00", "05:30:00", "12:00:00", "12:00:01", "12:00:02", "22:30:00", "23:15:00", "23:30:00"]
+AT = [NOW - DAY - 2_700, *(NOW - days * DAY + seconds for days in range(4) for seconds in (-1, 0, 1))]  # 23:15 first
 TYPES = {"n": "number", "company": "text", "country": "country", "day": "date", "chosen": "multiselect"}
 
 
@@ -54,7 +57,14 @@ def elapsed(subject):
 
 def visits():
     ends = [{}, {"within": "1d"}, {"within": "2d"}]
-    days = [{}, *({end: day} for end in ("after", "before") for day in ("2026-11-09", "2026-11-10", "-2d", "-1d"))]
+    days = [
+        {},
+        *(
+            {end: day}
+            for end in ("after", "before")
+            for day in ("2026-11-09", "2026-11-10", "2026-11-10 23:30:00", "-2d", "-1d")
+        ),
+    ]
     ends += [one | other for one, other in combinations(days, 2) if one.keys().isdisjoint(other)]
     counts = [{}, {"at_least": 2}, {"at_most": 0}, {"at_most": 1}, {"at_least": 1, "at_most": 1}]
     yield from ({"activity": "page.hit", **span, **count} for span in ends for count in counts)
@@ -87,11 +97,11 @@ TOPICS = {
     "date": (
         [
             *({"field": "day", end: day} for end in ("after", "before") for day in ("2026-11-10", "2026-11-11", "-1d", "+1d")),
-            *({"field": "day", end: f"2026-11-10 12:00:0{second}"} for end in ("after", "before") for second in (0, 1, 2)),
+            *({"field": "day", end: f"2026-11-10 {time}"} for end in ("after", "before") for time in TIMES),
             {"field": "day", "between": ["2026-11-10", "2026-11-11"]},
             *present("day"),
         ],
-        those_with("day", *(f"2026-11-{day}" for day in range(9, 14)), "2026-11-10 12:00:01", "2026-11-10 12:00:00", "", None, 3),
+        those_with("day", *(f"2026-11-{day}" for day in range(9, 14)), *(f"2026-11-{day} {time}" for day in (9, 10, 11) for time in TIMES), "", None, 3),
     ),
     "tag": (named("tag", "a", "b"), [Signals({}, tags=frozenset(some)) for some in ("", "a", "b", "ab", "c")]),
     "segment": (named("segment", "a", "B"), [Signals({}, segments=frozenset(some)) for some in ("", "a", "b", "ab")]),
@@ -122,29 +132,32 @@ TOPICS = {
 }  # fmt: skip
 
 
-def found_in(spec, reach=REACH):
+def found_in(spec, zone="UTC"):
     """Where something never holds, as people read it; the whole is ``."""
     problems = []
     node = parse_condition(spec, problems)
     assert not problems, problems
-    return [path_text(found.node.path) for found in contradictions(node, reach)]
+    return [path_text(found.node.path) for found in contradictions(node, Known(REACH, ZoneInfo(zone)))]
 
 
-@pytest.mark.parametrize("topic", TOPICS)
-def test_of_two_that_exclude_each_other_nobody_fulfils_both(topic):
+TIMED = [(topic, zone) for topic in ("date", "activity") for zone in ZONES[1:]]
+
+
+@pytest.mark.parametrize(("topic", "zone"), [*((topic, "UTC") for topic in TOPICS), *TIMED])
+def test_of_two_that_exclude_each_other_nobody_fulfils_both(topic, zone):
     leaves, people = TOPICS[topic]
     catalogue = None if topic == "segment" else Catalogue(fields=TYPES)
     fulfilled = {}
     for number, spec in enumerate([*leaves, *({"not": leaf} for leaf in leaves)]):
-        condition = compile_condition(spec, catalogue=catalogue)
+        condition = compile_condition(spec, catalogue=catalogue, time_zone=zone)
         who = {place for place, one in enumerate(people) if condition.holds(one, NOW)}
-        if found_in(spec):
-            assert not who or found_in(spec) == ["not"], spec
+        if found_in(spec, zone):
+            assert not who or found_in(spec, zone) == ["not"], spec
         else:
             fulfilled[number] = spec, who
     excluding = 0
     for (one, ones), (other, others) in combinations(fulfilled.values(), 2):
-        if found_in({"all": [one, other]}):
+        if found_in({"all": [one, other]}, zone):
             excluding += 1
             assert not ones & others, (one, other)
     assert excluding
@@ -171,7 +184,7 @@ EVERYBODY = [
 @given(NESTED)
 def test_however_it_is_nested_nobody_fulfils_what_never_holds(spec):
     problems = []
-    for found in contradictions(parse_condition(spec, problems), REACH):
+    for found in contradictions(parse_condition(spec, problems), Known(REACH, ZoneInfo("UTC"))):
         part = spec
         for step in found.node.path:
             part = part[step]
