@@ -73,10 +73,15 @@ def test_a_first_migration_that_was_cut_short_is_done_again(url):
     engine.dispose()
 
 
+def store_of_version(version, url, monkeypatch):
+    """A new store whose tables are those of an older version."""
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, version))
+        open_engine(url).dispose()
+
+
 def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_points(url, monkeypatch):
-    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, "0001"))
-    open_engine(url).dispose()
-    monkeypatch.undo()
+    store_of_version("0001", url, monkeypatch)
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(
@@ -107,9 +112,7 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_poi
     ],
 )
 def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, at):
-    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, before))
-    open_engine(url).dispose()
-    monkeypatch.undo()
+    store_of_version(before, url, monkeypatch)
 
     def cut(_connection, _cursor, statement, *_rest):
         if at in statement:
@@ -128,9 +131,7 @@ def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, 
 
 
 def test_who_was_to_be_decided_before_the_upgrade_is_decided_after_it(url, monkeypatch):
-    monkeypatch.setattr(command, "upgrade", lambda config, _to, upgrade=command.upgrade: upgrade(config, "0006"))
-    open_engine(url).dispose()
-    monkeypatch.undo()
+    store_of_version("0006", url, monkeypatch)
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(
