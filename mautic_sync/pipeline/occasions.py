@@ -34,18 +34,23 @@ def queue_flags(run: Run, connection: Connection, flagged: Sequence[Considered])
     if not flagged or not run.mappings.action_rules.rules:
         return
     found = {one.row.person_id: turns(read_flags(one.row.flags), read_flags(one.flags_text)) for one in flagged}
-    undone: dict[tuple[int, str], bool] = {}
-    back = [(number, turn.takes_back) for number, some in found.items() for turn in some if turn.takes_back]
-    for flag in sorted({flag for _, flag in back}):
-        wanted = {number: flag for number, other in back if other == flag}
-        undone.update(((number, flag), True) for number in actions.take_back(connection, wanted, run.now))
+    back: dict[str, list[int]] = {}
+    for number, some in found.items():
+        for turn in some:
+            if turn.takes_back is not None:
+                back.setdefault(turn.takes_back, []).append(number)
+    undone = {
+        (number, flag)
+        for flag, numbers in sorted(back.items())
+        for number in actions.take_back(connection, flag, numbers, run.now)
+    }
     due = []
     for one in flagged:
         number = one.row.person_id
         occasions = [
             turn.occasion
             for turn in found[number]
-            if turn.occasion is not None and not undone.get((number, turn.takes_back or ""))
+            if turn.occasion is not None and (number, turn.takes_back) not in undone
         ]
         rules = run.mappings.action_rules.of(occasions)
         due += [(rule, one, key_of(rule, f"{run.id} {number} {rule.occasion}")) for rule in rules]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -51,24 +53,26 @@ def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], *, run_id: 
     )
 
 
-def take_back(connection: Connection, wanted: Mapping[int, str], now: int) -> set[int]:
-    """Person → occasion that holds no more: its actions that nothing was done for are closed.
+def take_back(connection: Connection, occasion: str, person_ids: Collection[int], now: int) -> set[int]:
+    """The occasion holds no more for these persons: its actions that nothing was done for are closed.
 
     Returns the persons for whom the whole occasion was taken back, so that its opposite has nothing to undo.
     """
     whole: set[int] = set()
     numbers: list[int] = []
-    for person_id, occasion in wanted.items():
-        rows = connection.execute(
-            select(action.c.id, action.c.state, action.c.attempts, action.c.done, action.c.run_id)
-            .where(action.c.person_id == person_id, action.c.occasion == occasion)
-            .order_by(action.c.id.desc())
-        ).all()
-        batch = [row for row in rows if row.run_id == rows[0].run_id]
-        untouched = [row.id for row in batch if row.state == PLANNED and not row.attempts and row.done == "{}"]
-        numbers += untouched
-        if untouched and len(untouched) == len(batch):
-            whole.add(person_id)
+    for chunk in in_chunks(sorted(person_ids)):
+        found = connection.execute(
+            select(action.c.person_id, action.c.id, action.c.state, action.c.attempts, action.c.done, action.c.run_id)
+            .where(action.c.person_id.in_(chunk), action.c.occasion == occasion)
+            .order_by(action.c.person_id, action.c.id.desc())
+        )
+        for person_id, some in groupby(found, attrgetter("person_id")):
+            rows = list(some)
+            batch = [row for row in rows if row.run_id == rows[0].run_id]
+            untouched = [row.id for row in batch if row.state == PLANNED and not row.attempts and row.done == "{}"]
+            numbers += untouched
+            if untouched and len(untouched) == len(batch):
+                whole.add(person_id)
     for chunk in in_chunks(numbers):
         connection.execute(
             update(action)

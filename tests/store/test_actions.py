@@ -1,0 +1,53 @@
+"""Actions that are due, on every database."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select, update
+
+from mautic_sync.store import actions
+from mautic_sync.store.schema import action
+
+NOW = 1_800_000_000
+EARLIER, TWO_RULES, BEGUN, OF_TWO_RUNS, OTHER = 1, 2, 3, 4, 5
+"""Persons: hot in an earlier run and done; by two rules; half done; done once and due again; cold."""
+
+
+@pytest.fixture
+def connection(store):
+    with store.begin() as connection:
+        yield connection
+
+
+def due(connection, person_id, rule, *, occasion="hot", run="now"):
+    row = {"key": f"{rule}-{person_id}-{run}", "person_id": person_id, "rule": rule, "occasion": occasion}
+    actions.queue(connection, [{**row, "todo": {"note": rule}, "value": 250}], run_id=run, now=NOW)
+
+
+def close(connection, person_id, run):
+    theirs = action.c.person_id == person_id, action.c.run_id == run
+    connection.execute(update(action).where(*theirs).values(state=actions.DONE, done='{"note": 1}'))
+
+
+def test_only_what_nobody_began_is_taken_back_of_each_person(connection):
+    due(connection, EARLIER, "a", run="before")
+    close(connection, EARLIER, "before")
+    for rule in ("a", "b"):
+        due(connection, TWO_RULES, rule)
+    due(connection, BEGUN, "a")
+    close(connection, BEGUN, "now")
+    due(connection, BEGUN, "b")
+    due(connection, OF_TWO_RUNS, "a", run="before")
+    close(connection, OF_TWO_RUNS, "before")
+    due(connection, OF_TWO_RUNS, "a")
+    due(connection, OTHER, "a", occasion="cold")
+
+    everybody = (OTHER, OF_TWO_RUNS, BEGUN, TWO_RULES, EARLIER, 99)
+    assert actions.take_back(connection, "hot", everybody, NOW) == {TWO_RULES, OF_TWO_RUNS}
+    closed = select(action.c.person_id, action.c.rule, action.c.run_id).where(action.c.state == actions.SUPERSEDED)
+    assert set(map(tuple, connection.execute(closed))) == {
+        (TWO_RULES, "a", "now"),
+        (TWO_RULES, "b", "now"),
+        (BEGUN, "b", "now"),
+        (OF_TWO_RUNS, "a", "now"),
+    }
