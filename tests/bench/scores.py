@@ -2,13 +2,15 @@
 
 A store is filled with persons and activity, by the packaged rules and a fixed seed. Measured are, each in a process of
 its own: tallies and evidence made anew, everybody scored, everybody scored again a day later, new activity of one person
-in a hundred stored, and these scored.
+in a hundred stored, and these scored. How fast that could be at most is measured beside it: their rows read and one
+number of each written, without any rule.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -155,7 +157,7 @@ def again(path: str) -> dict[str, Any]:
 
 def _show_everything(run: Any) -> None:
     """As if all that is planned had been pushed."""
-    from sqlalchemy import case, delete, insert, literal, select, update
+    from sqlalchemy import case, delete, func, insert, literal, select, update
 
     from mautic_sync.store.schema import change, contact, decision, ledger, standing
 
@@ -167,17 +169,23 @@ def _show_everything(run: Any) -> None:
         stage_of = select(decision.c.stage).where(decision.c.person_id == contact.c.person_id).scalar_subquery()
         numbers = {name: number for number, name in run.stage_names.items()}
         connection.execute(update(contact).values(stage_id=case(numbers, value=stage_of)))
+        connection.execute(delete(standing))
         stands = select(decision.c.person_id, decision.c.stage, literal("{}"))
         connection.execute(insert(standing).from_select(["person_id", "stage", "written"], stands))
         columns = ["person_id", "delta", "at", "run_id", "change_id", "event_key", "reason"]
-        granted = select(
-            decision.c.person_id, decision.c.score, literal(NOW), text("first"), literal(1), text("key"), text("why")
-        ).where(decision.c.score != 0)
+        received = select(ledger.c.person_id, func.sum(ledger.c.delta).label("points")).group_by(ledger.c.person_id)
+        had = received.subquery()
+        delta = decision.c.score - func.coalesce(had.c.points, 0)
+        granted = (
+            select(decision.c.person_id, delta, literal(NOW), text("run"), literal(1), text("key"), text("why"))
+            .join_from(decision, had, had.c.person_id == decision.c.person_id, isouter=True)
+            .where(delta != 0)
+        )
         connection.execute(insert(ledger).from_select(columns, granted))
 
 
 def arrive(path: str) -> dict[str, Any]:
-    """One person in a hundred loads a page."""
+    """All is pushed; then one person in a hundred loads a page."""
     from sqlalchemy import func, select
 
     from mautic_sync.mautic.feeds import FeedActivity
@@ -185,6 +193,7 @@ def arrive(path: str) -> dict[str, Any]:
     from mautic_sync.store.schema import activity, contact
 
     run = _run(path, NOW + DAY)
+    _show_everything(run)
     told: dict[str, Any] = {}
     with run.engine.begin() as connection:
         persons = connection.execute(select(func.count()).select_from(contact)).scalar() or 0
@@ -199,6 +208,28 @@ def arrive(path: str) -> dict[str, Any]:
             with run.engine.begin() as connection:
                 add_activities(connection, rows[start : start + 2_500], run.counting, run.catalogue, known_above=last)
     return {**told, "persons": len(rows)}
+
+
+def bare(path: str) -> dict[str, Any]:
+    """What SQLite itself needs for these: three rows of each are read, and one number is written, as it was."""
+    from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION
+
+    told: dict[str, Any] = {}
+    store = sqlite3.connect(path)
+    store.execute("PRAGMA synchronous=FULL")
+    numbers = [number for (number,) in store.execute("SELECT person_id FROM dirty ORDER BY person_id")]
+    with measured(told):
+        for start in range(0, len(numbers), PERSONS_PER_TRANSACTION):
+            some = numbers[start : start + PERSONS_PER_TRANSACTION]
+            store.execute(
+                "SELECT * FROM dirty JOIN contact USING (person_id) JOIN decision USING (person_id) "
+                "LEFT JOIN tally USING (person_id) WHERE dirty.person_id BETWEEN ? AND ?",
+                (some[0], some[-1]),
+            ).fetchall()
+            store.executemany("UPDATE decision SET score = score WHERE person_id = ?", [(number,) for number in some])
+            store.commit()
+    store.close()
+    return {**told, "persons": len(numbers)}
 
 
 def some(path: str) -> dict[str, Any]:
@@ -217,7 +248,7 @@ def _decide(path: str, now: int) -> dict[str, Any]:
 
 
 TASKS: dict[str, Callable[[str], dict[str, Any]]] = {
-    task.__name__: task for task in (count, first, again, arrive, some)
+    task.__name__: task for task in (count, first, again, arrive, bare, some)
 }
 
 
@@ -242,6 +273,7 @@ def main() -> None:
             ("first", "everybody decided, points and stages planned"),
             ("again", "everybody scored again, a day later"),
             ("arrive", "one in a hundred did something, stored"),
+            ("bare", "their rows read, one number of each written, no rules"),
             ("some", "these decided, points and stages planned"),
         ):
             command = [sys.executable, "-m", "tests.bench.scores", "task", task, path]
