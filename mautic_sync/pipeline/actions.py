@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.destinations import notifications
-from mautic_sync.domain.actions import ActionRule, entered
+from mautic_sync.domain.actions import ActionRule
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import (
@@ -48,8 +48,9 @@ from mautic_sync.mautic.writes import (
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
 from mautic_sync.pipeline.flights import keep_in_flight
-from mautic_sync.pipeline.occasions import key_of, queue
+from mautic_sync.pipeline.occasions import key_of, queue, set_off
 from mautic_sync.store import actions, decisions, people
+from mautic_sync.store.changes import Transition
 
 ACTIONS_AT_ONCE = 500
 MOST_ATTEMPTS = 5
@@ -59,15 +60,16 @@ NOTIFY = "notify:"
 """Beginning of the part of a message to one address."""
 
 
-def queue_entries(run: Run, connection: Connection, settled: Sequence[tuple[Any, Mapping[str, Any]]]) -> None:
-    """Changes that were just settled, each with what was sent: store what entering a stage or a kind sets off."""
-    rules, kinds = run.mappings.action_rules, run.kinds
+def queue_entries(
+    run: Run, connection: Connection, settled: Mapping[int, Any], transitions: Sequence[Transition]
+) -> None:
+    """Store what these transitions set off; `settled` are their changes by number."""
     due = []
-    for row, sent in settled:
-        if "stage" not in sent or (row.baseline and not run.with_actions) or UNDOES in orjson.loads(row.new):
+    for moved in transitions:
+        row = settled[moved.change_id]
+        if (row.baseline and not run.with_actions) or UNDOES in orjson.loads(row.new):
             continue
-        before, after = orjson.loads(row.old).get("stage"), sent["stage"]
-        found = rules.of(entered(kinds.get(before or ""), after, kinds[after]))
+        found = set_off(run, moved)
         person = decisions.one_person(connection, row.person_id) if found else None
         if person is not None:
             (one,) = consider(deciding_by(run), connection, [person], run.now)

@@ -93,15 +93,25 @@ class Considered(NamedTuple):
 
 @dataclass(frozen=True)
 class FirstPush:
-    """The baseline: what it knew is nobody's transition."""
+    """The baseline: what it knew is nobody's transition, unless it was told to act."""
 
     at: int = 0
     run_id: str = ""
+    with_actions: bool = False
 
     def knew(self, one: Considered) -> bool:
         if one.verdict is None:  # rejected by its syntax: whoever was there was looked at
             return (one.row.date_added or 0) < self.at
         return one.verdict_run == self.run_id or one.verdict.at < self.at
+
+    def kept_waiting(self, one: Considered) -> bool:
+        """Whether this verdict ends the waiting of somebody who was there before: a file took its time, or the credits
+        did not reach.
+        """
+        row = one.row
+        accepted = not one.decision.waiting and one.signals.verdict.outcome == "accepted"
+        promoted = accepted and row.kind != one.decision.kind
+        return promoted and not self.with_actions and (row.date_identified or row.date_added or 0) <= self.at
 
 
 @contextmanager
@@ -289,6 +299,8 @@ def _store(
     # What the run of the baseline decides again after its push is still the baseline.
     quiet = (baseline or first_push.run_id == run.id) and not run.with_actions
     flagged: list[Considered] = []
+    by_hand: dict[int, str] = {}
+    since_baseline: set[int] = set()
     for one, stage_plan in zip(considered, stage_plans, strict=True):
         planned = stage_plan
         row, signals, _, _, scored, flags, decision, asks, _, named, named_due_at, _ = one
@@ -310,8 +322,13 @@ def _store(
                 )
         elif row.manual_stage is not None:
             by_hand_no_more.append(number)
+        waited = row.waiting and first_push.kept_waiting(one)
+        if waited:
+            since_baseline.add(number)
         if planned.adopted is not None:
             adopted[number] = planned.adopted
+            if planned.adopted == row.manual_stage and not (quiet or waited):
+                by_hand[number] = planned.adopted
         for at in (planned.due_at, scored.due_at, flags.due_at, named_due_at):
             if at is not None and (due_at is None or at < due_at):
                 due_at = at
@@ -321,7 +338,7 @@ def _store(
         if decisions.said(row) != says:
             hot_since = (row.hot_since or now) if flags.hot else None
             rows.append(decisions.Decided(number, *says, scored.day, hot_since, now, run.id))
-        if (row.flags or NO_FLAGS) != flags_now and not quiet:
+        if (row.flags or NO_FLAGS) != flags_now and not (quiet or waited):
             flagged.append(one)
         rejected = signals.verdict.outcome == "rejected" and not silent
         if rejected and not run.with_actions and first_push.knew(one):
@@ -345,8 +362,18 @@ def _store(
     occasions.queue_flags(run, connection, flagged)
     decisions.save_manual(connection, manual)
     decisions.clear_manual(connection, by_hand_no_more)
+    occasions.queue_by_hand(run, connection, by_hand, considered)
     changes.adopt_stages(connection, adopted, run.now)
-    changes.plan_changes(connection, numbers, wanted, open_now, run_id=run.id, now=run.now, baseline=baseline)
+    changes.plan_changes(
+        connection,
+        numbers,
+        wanted,
+        open_now,
+        run_id=run.id,
+        now=run.now,
+        baseline=baseline,
+        since_baseline=since_baseline,
+    )
     people.forget_dirty(connection, met)
 
 

@@ -14,7 +14,8 @@ from mautic_sync.domain.plan import VALUE_OF_KIND
 from mautic_sync.mapping_files import fill, placeholders
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.placeholders import placeholders_of
-from mautic_sync.store import actions, notes
+from mautic_sync.store import actions, changes, notes
+from mautic_sync.store.changes import Transition
 
 if TYPE_CHECKING:
     from mautic_sync.pipeline.decide import Considered
@@ -55,6 +56,27 @@ def queue_flags(run: Run, connection: Connection, flagged: Sequence[Considered])
         rules = run.mappings.action_rules.of(occasions)
         due += [(rule, one, key_of(rule, f"{run.id} {number} {rule.occasion}")) for rule in rules]
     queue(run, connection, due)
+
+
+def queue_by_hand(run: Run, connection: Connection, stages: Mapping[int, str], among: Sequence[Considered]) -> None:
+    """Store the actions of those whose stage somebody had set by hand before it was decided; `among` has them."""
+    if not stages:
+        return
+    moved = changes.settle_by_hand(connection, stages, kinds=run.kinds, run_id=run.id, now=run.now)
+    considered = {one.row.person_id: one for one in among}
+    due = [
+        (rule, considered[one.person_id], key_of(rule, f"{run.id} {one.person_id} stage:{one.to_stage}"))
+        for one in moved
+        for rule in set_off(run, one)
+    ]
+    queue(run, connection, due)
+
+
+def set_off(run: Run, moved: Transition) -> tuple[ActionRule, ...]:
+    """The actions of a transition; none where a stage was only put back."""
+    if not moved.moves:
+        return ()
+    return run.mappings.action_rules.of(entered(moved.from_kind, moved.to_stage, moved.to_kind))
 
 
 def key_of(rule: ActionRule, transition: str) -> str:

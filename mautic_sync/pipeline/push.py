@@ -383,7 +383,7 @@ def _settle(run: Run, connection: Connection, settled: Sequence[tuple[Any, Conta
 
 
 def _close(run: Run, connection: Connection, settled: Sequence[tuple[Any, Contact, Mapping[str, Any]]]) -> None:
-    moves = changes.settle(
+    transitions = changes.settle(
         connection,
         [row for row, _, _ in settled],
         echoes={row.person_id: one.fields for row, one, _ in settled},
@@ -393,9 +393,11 @@ def _close(run: Run, connection: Connection, settled: Sequence[tuple[Any, Contac
         sent={row.id: sent for row, _, sent in settled},
     )
     run.counts.stages += sum("stage" in sent for _, _, sent in settled)
-    for move in moves:
-        run.counts.moves[move] = run.counts.moves.get(move, 0) + 1
-    actions.queue_entries(run, connection, [(row, sent) for row, _, sent in settled])
+    for moved in transitions:
+        if moved.moves:
+            move = (moved.from_stage, moved.to_stage)
+            run.counts.moves[move] = run.counts.moves.get(move, 0) + 1
+    actions.queue_entries(run, connection, {row.id: row for row, _, _ in settled}, transitions)
     for row, one, sent in settled:
         run.counts.fields += len(sent.get("fields", {}))
         channel = channel_of(row.target)

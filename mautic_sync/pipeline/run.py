@@ -207,7 +207,8 @@ def sync(run: Run, options: Options) -> None:
         if baseline:
             _stop_large_baseline(run, options)
             with run.engine.begin() as connection:
-                notes.put_json(connection, decide.BASELINE, {"at": run.now, "run_id": run.id})
+                acts = {"with_actions": True} if run.with_actions else {}
+                notes.put_json(connection, decide.BASELINE, {"at": run.now, "run_id": run.id, **acts})
         _stop_unsafe(run, options)
         with run.engine.begin() as connection:
             decisions.let_vanished_go(connection, run.now)

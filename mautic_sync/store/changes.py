@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, update
@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, se
 from mautic_sync.domain.plan import CONTACT, GROUP, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.store.bulk import insert_many
+from mautic_sync.store.decisions import last_places
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import alias, change, contact, person, standing, transition
@@ -34,8 +35,11 @@ def plan_changes(
     run_id: str,
     now: int,
     baseline: bool,
+    since_baseline: Collection[int] = (),
 ) -> None:
     """Replace what was planned for these persons by what is wanted now: (person, target) → the change.
+
+    `since_baseline`: whose change belongs to the baseline, though it is planned only now.
 
     What is sent or in doubt is settled first and stays. Points that were sent under a key and not found keep it: what
     of them may still arrive is found with the next.
@@ -66,7 +70,7 @@ def plan_changes(
                 "old": dump(one.old),
                 "new": new,
                 "reason": one.reason,
-                "baseline": baseline or _waits_since_baseline(one, present),
+                "baseline": baseline or person_id in since_baseline or _waits_since_baseline(one, present),
                 "attempts": 0 if kept is None else kept.attempts,
                 "planned_at": now,
                 "event_key": None if kept is None else kept.event_key,
@@ -325,6 +329,22 @@ def settle_points(connection: Connection, numbers: Collection[int], *, run_id: s
         )
 
 
+class Transition(NamedTuple):
+    """A settled change of stage: from where the last one had left the person, or from what Mautic showed before ours."""
+
+    change_id: int
+    person_id: int
+    from_stage: str | None
+    from_kind: str | None
+    to_stage: str
+    to_kind: str
+
+    @property
+    def moves(self) -> bool:
+        """False where Mautic had lost the stage, and it was only put back."""
+        return self.from_stage != self.to_stage
+
+
 def settle(
     connection: Connection,
     settled: Sequence[Any],
@@ -334,12 +354,12 @@ def settle(
     run_id: str,
     now: int,
     sent: Mapping[int, Mapping[str, Any]] | None = None,
-) -> list[tuple[str | None, str]]:
-    """Mautic took what we asked for: close the changes, note what stands, record transitions.
+) -> list[Transition]:
+    """Mautic took what we asked for: close the changes, note what stands, record transitions and return them.
 
-    `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind, `sent` a change to what
-    became of its `new` where that is less. Returns the stage moves (from, to). What was closed while it was on its way,
-    by a merge or a deletion, stays closed.
+    `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind, the highest first,
+    `sent` a change to what became of its `new` where that is less. What was closed while it was on its way, by a merge
+    or a deletion, stays closed.
     """
     still_open = open_among(connection, [row.id for row in settled])
     settled = [row for row in settled if row.id in still_open]
@@ -351,11 +371,13 @@ def settle(
         .values(state=SETTLED, open_key=None, settled_at=now, settled_run=run_id, error=None),
         [{"which": row.id} for row in settled],
     )
+    was = last_places(connection, [row.person_id for row in settled if row.target == CONTACT], kinds)
     standings: dict[int, dict[str, Any]] = {}
     for chunk in in_chunks(list({row.person_id for row in settled})):
         rows = connection.execute(select(standing).where(standing.c.person_id.in_(chunk))).mappings()
         standings.update((row["person_id"], {**row, "written": orjson.loads(row["written"])}) for row in rows)
-    moves, transitions = [], []
+    transitions: list[Transition] = []
+    baseline = {row.id: row.baseline for row in settled}
     for row in settled:
         old, new = orjson.loads(row.old), orjson.loads(row.new)
         if sent is not None:
@@ -367,24 +389,37 @@ def settle(
             stands.update(stage=new["stage"], stage_at=now, manual_stage=None, manual_since=None)
         # An undo may lead back to no stage at all, or to one that no mapping names.
         if new.get("stage") in kinds:
-            moves.append((old.get("stage"), new["stage"]))
-            transitions.append(
-                {
-                    "person_id": row.person_id,
-                    "from_stage": old.get("stage"),
-                    "to_stage": new["stage"],
-                    "from_kind": kinds.get(old.get("stage") or ""),
-                    "to_kind": kinds[new["stage"]],
-                    "at": now,
-                    "run_id": run_id,
-                    "change_id": row.id,
-                    "baseline": row.baseline,
-                }
-            )
+            shown = old.get("stage")
+            stage, kind = was.get(row.person_id, (shown, kinds.get(shown or "")))
+            transitions.append(Transition(row.id, row.person_id, stage, kind, new["stage"], kinds[new["stage"]]))
     upsert(connection, standing, [{**stands, "written": dump(stands["written"])} for stands in standings.values()])
-    if transitions:
-        insert_many(connection, transition, transitions)
-    return moves
+    _record(connection, transitions, baseline, run_id=run_id, now=now)
+    return transitions
+
+
+def settle_by_hand(
+    connection: Connection, stages: Mapping[int, str], *, kinds: Mapping[str, str], run_id: str, now: int
+) -> list[Transition]:
+    """Person → the stage that somebody set by hand and that is decided now: a transition without a change of ours."""
+    was = last_places(connection, list(stages), kinds)
+    transitions = []
+    for number, stage in stages.items():
+        before, kind = was.get(number, (None, None))
+        transitions.append(Transition(0, number, before, kind, stage, kinds[stage]))
+    transitions = [one for one in transitions if one.moves]
+    _record(connection, transitions, {}, run_id=run_id, now=now)
+    return transitions
+
+
+def _record(
+    connection: Connection, transitions: Sequence[Transition], baseline: Mapping[int, bool], *, run_id: str, now: int
+) -> None:
+    """Also what was only put back: who must do that again and again is held by the loop guard."""
+    rows = [
+        {**one._asdict(), "at": now, "run_id": run_id, "baseline": baseline.get(one.change_id, False)}
+        for one in transitions
+    ]
+    insert_many(connection, transition, rows)
 
 
 def open_among(connection: Connection, numbers: Sequence[int]) -> set[int]:
@@ -425,7 +460,7 @@ def _written(target: str, new: Mapping[str, Any], echo: Mapping[str, Any]) -> di
 
 
 def adopt_stages(connection: Connection, stages: Mapping[int, str], now: int) -> None:
-    """Person → the stage that Mautic shows and that counts as set by us from now on; nobody's transition."""
+    """Person → the stage that Mautic shows and that counts as set by us from now on."""
     rows = [
         {**_nothing_stands(person_id), "stage": stage, "stage_at": now, "written": "{}"}
         for person_id, stage in stages.items()

@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 
+from mautic_sync.domain.classification import RANK
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
 from mautic_sync.store.engine import as_driven, in_chunks, rows_among, upsert, upsert_rows
@@ -260,17 +261,24 @@ _OPEN_CHANGES = select(change).where(change.c.open_key.is_not(None))
 
 
 def recent_transitions(connection: Connection, person_ids: Collection[int], since: int) -> dict[int, int]:
-    """How often we changed the stage of each person since then; the baseline does not count."""
+    """How often we changed the stage of each person since then.
+
+    The baseline does not count, nor does what a merge had lost and we put back.
+    """
     found: dict[int, int] = {}
     survivors = former_of(connection, person_ids)
+    merged = {survivor for number, survivor in survivors.items() if number != survivor}
+    put_back = (transition.c.from_stage == transition.c.to_stage).label("put_back")
     for chunk in in_chunks(list(survivors)):
         rows = connection.execute(
-            select(transition.c.person_id, func.count())
+            select(transition.c.person_id, put_back, func.count())
             .where(transition.c.person_id.in_(chunk), transition.c.at > since, transition.c.baseline.is_(False))
-            .group_by(transition.c.person_id)
+            .group_by(transition.c.person_id, put_back)
         )
-        for number, count in rows:
-            found[survivors[number]] = found.get(survivors[number], 0) + count
+        for number, again, count in rows:
+            survivor = survivors[number]
+            if not (again and survivor in merged):
+                found[survivor] = found.get(survivor, 0) + count
     return found
 
 
@@ -314,6 +322,51 @@ def first_transitions(connection: Connection, person_ids: Collection[int]) -> di
             first = found.setdefault(survivors[number], {})
             first[kind] = min(first.get(kind, at), at)
     return found
+
+
+class Place(NamedTuple):
+    """A stage, and the kind that it had when it was set; None where no mapping names it."""
+
+    stage: str
+    kind: str | None
+
+
+def last_places(connection: Connection, person_ids: Collection[int], kinds: Mapping[str, str]) -> dict[int, Place]:
+    """Person → where the last settled transition left it, whatever became of the stage in Mautic since.
+
+    Of several who were merged the highest place counts, in the order of `kinds` (stage → kind). A stage that was only
+    found in Mautic and counts as ours is a place as well; an undo that led back to no stage leaves none.
+    """
+    order = {stage: place for place, stage in enumerate(kinds)}
+    found: dict[int, Place] = {}
+    cleared: set[int] = set()
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(
+            select(standing.c.person_id, standing.c.stage, standing.c.stage_at).where(standing.c.person_id.in_(chunk))
+        )
+        for number, stage, at in rows:
+            if stage is not None:
+                found[number] = Place(stage, kinds.get(stage))
+            elif at is not None:
+                cleared.add(number)
+    survivors = former_of(connection, person_ids)
+    last: dict[int, Place] = {}
+    for chunk in in_chunks([number for number in survivors if number not in cleared]):
+        rows = connection.execute(
+            select(transition.c.person_id, transition.c.to_stage, transition.c.to_kind)
+            .where(transition.c.person_id.in_(chunk))
+            .order_by(transition.c.id)
+        )
+        last.update((number, Place(stage, kind)) for number, stage, kind in rows)
+    highest: dict[int, Place] = {}
+    for number, place in last.items():
+        survivor = survivors[number]
+        highest[survivor] = min(
+            highest.get(survivor, place),
+            place,
+            key=lambda one: (-RANK.get(one.kind or "", -1), order.get(one.stage, len(order))),
+        )
+    return {**found, **highest}
 
 
 def last_transition(connection: Connection) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
+from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
 from mautic_sync.pipeline import actions as acting, decide as deciding
 from mautic_sync.store import actions as stored, people
@@ -176,6 +177,126 @@ def test_a_kind_is_entered_from_another_one_only(started):
     number = worker.new(firstname="Pat", phone="+49 30 1")
     assert worker.sync()["actions"]["done"] == 1
     assert worker.contact(number).tags == {"entered"}
+
+
+WELCOME = """
+on:
+  - {enter: {kind: lead}, do: {note: Welcome}}
+  - {enter: {kind: customer}, do: {note: Thanks}}
+"""
+
+
+def test_a_merge_that_loses_the_stage_welcomes_nobody_again(started, mautic_version):
+    worker = started(WELCOME, version=mautic_version)
+    number = worker.new(firstname="Pat", phone="+49 30 1", email="pat@good.example")
+    worker.sync()
+    visitor = worker.visitor()
+    worker.sync()
+    worker.act("merge", visitor=visitor, known=number)
+    assert worker.sync()["transitions"] == []
+    worker.sync()
+    assert worker.stage(visitor) == "Lead"
+    assert len(notes_of(worker, visitor)) == 1
+    worker.act("edit", contact=visitor, values={"tags": ["customer"]})
+    assert worker.sync()["transitions"] == [{"from": "Lead", "to": "Customer", "count": 1}]
+    assert len(notes_of(worker, visitor)) == 2
+
+
+def test_of_two_leads_who_are_one_nobody_is_welcomed_again(started, mautic_version):
+    worker = started(WELCOME, version=mautic_version)
+    customer = worker.new(firstname="Pat", phone="+49 30 1", tags=["customer"])
+    lead = worker.new(firstname="Pat", phone="+49 30 2")
+    worker.sync()
+    before = len(notes_of(worker, customer) + notes_of(worker, lead))
+    worker.act("merge", visitor=lead, known=customer)
+    worker.sync()
+    worker.sync()
+    assert worker.stage(lead) == "Customer"
+    assert len(notes_of(worker, lead)) == before == 2
+
+
+def test_a_stage_that_somebody_took_away_is_put_back_without_a_welcome(started):
+    worker = started(WELCOME)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    worker.act("clear_stage", contact=number)
+    assert worker.sync()["transitions"] == []
+    assert (worker.stage(number), len(notes_of(worker, number))) == ("Lead", 1)
+
+
+def test_a_stage_that_was_deleted_and_made_anew_welcomes_nobody(started):
+    worker = started(WELCOME)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    with worker.run("look") as run:
+        (stage,) = [stage.id for stage in list_stages(run.mautic) if stage.name == "Lead"]
+    call(worker, "DELETE", f"stages/{stage}/delete")
+    worker.init()
+    worker.sync(full=True)
+    assert (worker.stage(number), len(notes_of(worker, number))) == ("Lead", 1)
+
+
+def test_another_name_for_a_stage_is_no_other_kind(started, rules):
+    worker = started(WELCOME, push={"max_change_ratio": 1})
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    stages = (packaged_mappings_dir() / "stages.yaml").read_text(encoding="utf-8")
+    renamed = stages.replace("stage: Lead\n", "stage: Prospect\n").replace("takes_over: []", "takes_over: [Lead]")
+    fields = (packaged_mappings_dir() / "fields.yaml").read_text(encoding="utf-8")
+    rules(stages=renamed, fields=fields.replace("{stage: Lead}", "{stage: Prospect}"))
+    worker.init()
+    assert worker.sync()["transitions"] == [{"from": "Lead", "to": "Prospect", "count": 1}]
+    assert (worker.stage(number), len(notes_of(worker, number))) == ("Prospect", 1)
+
+
+def test_whoever_was_made_a_customer_by_hand_enters_when_the_rules_say_so(started, mautic_version):
+    worker = started(WELCOME, version=mautic_version)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    worker.act("set_stage", contact=number, stage="Customer")
+    worker.sync()
+    assert len(notes_of(worker, number)) == 1
+    worker.act("edit", contact=number, values={"tags": ["customer"]})
+    worker.sync()
+    assert len(notes_of(worker, number)) == 2
+    worker.sync()
+    assert len(notes_of(worker, number)) == 2
+
+
+@pytest.fixture
+def waiting(make_worker, rules, scores):
+    """`waiting(…)`: a worker after its baseline, for which the credits reached to none of three addresses."""
+
+    def start(**options):
+        scores.update(Pat=12, New=12)
+        worker = make_worker(
+            mappings=rules(HOT + "  - {enter: {kind: lead}, do: {note: Hello}}\n"),
+            zerobounce={"max_credits_per_run": 1, "max_credits_per_day": 1},
+        )
+        for number in range(3):
+            address = f"p{number}@waits.example"
+            worker.post("/_sandbox/zerobounce", {"email": address, "status": "valid"})
+            worker.new(firstname="Pat", email=address)
+        worker.init()
+        worker.sync(**options)
+        return worker.but(zerobounce={"max_credits_per_run": 100, "max_credits_per_day": 100})
+
+    return start
+
+
+def test_whoever_only_waited_for_a_verdict_since_the_baseline_makes_no_transition(waiting):
+    worker = waiting()
+    document = worker.sync()
+    assert document["kinds"]["lead"] == 3
+    assert document["actions"] == {"done": 0, "refused": 0, "pending": 0}
+    newcomer = worker.new(firstname="New", phone="+49 30 1")
+    assert worker.sync()["actions"]["done"] == 2
+    assert worker.contact(newcomer).tags == {"hot"}
+
+
+def test_whoever_waited_acts_where_the_baseline_was_told_to(waiting):
+    worker = waiting(with_actions=True)
+    assert worker.sync()["actions"]["done"] == 4
 
 
 WHITE_GLOVE = """

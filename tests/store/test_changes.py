@@ -205,7 +205,9 @@ def test_a_settled_change_is_closed_stands_and_is_a_transition(connection, perso
     plan(connection, {(person, CONTACT): to("Lead", zb="valid")})
     number = open_ones(connection, person)[CONTACT].id
     send(connection, number)
-    assert settle(connection, number, echoes={person: {"zb": "Valid"}}) == [("Ghost", "Lead")]
+    assert settle(connection, number, echoes={person: {"zb": "Valid"}}) == [
+        changes.Transition(number, person, "Ghost", "ghost", "Lead", "lead")
+    ]
     assert open_ones(connection, person) == {}
     row = connection.execute(select(standing)).one()
     assert (row.stage, row.stage_at, orjson.loads(row.written)) == ("Lead", NOW, {"zb": ["valid", "Valid"]})

@@ -236,3 +236,65 @@ def test_transitions_of_the_baseline_count_for_nobody(connection):
             )
         )
     assert decisions.recent_transitions(connection, [number], NOW - 5) == {number: 1}
+
+
+# -- where somebody stood -------------------------------------------------------------------------------------------
+
+KINDS = {"Customer": "customer", "MQL": "lead", "Lead": "lead", "Ghost": "ghost"}
+
+
+def moved(connection, person_id, *stages, at=NOW, shown=None):
+    """Transitions of this person, one after the other."""
+    for before, stage in zip((shown, *stages), stages, strict=False):
+        row = {"from_stage": before, "to_stage": stage, "from_kind": None, "to_kind": KINDS.get(stage, "lead")}
+        rest = {"at": at, "run_id": "r", "change_id": 1, "baseline": False}
+        connection.execute(insert(transition).values(person_id=person_id, **row, **rest))
+
+
+def stands(connection, person_id, stage, at=NOW):
+    connection.execute(insert(standing).values(person_id=person_id, stage=stage, stage_at=at, written="{}"))
+
+
+def places(connection, *person_ids):
+    found = decisions.last_places(connection, person_ids, KINDS)
+    return {number: place.stage for number, place in found.items()}
+
+
+def test_the_last_transition_says_where_somebody_stands(connection):
+    known, renamed, found, nobody = save(connection, *(Contact(number, {}) for number in range(1, 5)))
+    moved(connection, known, "Ghost", "Customer", "Lead")
+    stands(connection, known, "Ghost")  # as a merge leaves it: the stage of the number that survived
+    moved(connection, renamed, "Prospect")
+    stands(connection, found, "Lead")
+    assert places(connection, known, renamed, found, nobody) == {known: "Lead", renamed: "Prospect", found: "Lead"}
+    kinds = [place.kind for place in decisions.last_places(connection, [renamed, found], KINDS).values()]
+    assert kinds == ["lead", "lead"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "stands_in"),
+    [("Ghost", "Lead", "Lead"), ("Lead", "Ghost", "Lead"), ("Lead", "MQL", "MQL"), ("MQL", "Lead", "MQL")],
+)
+def test_of_merged_persons_the_highest_place_counts(connection, ours, theirs, stands_in):
+    visitor, known = save(connection, Contact(1, {}), Contact(2, {"email": "a@b.example"}))
+    moved(connection, known, ours)
+    moved(connection, visitor, theirs)
+    people.follow_merge(connection, 2, 1, now=NOW, run_id="r")
+    assert places(connection, known) == {known: stands_in}
+
+
+def test_who_was_put_back_to_no_stage_stands_nowhere(connection):
+    (number,) = save(connection, Contact(1, {}))
+    moved(connection, number, "Lead")
+    stands(connection, number, None)
+    assert places(connection, number) == {}
+
+
+def test_what_a_merge_lost_and_was_put_back_is_no_flip(connection):
+    visitor, known, alone = save(connection, Contact(1, {}), Contact(2, {"email": "a@b.example"}), Contact(3, {}))
+    moved(connection, visitor, "Ghost")
+    moved(connection, known, "Lead")
+    people.follow_merge(connection, 2, 1, now=NOW, run_id="r")
+    for number in (known, alone):
+        moved(connection, number, "Lead", shown="Lead")
+    assert decisions.recent_transitions(connection, [known, alone], NOW - 1) == {known: 2, alone: 1}
