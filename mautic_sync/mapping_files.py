@@ -308,7 +308,7 @@ class ScoringFile(_Model):
     """Points for fit and interest."""
 
     version: Literal[1]
-    grid: Duration = Field(86_400, description="How often decay and waiting rules are evaluated, in whole days.")
+    grid: Duration = Field(86_400, description="How often scores are evaluated, in whole days.")
     start: Literal["auto", "history", "now"] = "auto"
     groups: dict[Name, list[ScoreRuleText]] = {}
     decay: Annotated[list[DecayText], BeforeValidator(_several)] = Field(
