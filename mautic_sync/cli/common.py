@@ -12,15 +12,18 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from mautic_sync.cli.logs import configure_logs, observer
+from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import Mappings, load_mappings
 from mautic_sync.settings import MappingsSettings, Settings, load_settings
+from mautic_sync.store import people
 from mautic_sync.store.engine import open_engine
 
 __all__ = [
+    "LARGEST_ID",
     "ConfigOption",
     "JsonOption",
     "WaitOption",
@@ -29,6 +32,7 @@ __all__ = [
     "mappings_dir",
     "observer",
     "open_store",
+    "persons_meant",
     "print_json",
     "read_mappings",
     "read_settings",
@@ -39,12 +43,23 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings fi
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 WaitOption = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for another run to end.")]
 
+LARGEST_ID = 2**63 - 1  # of Mautic
 COLLECT_AFTER = 10_000  # objects more
 M_ARENA_MAX = -8  # malloc.h
 
 
 def console() -> Console:
     return Console(highlight=False, soft_wrap=False)
+
+
+def persons_meant(connection: Connection, word: str) -> list[int]:
+    """The persons behind a Mautic id or an e-mail address, ascending. Raises ConfigError for what is neither."""
+    number = int(word) if word.isascii() and word.isdigit() else None
+    address = normalise_address(word) if number is None else None
+    if (number is None and address is None) or (number is not None and number > LARGEST_ID):
+        msg = "what was given is neither a Mautic id nor an e-mail address; write 4711 or ann@example.com"
+        raise ConfigError(msg)
+    return sorted(set(people.find_person(connection, number, address)))
 
 
 def print_json(document: Any) -> None:

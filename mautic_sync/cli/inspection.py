@@ -18,11 +18,12 @@ from mautic_sync.cli.common import (
     WaitOption,
     console,
     open_store,
+    persons_meant,
     print_json,
     read_mappings,
     read_settings,
 )
-from mautic_sync.cli.passes import LARGEST_ID, change_as_json, describe_change, describe_eta, parse_moment, started
+from mautic_sync.cli.passes import change_as_json, describe_change, describe_eta, parse_moment, started
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError, MauticSyncError, StopError, StoreBusyError
 from mautic_sync.pipeline import health, pull, rules, waiting
@@ -316,15 +317,12 @@ def explain_command(
     mappings = read_mappings(settings)
     engine = open_store(settings)
     moment = parse_moment(as_of, settings.time_zone) if as_of is not None else int(time.time())
-    mautic_id = int(who) if who.isascii() and who.isdigit() and int(who) <= LARGEST_ID else None
     with engine.begin() as connection:
-        found = people.find_person(connection, mautic_id, None if mautic_id is not None else normalise_address(who))
+        found = persons_meant(connection, who)
         if not found:
             msg = "nobody in the store has this id or address; read Mautic first with `mautic-sync plan`"
             raise StopError(msg)
-        documents = [
-            explain_person(connection, person_id, settings, mappings, moment) for person_id in sorted(set(found))
-        ]
+        documents = [explain_person(connection, person_id, settings, mappings, moment) for person_id in found]
     if as_json:
         document = documents[0]
         if len(documents) > 1:

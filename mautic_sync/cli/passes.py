@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mautic_sync.cli.common import (
+    LARGEST_ID,
     ConfigOption,
     JsonOption,
     WaitOption,
@@ -36,7 +37,6 @@ from mautic_sync.store import changes, holds
 
 PLAN_ROWS = 50
 NOTHING_SAID = Options()
-LARGEST_ID = 2**63 - 1
 
 
 def register(app: typer.Typer) -> None:

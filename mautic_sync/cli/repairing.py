@@ -22,13 +22,13 @@ from mautic_sync.cli.common import (
     WaitOption,
     console,
     open_store,
+    persons_meant,
     print_json,
     read_settings,
 )
-from mautic_sync.cli.passes import LARGEST_ID, PLAN_ROWS, describe_change, show_summary, started
+from mautic_sync.cli.passes import PLAN_ROWS, describe_change, show_summary, started
 from mautic_sync.cli.progress import paused
 from mautic_sync.domain.undoing import UNDOES
-from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError
 from mautic_sync.pipeline import files, pull, undo
 from mautic_sync.pipeline.actions import NOTIFY
@@ -152,7 +152,7 @@ def release_command(
     wait: WaitOption = 0,
 ) -> None:
     """Let people go who are held because a run was undone: the next run decides them again. Alone, lists them."""
-    if who and everybody:
+    if who is not None and everybody:
         msg = "say whom to let go, or --all; not both"
         raise ConfigError(msg)
     with _store(config) as engine:
@@ -182,11 +182,9 @@ def _persons(connection: Connection, who: Collection[str]) -> set[int]:
     """The held persons that are meant; ConfigError for whoever is not held."""
     found: set[int] = set()
     for word in who:
-        number = int(word) if word.isascii() and word.isdigit() and int(word) <= LARGEST_ID else None
-        persons = people.find_person(connection, number, None if number is not None else normalise_address(word))
-        held = holds.held_among(connection, sorted(set(persons)))
+        held = holds.held_among(connection, persons_meant(connection, word))
         if not held:
-            told = f"contact {number}" if number is not None else "the person with this address"
+            told = f"contact {word}" if word.isdigit() else "the person with this address"
             msg = f"{told} is not held; `mautic-sync release` lists who is"
             raise ConfigError(msg)
         found |= held.keys()

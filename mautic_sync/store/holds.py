@@ -21,7 +21,9 @@ def hold(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def held_among(connection: Connection, person_ids: Sequence[int]) -> dict[int, Any]:
     """Person → its row of `held`; numbers ascend."""
-    return {row.person_id: row for row in rows_among(connection, _HELD, held.c.person_id, person_ids)}
+    rows = rows_among(connection, _HELD, held.c.person_id, person_ids)
+    meant = set(person_ids)  # there may be others in between
+    return {row.person_id: row for row in rows if row.person_id in meant}
 
 
 def anybody(connection: Connection) -> bool:

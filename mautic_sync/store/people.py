@@ -656,9 +656,11 @@ def count_by_kind(connection: Connection) -> dict[str, int]:
 
 
 def find_person(connection: Connection, mautic_id: int | None, address: str | None) -> list[int]:
-    """Persons behind a Mautic number (former ones too) or an address."""
+    """Persons behind a Mautic number (former ones too) or an address; nobody without either."""
     if mautic_id is not None:
         return list(persons_of(connection, [mautic_id]).values())
+    if address is None:
+        return []
     rows = connection.execute(
         select(contact.c.person_id).where(contact.c.address == address).order_by(contact.c.person_id)
     )

@@ -199,6 +199,13 @@ def test_explain_says_why_an_address_of_low_value_has_no_verdict(tmp_path):
         assert "no credit is spent on whoever is of low value" in shell("explain", rival["email"]).stdout
 
 
+@pytest.mark.parametrize("word", ["", "somebody", "ann@", str(2**63)])
+def test_explain_of_what_is_no_contact_shows_nobody(shell, word):
+    done = shell("explain", word)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "neither a Mautic id nor an e-mail address" in done.stderr
+
+
 def test_explain_of_a_stranger_says_what_to_do(shell):
     done = shell("explain", "999999")
     assert done.returncode == 1

@@ -104,6 +104,8 @@ def test_undo_release_and_sync_lead_back(shell):
     assert shell.json("release", str(who)) == {"released": 1}
     assert shell("release", str(who)).returncode == 2
     assert shell("release", "nobody@example.com").returncode == 2
+    assert shell("release", "").returncode == 2
+    assert shell("release", "somebody").returncode == 2
     assert shell("release", str(who), "--all").returncode == 2
     assert shell.json("release", "--all") == {"released": status["held"] - 1}
     assert "Nobody is held." in shell("release").stdout

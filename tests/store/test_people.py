@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from mautic_sync.domain.contact import Contact
-from mautic_sync.store import decisions, people
+from mautic_sync.store import decisions, holds, people
 from mautic_sync.store.people import Reading
 from mautic_sync.store.schema import alias, change, contact, dirty as dirty_table, dnc, person
 
@@ -316,3 +316,16 @@ def test_our_own_do_not_contact_is_noted_and_taken_back(connection, keep):
 def test_do_not_contact_that_somebody_else_set_is_not_ours(connection, keep):
     number = keep(made(1, dnc={"email": 3}))
     assert decisions.own_dnc(connection, [number]) == set()
+
+
+def test_of_those_who_are_held_only_the_named_are_found(connection):
+    saved = people.save_contacts(connection, [made(number) for number in (1, 2, 3)], READING, now=NOW)
+    first, between, last = saved.persons.values()
+    row = {"run_id": "r", "undone": "u", "at": NOW, "digest": "d", "rules": "r"}
+    holds.hold(connection, [{"person_id": number, **row} for number in (first, between, last)])
+    assert holds.held_among(connection, [first, last]).keys() == {first, last}
+
+
+def test_nobody_is_found_without_number_and_address(connection):
+    people.save_contacts(connection, [made(1)], READING, now=NOW)
+    assert people.find_person(connection, None, None) == []
