@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from mautic_sync.cli import app
 from mautic_sync.cli.hot import COLUMNS, as_csv_text
+from mautic_sync.pipeline.hot import hot_contacts
 
 
 @pytest.fixture
@@ -52,6 +53,29 @@ def test_a_limit_shows_the_best_and_tells_how_many_there_are(hot):
     document = json.loads(hot("--json", "--limit", "1").stdout)
     assert ([one["id"] for one in document["hot"]], document["total"]) == ([hot.first], 2)
     assert "and 1 more" in hot("--limit", "1").stdout
+
+
+@pytest.fixture
+def listed(make_worker):
+    """`listed(worker)`: what `hot` lists of a worker's store."""
+
+    def read(worker):
+        with worker.run("look") as run, run.engine.begin() as connection:
+            return hot_contacts(connection, run.settings, run.mappings, run.now)["hot"]
+
+    return read
+
+
+def test_who_has_bought_needs_no_call_and_loses_the_tag(make_worker, listed):
+    worker = make_worker()
+    worker.init()
+    worker.sync()
+    pat = worker.new(firstname="Pat", position="CEO", phone="+49 30 1")
+    worker.sync()
+    assert ([one["id"] for one in listed(worker)], worker.contact(pat).tags) == ([pat], {"hot"})
+    worker.act("edit", contact=pat, values={"tags": ["customer"]})
+    worker.sync()
+    assert (listed(worker), worker.stage(pat), worker.contact(pat).tags) == ([], "Customer", {"customer"})
 
 
 def test_people_read_it_as_text(hot):
