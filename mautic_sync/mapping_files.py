@@ -381,7 +381,7 @@ class ActionText(_Model):
         json_schema_extra={"oneOf": [{"required": ["enter"]}, {"required": ["become"]}, {"required": ["when", "name"]}]}
     )
     enter: EnterText | None = None
-    become: Literal["hot", "cold", "low_value"] | None = None
+    become: Literal["hot", "cold", "low_value", "not_low_value"] | None = None
     when: ConditionText | None = Field(None, description="Any condition becoming true.")
     name: Name | None = None
     do: DoText

@@ -761,7 +761,7 @@ def test_the_packaged_scores_suit_a_mautic_without_custom_fields():
         ("{do: {note: x}}", "on[0]: this takes `enter` or `become` or `when`, and has none of them"),
         (
             "{become: hott, do: {note: x}}",
-            "on[0].become: `hott` is not one of: hot, cold, low_value; did you mean `hot`?",
+            "on[0].become: `hott` is not one of: hot, cold, low_value, not_low_value; did you mean `hot`?",
         ),
         ("{become: hot}", "on[0].do: `do` is missing"),
         ("{when: {tag: a}, do: {note: x}}", "on[0]: an action with `when` needs a `name`"),

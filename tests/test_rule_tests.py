@@ -224,7 +224,7 @@ def test_the_command_tells_a_line_per_file_and_leaves_with_0_when_all_holds():
     result = run("test-rules")
     assert result.exit_code == 0
     assert [line.split(": ")[1] for line in result.stdout.splitlines()] == [
-        "9 of 9 tests hold",
+        "10 of 10 tests hold",
         "22 of 22 tests hold",
         "17 of 17 tests hold",
     ]

@@ -1,7 +1,7 @@
 """What sets off an action, and what an action is: pure.
 
 An occasion is a word for one transition of one person: `stage:Lead` and `kind:lead` (entered, and settled in Mautic),
-`hot`, `cold`, `low_value`, and `when:<name>` for a condition that became true.
+`hot` and `cold`, `low_value` and `not_low_value`, and `when:<name>` for a condition that became true.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import orjson
 
 from mautic_sync.domain.conditions import Condition
 
-HOT, COLD, LOW_VALUE = "hot", "cold", "low_value"
+HOT, LOW_VALUE = "hot", "low_value"
+ENDS = {HOT: "cold", LOW_VALUE: "not_low_value"}
+"""Flag → the occasion of its end."""
 WHEN = "when:"
 """Beginning of the flag of a condition that is true, and of the occasion when it becomes so."""
 
@@ -106,8 +108,8 @@ class Turn(NamedTuple):
 
 def turns(before: Collection[str], now: Collection[str]) -> tuple[Turn, ...]:
     """What the flags `before` and `now` set off."""
-    came = (Turn(flag, COLD if flag == HOT else None) for flag in sorted(set(now) - set(before)))
-    went = (Turn(COLD if flag == HOT else None, flag) for flag in sorted(set(before) - set(now)))
+    came = (Turn(flag, ENDS.get(flag)) for flag in sorted(set(now) - set(before)))
+    went = (Turn(ENDS.get(flag), flag) for flag in sorted(set(before) - set(now)))
     return (*came, *went)
 
 

@@ -356,6 +356,17 @@ def test_nobody_asks_about_an_address_of_low_value(started, scores, rules):
     assert [found[number].tags for number in (1, 2)] == [{"low-value"}, frozenset()]
 
 
+def test_who_is_no_longer_of_low_value_loses_the_tag(started, scores):
+    worker = started()
+    pat = worker.new(firstname="Pat", company="Acme")
+    rescore(worker, scores, Pat=-20)
+    worker.sync()
+    assert worker.contact(pat).tags == {"low-value"}
+    rescore(worker, scores, Pat=0)
+    worker.sync()
+    assert worker.contact(pat).tags == frozenset()
+
+
 # -- each part ------------------------------------------------------------------------------------------------------
 
 
