@@ -53,7 +53,7 @@ DOCUMENTS = {
     "pushed {stages, points, groups, fields, dnc, calls}, actions {done, refused, pending}, merged, reconciled` (lines that the ledger was given after a restore)`, vanished, quarantined, failed, doubtful, uploads {open, addresses, doubtful}` (files at ZeroBounce)`, pending, "
     "pending_eta_seconds` (of writing)`, pending_runs, pending_in_window, load {most, lowest, lowered}` (requests in flight: the cap, the fewest, how often halved)`.",
     "undo": "`--json`: as `sync` for what was written, and `undoes, dry_run, changes, contacts, actions_taken_back, listed [{contact, target, "
-    "old, new, reason, state}], left_alone {count, listed [{contact, what, why}]}, cannot_be_undone {count, listed [{contact, rule, "
+    "old, new, reason, state, points}], left_alone {count, listed [{contact, what, why}]}, cannot_be_undone {count, listed [{contact, rule, "
     "done}]}, unwritten` (planned, for the next run)`, held`. Asks on a terminal, else wants `--yes`. Exit code 4: something failed or is in doubt.",
     "release": "`--json`: `released`; without anybody named: `held, listed [{contact, since, run_id, undone}]`.",
     "backup": "`--json`: `file, mautic, made_at, schema, rows, tables, bytes`. The file is readable for its owner alone, and takes the place of "
@@ -63,20 +63,20 @@ DOCUMENTS = {
     "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, addresses}, failed_again`.",
     "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
-    "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state}], held, quarantined, "
+    "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state, points}]` (`points`: all that Mautic shows now; of the target `points`, `old` and `new` hold our score as far as it was granted, and `delta` what Mautic receives)`, held, quarantined, "
     "gate_open` (there is no ZeroBounce key: addresses count as accepted)`, warnings` (what looks odd in the rules)`, safety_stop` (why a sync would stop and wait for `--accept`; null where it would go on).",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, held {since, run_id, undone}, "
     "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, folded {activities, not_counted}, "
     "actions [{rule, state, todo, at, key, error}], last_write`.",
-    "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, fit, interest, groups, reasons, since, owner, "
+    "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, points, fit, interest, groups, reasons, since, owner, "
     "link}]`. `--csv` has the same columns but `groups`; text that a spreadsheet would take for a formula begins with `'`. "
-    "`since` is when we first saw it, `owner` the Mautic user whom an action last met or set there.",
+    "`score` is ours, `points` are all that Mautic shows, its own included. `since` is when we first saw it, `owner` the Mautic user whom an action last met or set there.",
     "status": "`--json`: `mautic, healthy, health, kinds, worker {alive, host, pid, run, started_at, seen_at, active_at, stopped_at}, "
     "schedule {sync, full_sync: {cron, time_zone, last_success, next, misfires, last_misfire}}, rules {fingerprint, kept_at, "
     "broken {since, reason}}, runs, cursors, pending, pending_eta_seconds, pending_runs, pending_in_window, quarantined, failed, held, "
     "actions {pending, refused}, credits, uploads [{upload, file, file_id, state, addresses, waiting, at, error, question}]`; `worker`, "
     "`broken` and `question` may be null: a question is asked where a file is in doubt and a person has to look. With a run: `run_id, command, started_at, ended_at, exit_code, summary, changes [{contact, target, old, "
-    "new, reason, state}]`; `exit_code` is null while it runs, and when it was killed. With `--healthy`: `healthy, reason`. "
+    "new, reason, state, points}]`; `exit_code` is null while it runs, and when it was killed. With `--healthy`: `healthy, reason`. "
     "[operations.md](operations.md)",
     "run": "Needs a service manager or a container around it: [operations.md](operations.md).",
     "quarantine": "`--json`: `quarantined [{id, source, key, reason, first_at, last_at, times, excerpt}], failed [{id, contact, target, "

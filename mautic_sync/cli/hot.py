@@ -26,7 +26,8 @@ from mautic_sync.errors import ConfigError
 from mautic_sync.pipeline.hot import hot_contacts
 
 COLUMNS = (
-    "id", "name", "email", "company", "phone", "score", "fit", "interest", "reasons", "since", "owner", "link",
+    "id", "name", "email", "company", "phone", "score", "points", "fit", "interest", "reasons", "since", "owner",
+    "link",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
@@ -88,9 +89,9 @@ def _show(out: Console, document: dict[str, Any]) -> None:
         told.add_row(f"{row['score']:>4}", escape(f"{row['name']} ({row['id']})" + (f": {who}" if who else "")))
         since = f" since {row['since']}" if row["since"] else ""
         owner = f", owner {row['owner']}" if row["owner"] else ""
-        told.add_row(
-            "", escape(f"fit {row['fit'] or 0}, interest {row['interest'] or 0}{since}{owner}: {row['reasons']}")
-        )
+        score = f"score {row['score']} (ours), points {row['points']} (Mautic's total)"
+        groups = f"fit {row['fit'] or 0}, interest {row['interest'] or 0}"
+        told.add_row("", escape(f"{score}; {groups}{since}{owner}: {row['reasons']}"))
         told.add_row("", escape(row["link"]))
         out.print(told)
     if document["total"] > len(rows):

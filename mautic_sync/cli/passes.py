@@ -28,6 +28,7 @@ from mautic_sync.cli.common import (
     spare_memory,
 )
 from mautic_sync.cli.progress import displayed, seen
+from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import ConfigError
 from mautic_sync.pipeline import forecast
 from mautic_sync.pipeline.context import Run
@@ -127,6 +128,7 @@ def change_as_json(row: dict[str, Any]) -> dict[str, Any]:
         "new": row["new"],
         "reason": row["reason"],
         "state": row["state"],
+        "points": row["points"],
         **({"error": row["error"]} if row.get("error") else {}),
     }
 
@@ -200,7 +202,10 @@ def _span(seconds: int) -> str:
 
 
 def describe_change(row: dict[str, Any]) -> str:
-    """`Ghost → Lead, zb_status, +vip` or `0 → 7 points` in one line."""
+    """`Ghost → Lead, zb_status, +vip` or `score 0 → 7 (Mautic: 25 points, +7)` in one line.
+
+    What an undo takes back is no score, but what was granted of it.
+    """
     old, new = row["old"], row["new"]
     parts = []
     if "stage" in new:
@@ -209,7 +214,11 @@ def describe_change(row: dict[str, Any]) -> str:
         parts.append("do-not-contact" if new["reason"] is not None else "contactable again")
     parts += [tag if tag.startswith("-") else f"+{tag}" for tag in new.get("tags", ())]
     if "delta" in new:
-        parts.append(f"{new['points'] - new['delta']} → {new['points']} points")
+        word = "granted" if UNDOES in new else "score"
+        # Where the change is settled, the points of now have it.
+        there = None if row.get("state") == changes.SETTLED else row.get("points")
+        mautic = "" if there is None else f"Mautic: {there} points, "
+        parts.append(f"{word} {new['points'] - new['delta']} → {new['points']} ({mautic}{new['delta']:+d})")
     for name, score in new.get("groups", {}).items():
         there = old["groups"].get(name)
         parts.append(f"{name} {'?' if there is None else there} → {score}")

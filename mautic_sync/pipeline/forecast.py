@@ -49,6 +49,7 @@ def as_of(run: Run, moment: int, limit: int) -> dict[str, Any]:
                             "new": change.new,
                             "reason": change.reason,
                             "state": "forecast",
+                            "points": one.row.points,
                         }
                     )
     with run.engine.begin() as connection:

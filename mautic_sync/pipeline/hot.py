@@ -42,6 +42,7 @@ def _told(
         "company": fields.get("company"),
         "phone": fields.get("phone") or fields.get("mobile"),
         "score": row.score,
+        "points": row.points,
         "fit": groups.get("fit"),
         "interest": groups.get("interest"),
         "groups": groups,

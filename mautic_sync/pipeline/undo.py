@@ -42,6 +42,8 @@ class Reversal:
     """Rule → parts of actions that nobody can take back."""
     occasions: frozenset[str] = frozenset()
     """What set off the actions of which something is taken back."""
+    points: int = 0
+    """What Mautic shows now."""
 
 
 @dataclass
@@ -172,7 +174,7 @@ def _reversals_of(run: Run, connection: Connection, undone: str, numbers: Sequen
                 back.append(change)
         lasting = tuple((act["rule"], parts) for act in acts if (parts := _lasting(act["done"])))
         occasions = frozenset(act["occasion"] for act in acts if _edits(act["done"]))
-        found.append(Reversal(number, current.get(number), tuple(back), tuple(left), lasting, occasions))
+        found.append(Reversal(number, current.get(number), tuple(back), tuple(left), lasting, occasions, person.points))
     return found
 
 
@@ -234,6 +236,7 @@ class _Person:
         self.undone = undone
         self.number = row.person_id
         self.own = own
+        self.points: int = row.points
         stage = None if row.stage_id is None else run.stage_names.get(row.stage_id, f"#{row.stage_id}")
         written = decisions.standing_of(row).written
         self.shown = Shown(stage, orjson.loads(row.fields), frozenset(orjson.loads(row.tags)), written)
@@ -328,6 +331,7 @@ def _as_json(one: Reversal, change: Change) -> dict[str, Any]:
         "new": dict(change.new),
         "reason": change.reason,
         "state": changes.PLANNED,
+        "points": one.points,
     }
 
 

@@ -536,13 +536,14 @@ def planned_moves(connection: Connection, *, baseline: bool | None = None) -> di
 def listed(
     connection: Connection, states: Collection[str], *, limit: int | None = None, run_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """Changes to show: most valuable first, with the contact's number in Mautic."""
+    """Changes to show: most valuable first, with the contact's number and `points` in Mautic, as last read."""
     query = (
-        select(change, alias.c.mautic_id)
+        select(change, alias.c.mautic_id, contact.c.points)
         .outerjoin(person, person.c.id == change.c.person_id)
         .outerjoin(
             alias, and_(alias.c.person_id == func.coalesce(person.c.redirect_to, change.c.person_id), alias.c.current)
         )
+        .outerjoin(contact, contact.c.person_id == alias.c.person_id)
         .where(change.c.state.in_(list(states)))
         .order_by(change.c.value.desc(), change.c.id)
     )

@@ -25,6 +25,8 @@ def hot(make_worker, monkeypatch):
     second = worker.new(company="Beta", position="CTO", mobile="+49 30 2")
     worker.new(firstname="Lou", phone="+49 30 3")
     worker.sync()
+    worker.act("points", contact=first, delta=25, name="2: Mautic's own")
+    worker.sync()
     worker.box.stop()
     monkeypatch.setenv("MAUTIC_SYNC_STORE__URL", worker.settings.store.url)
 
@@ -42,7 +44,7 @@ def test_the_best_come_first_with_reasons(hot):
     first, second = document["hot"]
     assert document["total"] == 2
     assert [first["id"], second["id"]] == [hot.first, hot.second]
-    assert (first["score"], first["fit"], first["interest"]) == (15, 15, 0)
+    assert (first["score"], first["points"], first["fit"], first["interest"]) == (15, 40, 15, 0)
     assert first["reasons"] == "Decides 10, Home market 5"
     assert first["link"] == f"{hot.url}/s/contacts/view/{hot.first}"
     assert (second["name"], second["phone"], second["owner"]) == ("Beta", "+49 30 2", None)
@@ -81,6 +83,7 @@ def test_who_has_bought_needs_no_call_and_loses_the_tag(make_worker, listed):
 def test_people_read_it_as_text(hot):
     told = " ".join(hot().stdout.split())
     assert "Pat =Doe" in told
+    assert "score 15 (ours), points 40 (Mautic's total); fit 15, interest 0" in told
     assert "Decides 10, Home market 5" in told
     assert f"{hot.url}/s/contacts/view/{hot.second}" in told
 
@@ -91,7 +94,7 @@ def test_spreadsheets_read_it_as_text_and_never_as_a_formula(hot):
     assert printed.count("\r\n") == 3
     assert tuple(rows[0]) == COLUMNS
     assert rows[1][1:5] == ["Pat =Doe", "", "Acme, Inc", "'+49 30 1"]
-    assert rows[1][5] == "15"
+    assert rows[1][5:7] == ["15", "40"]
 
 
 def test_every_cell_that_could_be_a_formula_is_guarded():

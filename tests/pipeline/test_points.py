@@ -195,6 +195,16 @@ def test_the_account_is_explained(worker, pat, scores):
     assert [line["delta"] for line in told["ledger"]] == [-2, 7]
 
 
+def test_a_plan_shows_the_score_and_mautics_points_side_by_side(worker, pat):
+    worker.act("points", contact=pat, delta=25, name="1: Mautic's own")
+    (listed,) = worker.plan()["listed"]
+    assert (listed["points"], describe_change(listed)) == (25, "score 0 → 7 (Mautic: 25 points, +7)")
+    worker.sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        settled = changes.listed(connection, [changes.SETTLED])
+    assert [describe_change(one) for one in settled if one["target"] == "points"] == ["score 0 → 7 (+7)"]
+
+
 def test_a_plan_as_of_another_time_lists_points_too(worker, pat, scores):
     worker.sync()
     scores["Pat"] = 4
@@ -203,7 +213,7 @@ def test_a_plan_as_of_another_time_lists_points_too(worker, pat, scores):
         document = forecast.as_of(run, run.now + 86400, 10)
     (listed,) = document["listed"]
     assert (document["changes"], document["contacts"], document["moves"]) == (1, 1, [])
-    assert (listed["contact"], describe_change(listed)) == (pat, "7 → 4 points")
+    assert (listed["contact"], describe_change(listed)) == (pat, "score 7 → 4 (Mautic: 7 points, -3)")
 
 
 def test_points_of_the_first_push_are_part_of_the_baseline(make_worker, scores):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
+from mautic_sync.cli.passes import describe_change
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.writes import Doubtful
@@ -92,6 +93,7 @@ def test_looking_writes_nothing_and_plans_nothing(worker, pat):
     found = look(worker, run_id)
     assert (found.changes, found.contacts) == (2, 1)
     assert {row["target"] for row in found.listed} == {"contact", "points"}
+    assert "granted 7 → 0 (Mautic: 7 points, -7)" in map(describe_change, found.listed)
     assert (worker.box.stats()["writes"], shown(worker, pat), held(worker)) == (0, before, [])
     assert worker.sync()["pushed"]["calls"] == 0
 
