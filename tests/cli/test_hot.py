@@ -89,12 +89,16 @@ def test_people_read_it_as_text(hot):
 
 
 def test_spreadsheets_read_it_as_text_and_never_as_a_formula(hot):
-    printed = hot("--csv").stdout_bytes.decode()
+    printed = hot("--csv").stdout_bytes.decode("utf-8-sig")
     rows = list(csv.reader(io.StringIO(printed, newline="")))
     assert printed.count("\r\n") == 3
     assert tuple(rows[0]) == COLUMNS
     assert rows[1][1:5] == ["Pat =Doe", "", "Acme, Inc", "'+49 30 1"]
     assert rows[1][5:7] == ["15", "40"]
+
+
+def test_spreadsheets_learn_from_the_first_bytes_that_it_is_utf_8(hot):
+    assert hot("--csv").stdout_bytes.startswith(b"\xef\xbb\xbfid,name,")
 
 
 def test_every_cell_that_could_be_a_formula_is_guarded():
@@ -103,6 +107,12 @@ def test_every_cell_that_could_be_a_formula_is_guarded():
     (told,) = list(csv.DictReader(io.StringIO(as_csv_text([row]), newline="")))
     assert [told[name] for name in ("name", "company", "email", "phone")] == ["'=1+1", "'@SUM(A1)", "'-2", "'+3"]
     assert (told["reasons"], told["score"]) == ('say "x", y\nz', "-5")
+
+
+@pytest.mark.parametrize("sign", "＝＋－＠")
+def test_full_width_signs_are_guarded_as_well(sign):
+    text = as_csv_text([dict.fromkeys(COLUMNS, f"{sign}1+1")])
+    assert next(csv.DictReader(io.StringIO(text)))["company"] == f"'{sign}1+1"
 
 
 def test_two_ways_to_print_are_one_too_many(hot):
