@@ -71,7 +71,7 @@ DOCUMENTS = {
     "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, points, fit, interest, groups, reasons, since, owner, "
     'link}]`. `--csv` has the same columns but `groups`, and begins with a byte order mark, without which Excel spoils umlauts (in Python: `encoding="utf-8-sig"`); '
     "text that a spreadsheet would take for a formula, or for a number without its `+`, begins with `'`, as phone numbers like `'+49 30 1` do. "
-    "`score` is ours, `points` are all that Mautic shows, its own included. `since` is when we first saw it, `owner` the Mautic user whom an action last met or set there.",
+    "`score` is ours, `points` are all that Mautic shows, its own included. `since` is when we first saw it, `owner` the id of the Mautic user whom the contact belongs to, as last read.",
     "status": "`--json`: `mautic, healthy, health, kinds, worker {alive, host, pid, run, started_at, seen_at, active_at, stopped_at}, "
     "schedule {sync, full_sync: {cron, time_zone, last_success, next, misfires, last_misfire}}, rules {fingerprint, kept_at, "
     "broken {since, reason}}, runs, cursors, pending, pending_eta_seconds, pending_runs, pending_in_window, quarantined, failed, held, "

@@ -15,7 +15,7 @@ from mautic_sync.pipeline.placeholders import link_to, name_of
 from mautic_sync.pipeline.pull import INSTANCE
 from mautic_sync.pipeline.run import iso
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, decisions, notes, people
+from mautic_sync.store import decisions, notes, people
 
 
 def hot_contacts(
@@ -25,13 +25,23 @@ def hot_contacts(
     deciding = deciding_from_store(connection, settings, mappings)
     base_url = settings.mautic.public_url or settings.mautic.base_url or notes.get(connection, INSTANCE) or ""
     found = decisions.hot_persons(connection, limit)
-    numbers = people.current_ids(connection, [row.person_id for row in found])
-    listed = [_told(connection, deciding, row, numbers.get(row.person_id), base_url, now) for row in found]
+    persons = [row.person_id for row in found]
+    numbers, owners = people.current_ids(connection, persons), people.owners_of(connection, persons)
+    listed = [
+        _told(connection, deciding, row, numbers.get(row.person_id), owners.get(row.person_id), base_url, now)
+        for row in found
+    ]
     return {"total": decisions.count_hot(connection), "hot": listed}
 
 
 def _told(
-    connection: Connection, deciding: Deciding, row: Any, number: int | None, base_url: str, now: int
+    connection: Connection,
+    deciding: Deciding,
+    row: Any,
+    number: int | None,
+    owner: int | None,
+    base_url: str,
+    now: int,
 ) -> dict[str, Any]:
     (one,) = consider(deciding, connection, [row], now)
     fields, groups = one.signals.fields, orjson.loads(row.scores)
@@ -48,6 +58,6 @@ def _told(
         "groups": groups,
         "reasons": reasons_text(one.parts, deciding.mappings.scores),
         "since": iso(row.hot_since) if row.hot_since is not None else None,
-        "owner": actions.owner_of(connection, row.person_id),
+        "owner": owner,
         "link": link_to(base_url, number),
     }

@@ -288,18 +288,5 @@ def last_of(connection: Connection, person_id: int, limit: int) -> list[dict[str
     return [_readable(dict(row)) for row in connection.execute(query).mappings()]
 
 
-def owner_of(connection: Connection, person_id: int) -> int | None:
-    """The Mautic user that the contact belonged to when an action last looked or gave it an owner."""
-    query = (
-        select(action.c.done)
-        .where(action.c.person_id.in_(former_of(connection, [person_id])), action.c.done.like('%"owner":%'))
-        .order_by(action.c.id.desc())
-        .limit(1)
-    )
-    found = connection.execute(query).scalar()
-    owner = orjson.loads(found).get("owner") if found else None
-    return owner if isinstance(owner, int) else None
-
-
 def _readable(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, "todo": orjson.loads(row["todo"]), "done": orjson.loads(row["done"])}

@@ -193,6 +193,7 @@ def contact_row(person_id: int, one: Contact, reading: Reading) -> dict[str, Any
         "tags": dump(sorted(one.tags)),
         "points": one.points,
         "stage_id": one.stage_id,
+        "owner_id": one.owner_id,
         "dnc": dump(dict(one.dnc)),
         "date_added": one.date_added,
         "date_modified": one.date_modified,
@@ -238,6 +239,7 @@ def _digest(row: Mapping[str, Any]) -> str:
 def _same(row: Mapping[str, Any], old: Any) -> bool:
     return bool(
         row["points"] == old.points
+        and row["owner_id"] == old.owner_id
         and row["last_active"] == old.last_active
         and row["date_modified"] == old.date_modified
         and row["date_added"] == old.date_added
@@ -325,6 +327,15 @@ def stages_of(connection: Connection, person_ids: Iterable[int]) -> dict[int, in
     for chunk in in_chunks(list(person_ids)):
         rows = connection.execute(select(contact.c.person_id, contact.c.stage_id).where(contact.c.person_id.in_(chunk)))
         found.update((row.person_id, row.stage_id) for row in rows)
+    return found
+
+
+def owners_of(connection: Connection, person_ids: Iterable[int]) -> dict[int, int | None]:
+    """Person → id of the Mautic user that its contact belonged to when it was last read."""
+    found: dict[int, int | None] = {}
+    for chunk in in_chunks(list(person_ids)):
+        rows = connection.execute(select(contact.c.person_id, contact.c.owner_id).where(contact.c.person_id.in_(chunk)))
+        found.update((row.person_id, row.owner_id) for row in rows)
     return found
 
 

@@ -82,6 +82,7 @@ contact = Table(
     Column("tags", Prose, nullable=False),
     Column("points", Integer, nullable=False),
     Column("stage_id", Integer, index=True),
+    Column("owner_id", Integer),
     Column("dnc", Prose, nullable=False),
     Column("date_added", BigInteger),
     Column("date_modified", BigInteger),

@@ -68,6 +68,18 @@ def listed(make_worker):
     return read
 
 
+def test_the_owner_is_whoever_mautic_shows(make_worker, listed, mautic_version):
+    worker = make_worker(version=mautic_version)
+    worker.init()
+    worker.sync()
+    pat = worker.new(firstname="Pat", position="CEO", phone="+49 30 1", owner=1)
+    worker.sync()
+    assert [one["owner"] for one in listed(worker)] == [1]
+    worker.act("edit", contact=pat, values={"owner": None})
+    decided = worker.sync()
+    assert ([one["owner"] for one in listed(worker)], decided["pushed"]["calls"]) == ([None], 0)
+
+
 def test_who_has_bought_needs_no_call_and_loses_the_tag(make_worker, listed):
     worker = make_worker()
     worker.init()

@@ -109,6 +109,7 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_poi
         ("0005", "ADD COLUMN times"),
         ("0006", "INSERT INTO dirty"),
         ("0006", "DROP INDEX ix_contact_dirty"),
+        ("0007", "ADD COLUMN owner_id"),
     ],
 )
 def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, at):

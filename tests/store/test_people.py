@@ -17,7 +17,11 @@ READING = Reading(frozenset({"email", "firstname", "zb_status"}))
 
 
 def made(number, **fields):
-    extra = {name: fields.pop(name) for name in ("tags", "points", "stage_id", "dnc", "last_active") if name in fields}
+    extra = {
+        name: fields.pop(name)
+        for name in ("tags", "points", "stage_id", "owner_id", "dnc", "last_active")
+        if name in fields
+    }
     return Contact(number, fields, date_added=NOW - 1000, date_modified=NOW, **extra)
 
 
@@ -83,6 +87,15 @@ def test_points_are_kept_and_decide_nothing(connection, keep):
     number = keep(made(7, points=1))
     saved = people.save_contacts(connection, [made(7, points=5)], READING, now=NOW)
     assert (saved.changed, dirty(connection), stored(connection, number).points) == (0, set(), 5)
+
+
+def test_an_owner_is_kept_and_decides_nothing(connection, keep):
+    """Even where the date of the last change stands still, as it does in Mautic 7."""
+    number = keep(made(7))
+    for owner in (2, None):
+        saved = people.save_contacts(connection, [made(7, owner_id=owner)], READING, now=NOW)
+        assert (saved.changed, dirty(connection)) == (0, set())
+        assert people.owners_of(connection, [number]) == {number: owner}
 
 
 @pytest.mark.parametrize(("matters", "expected"), [(True, 1), (False, 0)])
