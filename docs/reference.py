@@ -69,7 +69,7 @@ DOCUMENTS = {
     "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, folded {activities, not_counted}, "
     "actions [{rule, state, todo, at, key, error}], last_write`.",
     "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, points, fit, interest, groups, reasons, since, owner, "
-    'link}]`. `--csv` has the same columns but `groups`, and begins with a byte order mark, without which Excel spoils umlauts (in Python: `encoding="utf-8-sig"`); '
+    "link}]`. `--csv` has the same columns but `groups`, in UTF-8 without a byte order mark: in Excel, Data > From Text/CSV opens it with its umlauts; "
     "text that a spreadsheet would take for a formula, or for a number without its `+`, begins with `'`, as phone numbers like `'+49 30 1` do. "
     "`score` is ours, `points` are all that Mautic shows, its own included. `since` is when we first saw it, `owner` the id of the Mautic user whom the contact belongs to, as last read.",
     "status": "`--json`: `mautic, healthy, health, kinds, worker {alive, host, pid, run, started_at, seen_at, active_at, stopped_at}, "

@@ -29,8 +29,6 @@ COLUMNS = (
     "id", "name", "email", "company", "phone", "score", "points", "fit", "interest", "reasons", "since", "owner",
     "link",
 )  # fmt: skip
-SPREADSHEET = "utf-8-sig"
-"""Without the byte order mark Excel takes UTF-8 for Windows' own encoding, and shows MÃ¼ller."""
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 """What a spreadsheet takes for the beginning of a formula; `+49301` would become a number without its `+`."""
 
@@ -42,9 +40,7 @@ def register(app: typer.Typer) -> None:
 def hot_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print CSV for a spreadsheet (RFC 4180, UTF-8 with BOM).")
-    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for a spreadsheet (RFC 4180, UTF-8).")] = False,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="No more than so many.")] = None,
 ) -> None:
     """Who is worth a call, the highest score first, and why. Reads the store only."""
@@ -61,7 +57,7 @@ def hot_command(
         print_json(document)
     elif as_csv:
         sys.stdout.flush()
-        typer.get_binary_stream("stdout").write(as_csv_text(document["hot"]).encode(SPREADSHEET))
+        typer.get_binary_stream("stdout").write(as_csv_text(document["hot"]).encode())
     else:
         _show(console(), document)
 
