@@ -177,9 +177,9 @@ def _start_text(start: dict[str, Any]) -> str:
     """Where points begin at the first push, and the triggers in Mautic that speak against granting all at once."""
     triggers = ", ".join(f"{one['name']} (at {one['points']} points)" for one in start["triggers"])
     if start["points"] == "history":
-        warning = f" These point triggers of Mautic will fire: {triggers}." if triggers else ""
+        warning = f" These point triggers of Mautic may fire: {triggers}." if triggers else ""
         return f"The first sync grants the points of the whole history.{warning}"
-    why = f", or point triggers of Mautic would fire: {triggers}" if triggers else ""
+    why = f", or point triggers of Mautic may fire: {triggers}" if triggers else ""
     why = ", for Mautic does not let us read its point triggers" if start["unknown"] else why
     return f"Points begin now: what was done before is not granted{why} (start in scoring.yaml)."
 

@@ -118,7 +118,7 @@ def triggers(exam: Examination) -> Finding:
         return warning(
             f"points that we grant fire Mautic's point triggers too: {listed(published)}",
             "Unpublish them (Points → Manage Triggers) if they are meant for Mautic's own points alone. With `start: auto` in "
-            "scoring.yaml points begin with what comes later when history would fire one; `mautic-sync plan` says so.",
+            "scoring.yaml points begin with what comes later when history could fire one; `mautic-sync plan` says so.",
         )
     return ok("no point trigger is published")
 

@@ -64,7 +64,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class PointTrigger:
-    """Something that Mautic does once for whoever reaches so many points."""
+    """What Mautic does, once for each contact, when points change and are so many then."""
 
     id: int
     name: str
@@ -216,9 +216,12 @@ def list_pages(transport: Transport) -> list[Named]:
 
 
 def list_point_triggers(transport: Transport) -> list[PointTrigger]:
-    """The triggers on points; none where there is no such list. Those on the points of a group look like the others."""
+    """The triggers on points that do anything; none where there is no such list.
+
+    Those without events colour contacts. Those on the points of a group look like the others.
+    """
     try:
-        rows = list(_all(transport, "points/triggers", "triggers"))
+        rows = [row for row in _all(transport, "points/triggers", "triggers") if row.get("events", True)]
     except RefusedError as refused:
         if refused.status == 404:
             return []

@@ -1,8 +1,9 @@
 """Where the account of points begins: with the whole history, or with what comes after the first push of points.
 
 Points that are granted at once may fire Mautic's own point triggers, e-mails among them, for things done long ago.
-`start: auto` of scoring.yaml therefore looks at the published triggers first. The choice is made with the first push
-that may grant points, and kept; before that it is made anew, so that a plan tells what a sync would do.
+`start: auto` of scoring.yaml therefore looks at the published triggers first. The choice is made over everybody, with
+the first push that may grant points, and kept; before that it is made anew, so that a plan tells what a sync would do.
+A run for one contact chooses nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from mautic_sync.errors import StopError
-from mautic_sync.mautic.provisioning import PointTrigger, list_point_triggers
+from mautic_sync.mautic.provisioning import PointTrigger, list_point_groups, list_point_triggers
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import changes, decisions, ledger, notes, people
 
@@ -29,7 +30,7 @@ FADED = "history faded"
 
 @dataclass(frozen=True)
 class Start:
-    """`chosen`, and the published triggers that granting the history would fire; `unknown`: they could not be read."""
+    """`chosen`, and the published triggers that granting the history could fire; `unknown`: they could not be read."""
 
     chosen: Literal["history", "now"]
     triggers: tuple[PointTrigger, ...] = ()
@@ -55,16 +56,13 @@ def choose(run: Run) -> Start:
     everybody is decided again.
     """
     wanted = run.mappings.scores.start
-    try:
-        published = [one for one in list_point_triggers(run.mautic) if one.published]
-        unknown = False
-    except StopError as error:
-        published, unknown = [], True
-        run.tell("triggers_unknown", reason=str(error))
+    triggers = _triggers(run)
+    grouped = bool(triggers) and _may_be_on_groups(run)
     with run.engine.begin() as connection:
-        fired = tuple(one for one in published if decisions.would_reach(connection, one.points))
-        chosen: Literal["history", "now"] = "now" if fired or unknown else "history"
-        start = Start(chosen if wanted == "auto" else wanted, fired, unknown)
+        most = decisions.most_points(connection)
+        fired = tuple(one for one in triggers or () if most is not None and (grouped or one.points <= most))
+        chosen: Literal["history", "now"] = "now" if fired or triggers is None else "history"
+        start = Start(chosen if wanted == "auto" else wanted, fired, unknown=triggers is None)
         before = notes.get(connection, CHOSEN)
         notes.put(connection, CHOSEN, start.chosen)
         if start.chosen == "now":
@@ -72,6 +70,23 @@ def choose(run: Run) -> Start:
         elif before == "now":
             people.mark_everyone_dirty(connection)
     return start
+
+
+def _triggers(run: Run) -> list[PointTrigger] | None:
+    """The triggers that points may fire; None, which is told, where Mautic does not let us read them."""
+    try:
+        return [one for one in list_point_triggers(run.mautic) if one.published]
+    except StopError as error:
+        run.tell("triggers_unknown", reason=str(error))
+        return None
+
+
+def _may_be_on_groups(run: Run) -> bool:
+    """Whether a trigger may look at the points of a group: which one does, and who has how many there, is not told."""
+    try:
+        return bool(list_point_groups(run.mautic))
+    except StopError:
+        return True
 
 
 def began_now(connection: Connection) -> bool:

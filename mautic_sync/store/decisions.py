@@ -293,19 +293,20 @@ def scores_above(connection: Connection, after: int, limit: int) -> dict[int, in
     return {row.person_id: row.score for row in rows}
 
 
-def would_reach(connection: Connection, points: int) -> bool:
-    """Whether anybody has fewer points in Mautic now, and would have that many with the score added."""
+def most_points(connection: Connection) -> int | None:
+    """The most that anybody would have in Mautic with the score added; None where no trigger would be looked at.
+
+    Mautic looks at its triggers when points change, up or down, unless there are none before and after
+    (docs/mautic.md: "Writing").
+    """
+    after = contact.c.points + decision.c.score
     query = (
-        select(contact.c.person_id)
+        select(func.max(after))
         .join(decision, decision.c.person_id == contact.c.person_id)
-        .where(
-            contact.c.vanished_at.is_(None),
-            contact.c.points < points,
-            contact.c.points + decision.c.score >= points,
-        )
-        .limit(1)
+        .where(contact.c.vanished_at.is_(None), decision.c.score != 0, or_(contact.c.points > 0, after > 0))
     )
-    return connection.execute(query).first() is not None
+    most = connection.execute(query).scalar()
+    return None if most is None else int(most)
 
 
 def first_transitions(connection: Connection, person_ids: Collection[int]) -> dict[int, dict[str, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import requests
 import responses
 from sqlalchemy import select
 
@@ -62,6 +63,11 @@ def start_of(worker):
         return make_plan(run, 10)["start"]
 
 
+def made(worker, path, **values):
+    answer = requests.post(f"{worker.box.url}/api/{path}/new", json=values, auth=("admin", "sandbox"), timeout=10)
+    assert answer.status_code == 201, answer.text
+
+
 def told(worker):
     with worker.run("look") as run, run.engine.begin() as connection:
         (person,) = people.find_person(connection, worker.pat, None)
@@ -105,11 +111,10 @@ def test_history_that_fades_is_not_taken_back_from_mautic(worker_with, triggers)
     assert worker.sync()["pushed"]["calls"] == 0
 
 
-def test_auto_is_history_where_no_trigger_would_fire(worker_with, triggers):
+def test_auto_is_history_where_no_trigger_could_fire(worker_with, triggers):
     triggers += [
-        PointTrigger(1, "Reached already", 5),
-        PointTrigger(2, "Far away", 16),
-        PointTrigger(3, "Unpublished", 12, published=False),
+        PointTrigger(1, "Far away", 16),
+        PointTrigger(2, "Unpublished", 12, published=False),
     ]
     worker = worker_with("auto")
     assert start_of(worker) == {"points": "history", "triggers": [], "unknown": False}
@@ -117,14 +122,25 @@ def test_auto_is_history_where_no_trigger_would_fire(worker_with, triggers):
     assert points(worker) == 15
 
 
-@pytest.mark.parametrize("threshold", [6, 15])
-def test_auto_begins_now_where_a_trigger_would_fire(worker_with, triggers, threshold):
+@pytest.mark.parametrize("threshold", [5, 15])
+def test_auto_begins_now_where_a_trigger_could_fire(worker_with, triggers, threshold):
+    """Mautic fires a trigger at 5 points as well when somebody who has them already gets more."""
     triggers.append(PointTrigger(1, "Welcome gift", threshold))
     worker = worker_with("auto")
     found = start_of(worker)
     assert (found["points"], [one["name"] for one in found["triggers"]]) == ("now", ["Welcome gift"])
     worker.sync()
     assert (points(worker), lines(worker)) == (5, [("opening", 10)])
+
+
+def test_any_trigger_may_look_at_the_points_of_a_group(worker_with):
+    worker = worker_with("auto")
+    event = {"name": "Tag", "type": "lead.changetags", "order": 1, "properties": {"add_tags": ["gift"]}}
+    made(worker, "points/triggers", name="Far away", points=500, isPublished=True, events=[event])
+    assert start_of(worker) == {"points": "history", "triggers": [], "unknown": False}
+    made(worker, "points/groups", name="Interest")
+    found = start_of(worker)
+    assert (found["points"], [one["name"] for one in found["triggers"]]) == ("now", ["Far away"])
 
 
 def test_the_choice_is_made_anew_until_the_first_push_and_then_kept(worker_with, triggers):
@@ -203,14 +219,15 @@ def test_a_mautic_without_a_list_of_triggers_has_none(make_worker):
 
 
 @responses.activate
-def test_triggers_are_read_as_mautic_lists_them():
+def test_triggers_are_read_as_mautic_lists_them_without_those_that_do_nothing():
     base = "https://mautic.example"
     responses.post(f"{base}/oauth/v2/token", json={"access_token": "t", "expires_in": 3600, "token_type": "bearer"})
     rows = {
-        "1": {"id": 1, "name": "Gift", "points": 50, "isPublished": True, "color": "a0acb8", "events": []},
+        "1": {"id": 1, "name": "Gift", "points": 50, "isPublished": True, "color": "a0acb8", "events": [{"id": 4}]},
         "2": {"id": 2, "name": "Draft", "points": "7", "isPublished": False},
+        "3": {"id": 3, "name": "Colour only", "points": 20, "isPublished": True, "events": []},
     }
-    responses.get(f"{base}/api/points/triggers", json={"total": 2, "triggers": rows})
+    responses.get(f"{base}/api/points/triggers", json={"total": 3, "triggers": rows})
     with Transport(base, client_id="a", client_secret="b") as transport:
         assert list_point_triggers(transport) == [
             PointTrigger(1, "Gift", 50),

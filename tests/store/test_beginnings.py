@@ -73,13 +73,20 @@ def test_history_that_was_not_granted_is_part_of_the_account_and_told_apart(conn
     assert ledger.granted_by_key(connection, [known], {"key"}) == {"key": 3}
 
 
-def test_a_trigger_would_fire_for_who_is_below_it_and_would_reach_it(connection):
-    person_id = save(connection, KNOWN, points=5)
-    decided(connection, person_id, 10)
-    found = {points: decisions.would_reach(connection, points) for points in (5, 6, 15, 16)}
-    assert found == {5: False, 6: True, 15: True, 16: False}
+@pytest.mark.parametrize(
+    ("points", "score", "most"), [(5, 10, 15), (50, -5, 45), (5, -8, -3), (-4, 5, 1), (0, -5, None), (50, 0, None)]
+)
+def test_triggers_are_looked_at_when_points_change_unless_there_are_none(connection, points, score, most):
+    decided(connection, save(connection, KNOWN, points=points), score)
+    assert decisions.most_points(connection) == most
+
+
+def test_the_most_points_are_those_of_contacts_that_are_there(connection):
+    for number, points in ((KNOWN, 5), (VISITOR, 1)):
+        decided(connection, save(connection, number, points=points), 10)
+    assert decisions.most_points(connection) == 15
     people.vanish(connection, [KNOWN], NOW)
-    assert not decisions.would_reach(connection, 6)
+    assert decisions.most_points(connection) == 11
 
 
 def test_scores_are_listed_by_person_without_those_of_nothing(connection):
