@@ -108,6 +108,8 @@ class Run:
     """Where points begin, chosen by this run because they had not begun."""
     grants: bool = True
     """Whether points are planned: not while they are to begin now."""
+    points_wait: bool = False
+    """Whether points stay planned: this run is about one person, and they have not begun."""
     told_once: set[str] = field(default_factory=set)
     """What this run has told and need not tell again."""
     began: float = field(default_factory=time.monotonic)

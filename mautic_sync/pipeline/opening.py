@@ -41,12 +41,24 @@ class Start:
 
 
 def is_open(run: Run, connection: Connection) -> bool:
-    """Whether points are to be pushed and have not begun yet."""
-    return (
-        run.mappings.scores.push_to == "points"
-        and notes.get(connection, BEGUN) is None
-        and not ledger.has_grants(connection)
-    )
+    """Whether points are to be pushed and have not begun yet. Grants to single contacts are no beginning."""
+    return run.mappings.scores.push_to == "points" and notes.get(connection, BEGUN) is None
+
+
+def grants_to_one(run: Run) -> bool:
+    """Whether a run for one contact may grant it points.
+
+    Before points begin only where nobody else could make the choice fall otherwise: with `start: history`, or where
+    Mautic has no trigger to fire.
+    """
+    with run.engine.begin() as connection:
+        if not is_open(run, connection):
+            return True
+    wanted = run.mappings.scores.start
+    if wanted == "history" or (wanted == "auto" and _triggers(run) == []):
+        return True
+    run.tell("points_wait", reason="points begin with the first sync of everybody")
+    return False
 
 
 def choose(run: Run) -> Start:

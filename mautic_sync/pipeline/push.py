@@ -108,7 +108,8 @@ def push(run: Run) -> None:
     _push_dnc(run, least_value=0, until=until)
     least = 0 if _in_window(run) else VALUE_OF_KIND["ghost"] + 1
     _push(run, CONTACT, least_value=least, until=until)
-    _push(run, POINTS, least_value=least, until=until)
+    if not run.points_wait:
+        _push(run, POINTS, least_value=least, until=until)
     _push(run, GROUPS, least_value=least, until=until)
     with run.engine.begin() as connection:
         waiting.note_pace(connection, run.counts.landed, time.monotonic() - began)

@@ -218,6 +218,7 @@ def sync(run: Run, options: Options) -> None:
         planned = changes.count_planned(connection)
     if planned:
         run.tell("pushing", changes=planned)
+    run.points_wait = run.only is not None and not opening.grants_to_one(run)
     push.push(run)
     # What the push taught (merged or changed meanwhile) is decided, and written by the next run.
     _decide(run)
@@ -253,7 +254,7 @@ def _decide(run: Run) -> bool:
     """Decide who changed; True while the store has never pushed: the first push is a baseline."""
     with run.engine.begin() as connection:
         baseline = notes.get(connection, decide.BASELINE) is None
-        choosing = run.start is None and opening.is_open(run, connection)
+        choosing = run.only is None and run.start is None and opening.is_open(run, connection)
     decide.decide_changed(run, baseline=baseline)
     if choosing:
         run.start = opening.choose(run)

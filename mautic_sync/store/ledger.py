@@ -73,11 +73,6 @@ def next_with_lines(connection: Connection, after: int, limit: int) -> list[int]
     return list(connection.execute(query).scalars())
 
 
-def has_grants(connection: Connection) -> bool:
-    """Whether this store has granted points itself; what was found in Mautic's log after a restore does not count."""
-    return connection.execute(select(ledger.c.id).where(ledger.c.change_id != 0).limit(1)).first() is not None
-
-
 def account(connection: Connection, person_id: int, limit: int | None = None) -> list[dict[str, Any]]:
     """The lines of one person's account, the newest first."""
     query = (

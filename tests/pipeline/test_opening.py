@@ -213,6 +213,53 @@ def test_one_contact_alone_is_no_beginning(worker_with, triggers):
     assert (points(worker), lines(worker)) == (5, [("opening", 10)])
 
 
+def test_one_contact_alone_is_granted_nothing_while_a_trigger_could_fire(worker_with, triggers):
+    worker = worker_with("auto")
+    worker.plan()
+    triggers.append(WELCOME)
+    document = worker.sync(contact=worker.pat)
+    assert (document["pushed"]["stages"], points(worker), lines(worker)) == (1, 5, [])
+    assert [event for event, _ in worker.told if event == "points_wait"] == ["points_wait"]
+    assert start_of(worker)["points"] == "now"
+    worker.sync()
+    assert (points(worker), lines(worker)) == (5, [("opening", 10)])
+
+
+def test_what_waited_for_everybody_is_granted_with_them(worker_with, triggers):
+    worker = worker_with("auto")
+    kim = worker.new(firstname="Kim", phone="+49 30 2", position="CEO")
+    triggers.append(WELCOME)
+    worker.plan()
+    worker.sync(contact=worker.pat)
+    triggers.clear()
+    worker.sync()
+    assert (points(worker), worker.contact(kim).points) == (15, 10)
+
+
+def test_one_contact_alone_does_not_choose_for_the_others(worker_with, triggers):
+    """Without triggers it is granted its points at once; one that is published afterwards is still looked at."""
+    worker = worker_with("auto")
+    kim = worker.new(firstname="Kim", phone="+49 30 2", position="CEO")
+    worker.sync(contact=worker.pat)
+    assert (points(worker), lines(worker)) == (15, [("granted", 10)])
+    triggers.append(WELCOME)
+    found = start_of(worker)
+    assert (found["points"], [one["name"] for one in found["triggers"]]) == ("now", ["Welcome gift"])
+    worker.sync()
+    assert (points(worker), worker.contact(kim).points) == (15, 0)
+    assert sorted(lines(worker)) == [("granted", 10), ("opening", 10)]
+
+
+def test_one_contact_alone_is_granted_its_history_where_the_rules_say_so(worker_with, triggers):
+    triggers.append(WELCOME)
+    worker = worker_with("history")
+    worker.sync(contact=worker.pat)
+    assert (points(worker), lines(worker)) == (15, [("granted", 10)])
+    assert start_of(worker)["points"] == "history"
+    worker.sync()
+    assert (points(worker), lines(worker)) == (15, [("granted", 10)])
+
+
 def test_a_mautic_without_a_list_of_triggers_has_none(make_worker):
     with make_worker().run("look") as run:
         assert list_point_triggers(run.mautic) == []
