@@ -74,6 +74,7 @@ CHECKS = (
     Check("store.room", "Free disk", keeping.room, PLACE),
     Check("store.lock", "Run lock", keeping.lock, PLACE),
     Check("store.mautic", "The store's Mautic", keeping.instance, STORE),
+    Check("runs.clock", "Time of the runs", keeping.clock, STORE),
     Check("runs", "Last success", keeping.last_success, STORE),
     Check("feeds", "Mautic not set back", keeping.feeds, (*MAUTIC, "store")),
 )

@@ -23,6 +23,8 @@ MISSED = 2  # scheduled runs that may be missed before it is told
 LITTLE = 2**30  # bytes
 TOO_LITTLE = 100 * 2**20
 LAST = 5  # runs that are looked at
+AHEAD = 60  # seconds by which runs may go by a later time than the clock: it was just set
+LOST_DAYS = 86_400  # seconds ahead from which on waiting for the clock to catch up is no remedy
 
 
 def opened(exam: Examination) -> Finding:
@@ -117,7 +119,27 @@ def instance(exam: Examination) -> Finding:
     return ok(f"it belongs to {known}")
 
 
+def clock(exam: Examination) -> Finding:
+    """Whether runs go by the clock, or by the time of one that took place while it was ahead."""
+    ahead = (runs.last_start(exam.store) or 0) - exam.now
+    if ahead <= AHEAD:
+        return ok("runs go by the clock")
+    told = f"a run took place while the clock was ahead, and runs go by that time: {spoken(ahead)} ahead of now"
+    if ahead < LOST_DAYS:
+        return warning(told, "See that NTP is on; the clock catches up with them by itself.", ahead=ahead)
+    before = looking.last_start_until(exam.store, exam.now)
+    when = f"; the last run before it was at {datetime.fromtimestamp(before, UTC):%Y-%m-%d %H:%M} UTC" if before else ""
+    return failed(
+        f"{told}, so that points fade too early and budgets of a day never begin anew{when}",
+        "See that the clock is right (NTP), stop the worker, and restore a backup of the store from before that run; "
+        "without one, move the store away: everything but verdicts is read anew.",
+        ahead=ahead,
+    )
+
+
 def last_success(exam: Examination) -> Finding:
+    if (runs.last_start(exam.store) or 0) > exam.now + AHEAD:
+        return skipped("runs go by a time that lies ahead, which the line above is about")
     good = looking.last_good_run(exam.store, PASSES, GOOD)
     codes = looking.last_exit_codes(exam.store, PASSES, LAST)
     if good is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine, select, text
+from sqlalchemy import Connection, create_engine, func, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -134,6 +134,14 @@ def is_current(found: str | None) -> bool:
 def is_newer(found: str) -> bool:
     """Whether the tables are of a version that this program does not know; versions are numbers."""
     return found > HEAD
+
+
+def last_start_until(connection: Connection, moment: int) -> int | None:
+    """When the last run began of those that went by no later time than this."""
+    found: int | None = connection.execute(
+        select(func.max(run.c.started_at)).where(run.c.started_at <= moment)
+    ).scalar()
+    return found
 
 
 def last_good_run(connection: Connection, commands: Collection[str], codes: Collection[int]) -> tuple[int, int] | None:

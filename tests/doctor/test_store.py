@@ -175,6 +175,18 @@ def test_a_nightly_schedule_may_rest_for_days(doctor):
     assert datetime.fromtimestamp(due, UTC) == datetime(2026, 11, 23, 3, 20, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(("ahead", "state"), [(30, "ok"), (2 * 3600, "warning"), (300 * DAY, "failed")])
+def test_runs_that_go_by_a_clock_that_was_once_ahead_are_told(ready, ahead, state):
+    now = int(time.time())
+    a_run(ready, now - 600, 0)
+    a_run(ready, now + ahead, 0)
+    found = ready()
+    assert found["runs.clock"].state == state
+    assert ("the last run before it was at" in found["runs.clock"].told) == (state == "failed")
+    assert ("backup" in found["runs.clock"].fix) == (state == "failed")
+    assert found["runs"].state == ("ok" if state == "ok" else "skipped")
+
+
 # -- feeds
 
 
