@@ -15,6 +15,7 @@ import orjson
 
 from mautic_sync.domain.contact import Contact, FieldValue
 from mautic_sync.errors import MalformedError, MauticSyncError, RefusedError, StopError, UnreadableError
+from mautic_sync.mautic.decoding import unescaped
 from mautic_sync.mautic.redaction import redact
 from mautic_sync.mautic.times import iso_time, parse_time
 from mautic_sync.mautic.transport import Transport
@@ -576,6 +577,7 @@ def _reference(value: Any, key: str) -> int | None:
 
 
 def _tags(value: Any) -> frozenset[str]:
+    """The true names, however this Mautic stores them. docs/mautic.md: "Writing"."""
     if not value:
         return frozenset()
     entries: Iterable[Any]
@@ -592,7 +594,7 @@ def _tags(value: Any) -> frozenset[str]:
         name = entry.get("tag") if isinstance(entry, Mapping) else entry
         if isinstance(name, bool | float) or not isinstance(name, str | int | None):
             raise MalformedError("`tags` contains something that is no tag.")
-        text = _text(str(name)) if name is not None else ""
+        text = _text(unescaped(str(name))) if name is not None else ""
         if text:
             tags.add(text)
     return frozenset(tags)

@@ -1,11 +1,19 @@
-"""Reads JSON as Mautic really sends it: broken UTF-8, NaN, lone surrogates and very large numbers included."""
+"""Reads JSON as Mautic really sends it: broken UTF-8, NaN, lone surrogates and very large numbers included.
+
+And text to which PHP's filter of special characters has been applied, as to the tags of Mautic 5.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import orjson
+
+# Quotes, angle brackets, ampersands and control characters: what the filter replaces.
+_SPECIAL = re.compile(r"[\x00-\x1f\"'<>&]")
+_ESCAPED = re.compile(r"&#([12]?\d|3[01489]|6[02]);")
 
 
 class NotJsonError(ValueError):
@@ -27,6 +35,16 @@ def decode(body: bytes) -> tuple[Any, bool]:
     except (ValueError, RecursionError) as error:
         raise NotJsonError(str(error)) from None
     return _without_surrogates(value), True
+
+
+def escaped(text: str) -> str:
+    """As PHP's filter of special characters stores it: `R&D` is `R&#38;D`. docs/mautic.md: "Writing"."""
+    return _SPECIAL.sub(lambda found: f"&#{ord(found[0])};", text)
+
+
+def unescaped(text: str) -> str:
+    """What stood there before the filter; any other text is left as it is."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1])), text)
 
 
 def _nothing(_name: str) -> None:

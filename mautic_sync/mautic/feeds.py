@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.errors import MalformedError, RefusedError, StopError
 from mautic_sync.mautic.contacts import Where, list_of, where_params
+from mautic_sync.mautic.decoding import unescaped
 from mautic_sync.mautic.php import PhpValue, unserialize
 from mautic_sync.mautic.times import format_time, parse_time
 from mautic_sync.mautic.transport import Transport
@@ -638,7 +639,7 @@ def _part(value: PhpValue, key: str) -> PhpValue:
 
 
 def _names(value: PhpValue) -> frozenset[str]:
-    return frozenset(str(name) for name in value.values()) if isinstance(value, dict) else frozenset()
+    return frozenset(unescaped(str(name)) for name in value.values()) if isinstance(value, dict) else frozenset()
 
 
 def _fields(value: PhpValue) -> dict[str, tuple[Any, Any]]:

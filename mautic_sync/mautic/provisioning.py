@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from mautic_sync.domain.contact import Catalogue
 from mautic_sync.errors import RefusedError, StopError
 from mautic_sync.mautic.contacts import list_of
-from mautic_sync.mautic.transport import Transport
+from mautic_sync.mautic.decoding import escaped, unescaped
+from mautic_sync.mautic.transport import Transport, parse_version
 
 Info = TypeVar("Info")
 
@@ -251,13 +252,19 @@ def list_campaigns(transport: Transport) -> list[Named]:
 
 
 def list_tags(transport: Transport) -> dict[str, int]:
-    """The id of every tag by its name."""
+    """The id of every tag by its name, as this Mautic stores it."""
     return {str(row.get("tag")): int(row["id"]) for row in _all(transport, "tags", "tags")}
 
 
-def create_tag(transport: Transport, tag: str) -> int:
-    """A new tag; returns its id."""
-    return _created(transport.write("POST", "tags/new", {"tag": tag}), "tag", _id)
+def stored_tag(transport: Transport, tag: str) -> str:
+    """The name under which this Mautic stores the tag when an edit gives it. docs/mautic.md: "Writing"."""
+    return escaped(tag) if parse_version(transport.version or "") < (7,) else tag
+
+
+def create_tag(transport: Transport, stored: str) -> int:
+    """A new tag that is stored under this name; returns its id."""
+    # Mautic reads entities before it stores the name, so that those of the name itself are written twice.
+    return _created(transport.write("POST", "tags/new", {"tag": stored.replace("&#", "&amp;#")}), "tag", _id)
 
 
 def read_catalogue(
@@ -289,11 +296,11 @@ def read_catalogue(
     segments = list_segments(transport) if "segments" in need else []
     tags = list_tags(transport) if "tags" in need or (written_tags and segments) else {}
     written = {"stage", "points", *written_fields}
-    tag_ids = {str(tags[tag]) for tag in written_tags if tag in tags}
+    tag_ids = {str(number) for stored, number in tags.items() if unescaped(stored) in written_tags}
     return Catalogue(
         fields={entry.alias: entry.type for entry in list_fields(transport) if entry.published},
         segments={segment.id: segment.alias for segment in segments},
-        tags=frozenset(tags),
+        tags=frozenset(map(unescaped, tags)),
         stage_segments=frozenset(segment.alias for segment in segments if _reads(segment, written, tag_ids)),
         **names,
     )

@@ -195,6 +195,11 @@ def echo_matches(asked: Mapping[str, Any], contact: Contact) -> list[str]:
     return [name for name, value in asked.items() if name != "overwriteWithBlank" and not _shows(name, value, contact)]
 
 
+def has_tag(contact: Contact, tag: str) -> bool:
+    """Whether the contact has the tag, under its name or under what Mautic's cleaning makes of it."""
+    return not {tag.strip(), _TAG.sub("", html.unescape(tag)).strip()}.isdisjoint(contact.tags)
+
+
 # -- results --------------------------------------------------------------------------------------------------------
 
 
@@ -296,10 +301,7 @@ def _shows(name: str, value: Any, contact: Contact) -> bool:
     if name == "owner":
         return bool(contact.owner_id == value)
     if name == "tags":
-        return all(
-            tag[1:].strip() not in contact.tags if tag.startswith("-") else _cleaned(tag) in map(_cleaned, contact.tags)
-            for tag in value
-        )
+        return all(has_tag(contact, tag.removeprefix("-")) != tag.startswith("-") for tag in value)
     if name == "points":
         return contact.points == int(value)
     if name == "lastActive":

@@ -43,6 +43,7 @@ from mautic_sync.mautic.writes import (
     Settled,
     add_dnc,
     edit_one,
+    has_tag,
     remove_dnc,
 )
 from mautic_sync.pipeline.context import Run
@@ -277,9 +278,8 @@ class _OneAction:
         """Part → what an edit asks for; empty where it is so already."""
         values: dict[str, Any] = {}
         if "tags" in self.todo:
-            there = self.contact.tags
             values["tags"] = [
-                tag for tag in self.todo["tags"] if (tag.removeprefix("-") in there) == tag.startswith("-")
+                tag for tag in self.todo["tags"] if has_tag(self.contact, tag.removeprefix("-")) == tag.startswith("-")
             ]
         if "fields" in self.todo:
             shown = self.contact.fields
@@ -311,6 +311,8 @@ class _OneAction:
             self._follow(result.contact)
             self.contact = result.contact
             self.performed.shown.append((result.contact, values))
+            if "tags" in result.differing:
+                return Refused(200, f"Mautic shows other tags than {', '.join(values['tags'])}; mend them there")
         return result
 
     def _dnc(self, action: str, channel: str) -> Result | Done:

@@ -18,6 +18,7 @@ from mautic_sync.mautic.provisioning import (
     list_segments,
     list_stages,
     list_tags,
+    stored_tag,
 )
 from mautic_sync.pipeline import groups
 from mautic_sync.pipeline.context import Run
@@ -108,9 +109,10 @@ def _segments(run: Run) -> list[Made]:
             create_segment_on_stage(run.mautic, name, alias, stage_ids[on.stage])
         elif not exists and on.tag is not None:
             # Mautic's segment filters name tags by number, so the tag must be there first.
-            if on.tag not in tags:
-                tags[on.tag] = create_tag(run.mautic, on.tag)
-            create_segment_on_tag(run.mautic, name, alias, tags[on.tag])
+            stored = stored_tag(run.mautic, on.tag)
+            if stored not in tags:
+                tags[stored] = create_tag(run.mautic, stored)
+            create_segment_on_tag(run.mautic, name, alias, tags[stored])
         made.append(Made("segment", name, not exists))
     return made
 

@@ -10,7 +10,7 @@ from .clock import iso
 from .contact_fields import Field
 from .contacts import NOT_FOUND, Contacts
 from .instance import Actor, Instance, RefusedError, Stage
-from .php import PhpDate, php_array, strip_tags
+from .php import PhpDate, decode_entities, php_array, strip_tags
 from .shapes import Row, Shapes
 
 _ENTITY_DATES = ("dateAdded", "dateModified")
@@ -589,7 +589,7 @@ class Catalogue:
         return {"total": len(tags), "tags": {str(t["id"]): t for t in paged(tags, query)} or []}
 
     def make_tag(self, sent: Row) -> Row:
-        name = str(sent.get("tag") or "").strip()
+        name = strip_tags(decode_entities(str(sent.get("tag") or "")))
         if not name:
             raise invalid("tag", "A value is required.")
         return {"id": self._contacts.tag_id(name), "tag": name, "description": None}

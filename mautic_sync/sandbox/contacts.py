@@ -8,7 +8,7 @@ from typing import Any
 
 from .contact_fields import BUILT_IN, SOCIAL, Field
 from .instance import Actor, CrashedError, Instance, RefusedError
-from .php import PhpDate, escape_special
+from .php import PhpDate, decode_entities, escape_special, strip_tags
 from .shapes import Row, Shapes
 from .values import IgnoredError, InvalidError, accepted
 
@@ -367,7 +367,7 @@ class Contacts:
             return {}
         added, removed = [], []
         for entry in wanted:
-            name = str(entry).strip()
+            name = self._tag_name(str(entry))
             if name.startswith("-"):
                 tag = self._tables.value("SELECT id FROM lead_tags WHERE tag = ?", (name[1:],))
                 gone = tag is not None and self._tables.run(
@@ -378,6 +378,10 @@ class Contacts:
             elif name and self.tag(contact, name):
                 added.append(name)
         return ({"added": added} if added else {}) | ({"removed": removed} if removed else {})
+
+    def _tag_name(self, sent: str) -> str:
+        text = decode_entities(sent.strip())
+        return escape_special(text) if self._instance.traits.tags_escaped else strip_tags(text)
 
     def tag(self, contact: int, name: str) -> bool:
         return bool(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from html.entities import name2codepoint
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -128,6 +129,17 @@ def strip_tags(text: str) -> str:
     return re.sub(r"\x00|<[^>]*>?", "", text).strip()
 
 
+def decode_entities(text: str) -> str:
+    """PHP's html_entity_decode: the entities of HTML 4, ended by their semicolon."""
+
+    def character(found: re.Match[str]) -> str:
+        decimal, hexadecimal, name = found.groups()
+        code = int(decimal) if decimal else int(hexadecimal, 16) if hexadecimal else name2codepoint.get(name, 0)
+        return chr(code) if 0 < code < 0x110000 else found[0]
+
+    return re.sub(r"&(?:#(\d+)|#[xX]([0-9a-fA-F]+)|(\w+));", character, text)
+
+
 def escape_special(text: str) -> str:
-    """PHP's special-chars filter, which point calls apply to their names: `a & b` becomes `a &#38; b`."""
+    """PHP's special-chars filter, which names of points and tags go through: `a & b` becomes `a &#38; b`."""
     return re.sub(r"[\x00-\x1f\"'<>&]", lambda m: f"&#{ord(m[0])};", text)

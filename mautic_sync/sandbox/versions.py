@@ -37,6 +37,8 @@ class Traits:
     #: An edit compares its stage with the latest line of the stage log, by date: lines of one second confuse it. The
     #: newer version takes a second for a call, so that its lines hardly ever share one; the sandbox is faster.
     stage_lines_tie: bool
+    #: an edit stores tags with their special characters escaped; the newer version strips what looks like HTML instead
+    tags_escaped: bool
 
 
 V5_1 = Traits(
@@ -61,6 +63,7 @@ V5_1 = Traits(
     link_keeps_ct=True,
     filtered_segment_saved_twice=False,
     stage_lines_tie=True,
+    tags_escaped=True,
 )
 V7_0 = Traits(
     version="7.0.0",
@@ -84,6 +87,7 @@ V7_0 = Traits(
     link_keeps_ct=False,
     filtered_segment_saved_twice=True,
     stage_lines_tie=False,
+    tags_escaped=False,
 )
 VERSIONS = {"5.1": V5_1, "7.0": V7_0}
 

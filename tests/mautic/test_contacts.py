@@ -165,6 +165,7 @@ def test_what_cannot_be_understood_names_its_key(broken, key):
         ({"points": None}, "points", 0),
         ({"tags": {"1": {"tag": "vip"}}}, "tags", {"vip"}),
         ({"tags": ["vip", {"tag": " a "}, None, 2026, {"id": 3}]}, "tags", {"vip", "a", "2026"}),
+        ({"tags": [{"tag": "R&#38;D"}, {"tag": "R&D"}, {"tag": "&#60;b&#62;"}]}, "tags", {"R&D", "<b>"}),
         ({"tags": None}, "tags", frozenset()),
         ({"doNotContact": {"email": {"reason": "1"}}}, "dnc", {"email": 1}),
         ({"doNotContact": [{"channel": "email", "reason": 0}]}, "dnc", {}),

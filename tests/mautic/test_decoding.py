@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from mautic_sync.mautic.decoding import NotJsonError, decode
+from mautic_sync.mautic.decoding import NotJsonError, decode, escaped, unescaped
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -58,3 +58,23 @@ def test_a_megabyte_of_text_and_a_huge_number_are_read():
 def test_what_is_no_json_is_refused(body):
     with pytest.raises(NotJsonError):
         decode(body)
+
+
+@given(st.text())
+def test_what_was_escaped_is_read_back(text):
+    """Of text without such entities of its own."""
+    plain = unescaped(text)
+    assert unescaped(escaped(plain)) == plain
+
+
+@pytest.mark.parametrize(
+    ("stored", "true"),
+    [
+        ("R&#38;D", "R&D"),
+        ("a&#34;b&#39;c &#60;i&#62;", "a\"b'c <i>"),
+        ("a&#10;b", "a\nb"),
+        ("R&D &copy y &amp; &#8364; Ümlaut", "R&D &copy y &amp; &#8364; Ümlaut"),
+    ],
+)
+def test_only_what_the_filter_writes_is_read_back(stored, true):
+    assert unescaped(stored) == true

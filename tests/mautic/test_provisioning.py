@@ -135,6 +135,21 @@ def test_a_part_that_is_refused_is_an_error(instance, transport):
         provisioning.read_catalogue(transport, ["pages"])
 
 
+@pytest.mark.parametrize(
+    ("version", "stored", "written"), [("5.1.0", "R&#38;D", "R&amp;#38;D"), ("7.0.0", "R&D", "R&D")]
+)
+def test_a_tag_is_created_as_edits_will_name_it(http, transport, version, stored, written):
+    transport.version = version
+    http.post(
+        f"{BASE}/api/tags/new",
+        json={"tag": {"id": 4, "tag": stored}},
+        status=201,
+    )
+    assert provisioning.stored_tag(transport, "R&D") == stored
+    assert provisioning.create_tag(transport, stored) == 4
+    assert sent(http) == {"tag": written}
+
+
 def test_it_creates_a_tag(http, transport):
     http.post(f"{BASE}/api/tags/new", json={"tag": {"id": 4, "tag": "hot"}}, status=201)
     assert provisioning.create_tag(transport, "hot") == 4

@@ -21,6 +21,7 @@ from mautic_sync.mautic.writes import (
     echo_matches,
     edit_batch,
     edit_one,
+    has_tag,
     remove_dnc,
     set_stage,
 )
@@ -399,6 +400,13 @@ def test_tags_are_compared_with_their_case():
     assert echo_matches({"tags": ["vip", "-old", "a &#38; b"]}, contact) == []
     assert echo_matches({"tags": ["VIP"]}, contact) == ["tags"]
     assert echo_matches({"tags": ["-vip"]}, contact) == ["tags"]
+
+
+def test_a_tag_is_there_under_what_mautic_made_of_its_name():
+    contact = shown(tags=frozenset({"tx", "two  blanks"}))
+    assert has_tag(contact, "t<b>x")
+    assert not has_tag(contact, "two blanks")
+    assert echo_matches({"tags": ["-t<b>x"]}, contact) == ["tags"]
 
 
 def test_parts_that_are_no_fields_are_compared_too():

@@ -116,6 +116,33 @@ def test_text_is_cleaned_and_too_long_a_text_refused(mautic):
     assert mautic.patch(f"/api/contacts/{contact}/edit", {"city": "x" * 192}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("sent", "old", "new"),
+    [
+        ("R&D", "R&#38;D", "R&D"),
+        ("R&amp;D", "R&#38;D", "R&D"),
+        ("a\"b'c", "a&#34;b&#39;c", "a\"b'c"),
+        ("t<b>x", "t&#60;b&#62;x", "tx"),
+        ("Übär &eacute; &apos;", "Übär é &#38;apos;", "Übär é &apos;"),
+    ],
+)
+def test_a_tag_is_stored_escaped_on_5_1_and_removed_by_its_name(mautic, version, sent, old, new):
+    contact = mautic.new(firstname="Eve", tags=[sent])
+    stored = old if version == "5.1" else new
+    assert [tag["tag"] for tag in mautic.contact(contact)["tags"]] == [stored]
+    mautic.patch("/api/contacts/batch/edit", [{"id": contact, "tags": [f"-{sent}"]}])
+    assert mautic.contact(contact)["tags"] == []
+
+
+def test_a_tag_made_by_itself_is_another_on_5_1(mautic, version):
+    made = mautic.post("/api/tags/new", {"tag": "R&D"}).json()["tag"]
+    contact = mautic.new(firstname="Eve", tags=["R&D"])
+    (shown,) = mautic.contact(contact)["tags"]
+    assert made["tag"] == "R&D"
+    assert (shown["id"] == made["id"]) == (version == "7.0")
+    assert mautic.post("/api/tags/new", {"tag": "R&amp;#38;D"}).json()["tag"]["tag"] == "R&#38;D"
+
+
 def test_put_blanks_what_is_not_sent(mautic):
     contact = mautic.new(firstname="Eve", city="Rome", points=5)
     mautic.call("PUT", f"/api/contacts/{contact}/edit", {"firstname": "Eva"})
