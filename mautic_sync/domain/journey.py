@@ -1,4 +1,4 @@
-"""What brought somebody: the first and the last page, where it came from and by which campaign, up to a moment.
+"""What brought somebody: the first and the last page, where it came from, by which campaign and source, up to a moment.
 
 A journey sees one person's visits, clicks and campaigns in any order and tells the same.
 """
@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from mautic_sync.domain.activity import Activity
 
 Span = Literal["first", "last", "before_lead", "before_customer"]
 SPANS: tuple[Span, ...] = ("first", "last", "before_lead", "before_customer")
-FACTS = ("page", "referer", "campaign", "at")
+FACTS = ("page", "referer", "campaign", "source", "at")
 STEPS = frozenset({"page.hit", "email.click", "campaign.added"})
 """Types of activity that a journey is made of."""
 NEVER = -(2**62)
@@ -39,6 +40,14 @@ class _Named(NamedTuple):
     name: str
 
 
+class _Source(NamedTuple):
+    """Who sent them here, by one visit or click."""
+
+    at: int
+    order: int
+    name: str
+
+
 @dataclass
 class Journey:
     """One person's way. `until` holds, for the spans that end, the last second that belongs to them."""
@@ -46,6 +55,7 @@ class Journey:
     until: Mapping[Span, int] = field(default_factory=dict)
     _visits: dict[Span, _Step] = field(default_factory=dict)
     _campaigns: dict[Span, _Named] = field(default_factory=dict)
+    _sources: dict[Span, _Source] = field(default_factory=dict)
 
     def see(self, one: Activity, order: int) -> None:
         """Take one activity into account; `order` tells apart what happened in the same second."""
@@ -55,6 +65,7 @@ class Journey:
             attributes.get("campaign") or attributes.get("email") or "" if one.type != "page.hit" else ""
         )
         named = _Named(bool(in_address), one.at, order, name) if name else None
+        source = _Source(one.at, order, sent_by) if (sent_by := _source_of(one)) else None
         visit = None
         if one.type == "page.hit":
             page = attributes.get("url", "").partition("#")[0].partition("?")[0] or attributes.get("page", "")
@@ -66,6 +77,8 @@ class Journey:
                 self._visits[span] = visit
             if named is not None and self._replaces_name(span, named):
                 self._campaigns[span] = named
+            if source is not None and self._replaces(span, source[:2], self._sources.get(span, ())[:2]):
+                self._sources[span] = source
 
     def _end(self, span: Span) -> int:
         return EVER if span in {"first", "last"} else self.until.get(span, NEVER)
@@ -83,18 +96,36 @@ class Journey:
     @property
     def rows(self) -> set[int]:
         """The `order` of all that is told of."""
-        return {one.order for found in (self._visits, self._campaigns) for one in found.values()}
+        visits, campaigns, sources = self._visits.values(), self._campaigns.values(), self._sources.values()
+        return {one.order for one in visits} | {one.order for one in campaigns} | {one.order for one in sources}
 
     def told(self) -> dict[str, str]:
         """`first.page`, `before_lead.campaign` and so on; empty where there is nothing to tell."""
         found: dict[str, str] = {}
         for span in SPANS:
-            visit, named = self._visits.get(span), self._campaigns.get(span)
+            visit, named, source = self._visits.get(span), self._campaigns.get(span), self._sources.get(span)
             found[f"{span}.page"] = visit.page if visit is not None else ""
             found[f"{span}.referer"] = visit.referer if visit is not None else ""
             found[f"{span}.at"] = moment_text(visit.at) if visit is not None else ""
             found[f"{span}.campaign"] = named.name if named is not None else ""
+            found[f"{span}.source"] = source.name if source is not None else ""
         return found
+
+
+def _source_of(one: Activity) -> str:
+    """`utm_source` of its address; of a page without it the host of the page before, where that is another site."""
+    named = one.attributes.get("utm_source", "")
+    if named or one.type != "page.hit":
+        return named
+    host = _host(one.attributes.get("referer", ""))
+    return host if host.removeprefix("www.") != _host(one.attributes.get("url", "")).removeprefix("www.") else ""
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def moment_text(at: int) -> str:

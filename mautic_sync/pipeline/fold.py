@@ -92,7 +92,7 @@ def _may_come_again(row: RowMapping, starts: Mapping[str, int]) -> bool:
 
 
 def _telling(connection: Connection, persons: Sequence[int], before: int, catalogue: Catalogue) -> set[int]:
-    """The rows that tell the first and the last page and campaign, in all and up to when somebody became what."""
+    """The rows that tell the first and the last page, campaign and source, in all and up to when somebody became what."""
     survivors = people.survivors_of(connection, persons)
     now = [survivors.get(number, number) for number in persons]
     became, identified = decisions.first_transitions(connection, now), identified_at(connection, now)

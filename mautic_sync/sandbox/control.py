@@ -195,6 +195,8 @@ class Control:
         url = str(sent.get("url") or "https://shop.example/")
         query = {"page_url": url, "page_title": str(sent.get("title") or url.rpartition("/")[2] or "home")}
         query |= {k: str(v) for k, v in sent.items() if k.startswith("utm_")}
+        if "referer" in sent:
+            query["page_referrer"] = str(sent["referer"])
         return _told(self._mautic.tracking.hit(self._visitor(sent), self._cookies(row), query))
 
     def _stat(self, sent: Row) -> Row:

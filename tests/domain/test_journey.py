@@ -68,6 +68,41 @@ def test_a_campaign_in_an_address_says_more_than_one_in_mautic(seen, first, last
         assert (told["first.campaign"], told["last.campaign"]) == (first, last)
 
 
+@pytest.mark.parametrize(
+    ("seen", "first", "last"),
+    [
+        ([visit(1, "a", utm_source="news"), visit(2, "b", utm_source="ads")], "news", "ads"),
+        ([visit(1, "a", referer="https://www.Search.example:8443/?q=x"), visit(2, "b", utm_source="ads")], "www.search.example", "ads"),
+        ([visit(1, "a", referer="https://search.example/", utm_source="news")], "news", "news"),
+        ([visit(1, "a"), visit(2, "b", referer="https://search.example/")], "search.example", "search.example"),
+        ([visit(1, "a", utm_source="news"), visit(2, "b", referer=f"{SITE}/a"), visit(3, "c", referer="https://www.shop.example/b")], "news", "news"),
+        ([visit(1, "a", referer="search.example"), visit(2, "b", referer="https://[broken")], "", ""),
+        ([Activity("email.click", 1, {"email": "Mail 1", "utm_source": "mail"}), visit(2, "b")], "mail", "mail"),
+        ([Activity("form.submitted", 1, {"form": "F", "referer": "https://search.example/"})], "", ""),
+    ],
+)  # fmt: skip
+def test_the_source_is_that_of_the_first_and_the_last_visit_that_has_one(seen, first, last):
+    for order in permutations(seen):
+        told = journey(*order)
+        assert (told["first.source"], told["last.source"]) == (first, last)
+
+
+def test_the_source_before_is_told_and_its_visit_is_known_to_be_needed():
+    found = Journey({"before_lead": 20})
+    for order, one in enumerate(
+        [
+            visit(5, "a"),
+            visit(10, "b", utm_source="news"),
+            visit(20, "c"),
+            visit(30, "d", utm_source="ads"),
+            visit(40, "e"),
+        ]
+    ):
+        found.see(one, order)
+    assert found.told()["before_lead.source"] == "news"
+    assert found.rows == {0, 1, 2, 3, 4}
+
+
 def test_in_one_second_the_order_of_mautic_decides():
     told = journey(visit(1, "a"), visit(1, "b"))
     assert (told["first.page"], told["last.page"]) == (f"{SITE}/a", f"{SITE}/b")

@@ -67,6 +67,26 @@ def test_the_way_to_becoming_a_lead_is_told_and_stays(worker_with):
     quiet(worker)
 
 
+def test_the_source_is_told_though_a_campaign_comes_later(worker_with):
+    worker = worker_with(
+        f_source="{first.source}", f_by="{first.campaign}", l_source="{last.source}", b_source="{before_lead.source}"
+    )
+    number = worker.visitor(f"{SHOP}/start?utm_source=newsletter")
+    worker.act("edit", contact=number, fields={"phone": "+49 30 1"})
+    worker.sync()
+    worker.post("/_sandbox/clock", {"advance": 600})
+    worker.skew = 600
+    worker.act(
+        "visit", contact=number, url=f"{SHOP}/offer?utm_campaign=spring", referer="https://search.example/?q=shop"
+    )
+    worker.act("visit", contact=number, url=f"{SHOP}/basket", referer=f"{SHOP}/offer")
+    worker.sync()
+    found = fields(worker, number)
+    assert (found["f_source"], found["f_by"]) == ("newsletter", "spring")
+    assert (found["l_source"], found["b_source"]) == ("search.example", "newsletter")
+    quiet(worker)
+
+
 def test_points_reasons_name_and_link_are_told_and_come_to_rest(worker_with):
     worker = worker_with(
         p_why="{reasons}", p_fit="Fit {score.fit}", p_all="{points}", p_who="{name}", p_link="{link}", p_total="{score}"

@@ -67,6 +67,8 @@ class Mautic:
         found = [FeedActivity(feed, str(row["id"]), FEEDS[feed][0], who, row["at"], **more)]
         if feed == "page_hits" and row["what"] % 3 == 0:
             found = [one._replace(utm={"utm_campaign": "may"}) for one in found]
+        if feed == "page_hits" and row["what"] > 2:
+            found = [one._replace(referer=f"https://search-{row['what']}.example/") for one in found]
         if "opened" in row:
             found.append(FeedActivity(feed, str(row["id"]), "email.read", who, row["opened"], **more))
         return found
