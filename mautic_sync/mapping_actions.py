@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from mautic_sync.domain.actions import WHEN, ActionRule, ActionRules, Do, Members
+from mautic_sync.domain.actions import LEFT, WHEN, ActionRule, ActionRules, Do, Members
 from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.grammar import Leaf, Path, suggestion
@@ -29,19 +29,21 @@ def problems_of(file: ActionsFile, stages: StagesFile | None, not_ours: Collecti
     names: set[str] = set()
     for index, action in enumerate(file.on):
         here: Path = ("on", index)
-        yield from _one_of(here, {"enter": action.enter, "become": action.become, "when": action.when})
+        moves = {"enter": action.enter, "leave": action.leave}
+        yield from _one_of(here, {**moves, "become": action.become, "when": action.when})
         if action.when is not None and action.name is None:
             yield here, "an action with `when` needs a `name`, under which its state is kept"
         if action.name is not None and action.name in names:
             yield (*here, "name"), f"there are two actions `{action.name}`; rename one"
         if action.name is not None:
             names.add(action.name)
-        if action.enter is not None:
-            yield from _one_of((*here, "enter"), {"kind": action.enter.kind, "stage": action.enter.stage})
-            stage = action.enter.stage
-            if stage is not None and known is not None and fold(stage) not in known:
-                told = f"no stage `{stage}` is managed here{suggestion(stage, known.values())}"
-                yield (*here, "enter", "stage"), told
+        for key, move in moves.items():
+            if move is None:
+                continue
+            yield from _one_of((*here, key), {"kind": move.kind, "stage": move.stage})
+            if move.stage is not None and known is not None and fold(move.stage) not in known:
+                told = f"no stage `{move.stage}` is managed here{suggestion(move.stage, known.values())}"
+                yield (*here, key, "stage"), told
         yield from _problems_of_do((*here, "do"), action.do, not_ours)
 
 
@@ -100,14 +102,14 @@ def circles(
 ) -> Iterator[tuple[str, Path, str]]:
     """File, place and what is read, for each leaf of a condition that reads what an action does.
 
-    Points for what the entering of a stage sets off are no circle while no stage reads points. Tags read by stages and
+    Points for what a change of stage sets off are no circle while no stage reads points. Tags read by stages and
     scores are looked at where those of validation.yaml are.
     """
     for name, path, leaf in readers:
         if name not in {"stages", "scoring", "actions"}:
             continue
         for action in file.on:
-            if name == "scoring" and action.enter is not None and not stages_read_scores:
+            if name == "scoring" and action.by_stages and not stages_read_scores:
                 continue
             for what in _reads(leaf, action.do, tags=name == "actions"):
                 yield name, path, f"actions.yaml {what}"
@@ -155,15 +157,17 @@ def action_rules(file: ActionsFile, stages: Iterable[str], compiled: Callable[[i
 
 
 def _occasion(text: ActionText, spelled: Mapping[str, str]) -> str:
-    if text.enter is not None:
-        stage = text.enter.stage
-        return f"kind:{text.enter.kind}" if stage is None else f"stage:{spelled.get(fold(stage), stage)}"
+    move = text.enter or text.leave
+    if move is not None:
+        of = f"kind:{move.kind}" if move.stage is None else f"stage:{spelled.get(fold(move.stage), move.stage)}"
+        return of if text.enter is not None else f"{LEFT}{of}"
     return text.become if text.become is not None else f"{WHEN}{text.name}"
 
 
 def _plain_name(text: ActionText) -> str:
-    if text.enter is not None:
-        return f"enter {text.enter.kind or text.enter.stage}"
+    for verb, move in (("enter", text.enter), ("leave", text.leave)):
+        if move is not None:
+            return f"{verb} {move.kind or move.stage}"
     return f"become {text.become}"
 
 

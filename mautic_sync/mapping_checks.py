@@ -510,8 +510,8 @@ class Checker:
                     tag: f"actions.yaml sets the tag `{tag}`" for tag in (*action.do.tags.add, *action.do.tags.remove)
                 }
                 tags |= named
-                staged_tags |= named if action.enter is not None else {}
-                scored_tags |= {} if action.enter is not None else named
+                staged_tags |= named if action.by_stages else {}
+                scored_tags |= {} if action.by_stages else named
         if isinstance(validation, ValidationFile):
             if validation.on_reject.tag is not None:
                 tags[validation.on_reject.tag] = (

@@ -322,7 +322,7 @@ class ScoringFile(_Model):
 # --- actions.yaml
 
 
-class EnterText(_Model):
+class StageOrKindText(_Model):
     """A stage, or any stage of a kind."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["kind"]}, {"required": ["stage"]}]})
@@ -378,13 +378,26 @@ class ActionText(_Model):
     """One transition and what it sets off."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["enter"]}, {"required": ["become"]}, {"required": ["when", "name"]}]}
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["enter"]},
+                {"required": ["leave"]},
+                {"required": ["become"]},
+                {"required": ["when", "name"]},
+            ]
+        }
     )
-    enter: EnterText | None = None
+    enter: StageOrKindText | None = None
+    leave: StageOrKindText | None = None
     become: Literal["hot", "cold", "low_value", "not_low_value"] | None = None
     when: ConditionText | None = Field(None, description="Any condition becoming true.")
     name: Name | None = None
     do: DoText
+
+    @property
+    def by_stages(self) -> bool:
+        """Whether a change of stage sets it off."""
+        return self.enter is not None or self.leave is not None
 
 
 class NotifyLimitText(_Model):

@@ -146,7 +146,9 @@ class ExpectText(Strict):
     low_value: bool | None = None
     waiting: bool | None = Field(None, description="Kept or held back until a verdict arrives.")
     reason: str | None = Field(None, min_length=1, description="Words that the reason contains.")
-    actions: list[Name] | None = Field(None, description="Exactly these are set off: names, or `enter customer`.")
+    actions: list[Name] | None = Field(
+        None, description="Exactly these are set off: names, or `enter customer`, `leave lead`."
+    )
 
 
 class RuleTest(Strict):

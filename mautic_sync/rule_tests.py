@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
-from mautic_sync.domain.actions import HOT, LOW_VALUE, entered, turns
+from mautic_sync.domain.actions import HOT, LOW_VALUE, moved, turns
 from mautic_sync.domain.activity import ACTIVITY_TYPES, ATTRIBUTES_OF, Activity
 from mautic_sync.domain.classification import Previous, explain
 from mautic_sync.domain.conditions import Condition
@@ -154,7 +154,7 @@ def _try(rules: _Rules, test: RuleTest, now: int) -> _Tried:
     occasions = [turn.occasion for turn in turns(before, after) if turn.occasion is not None]
     # Where only the kind was told of, the stage counts as the same.
     if decision.stage != was.stage and (was.stage is not None or decision.kind != kind_was):
-        occasions += entered(kind_was, decision.stage, decision.kind)
+        occasions += moved(was.stage, kind_was, decision.stage, decision.kind)
     return _Tried(now, decided, scored, judgement, tuple(one.name for one in actions.of(occasions)))
 
 

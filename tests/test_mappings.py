@@ -758,7 +758,7 @@ def test_the_packaged_scores_suit_a_mautic_without_custom_fields():
 @pytest.mark.parametrize(
     ("action", "told"),
     [
-        ("{do: {note: x}}", "on[0]: this takes `enter` or `become` or `when`, and has none of them"),
+        ("{do: {note: x}}", "on[0]: this takes `enter` or `leave` or `become` or `when`, and has none of them"),
         (
             "{become: hott, do: {note: x}}",
             "on[0].become: `hott` is not one of: hot, cold, low_value, not_low_value; did you mean `hot`?",
@@ -769,6 +769,12 @@ def test_the_packaged_scores_suit_a_mautic_without_custom_fields():
             "{enter: {stage: Leed}, do: {note: x}}",
             "on[0].enter.stage: no stage `Leed` is managed here; did you mean `Lead`?",
         ),
+        (
+            "{leave: {stage: Leed}, do: {note: x}}",
+            "on[0].leave.stage: no stage `Leed` is managed here; did you mean `Lead`?",
+        ),
+        ("{leave: {}, do: {note: x}}", "on[0].leave: this takes `kind` or `stage`, and has none of them"),
+        ("{enter: {kind: lead}, leave: {kind: ghost}, do: {note: x}}", "on[0]: this takes `enter` or `leave`"),
         ("{enter: {kind: lead, stage: Lead}, do: {note: x}}", "on[0].enter: this takes `kind` or `stage`, not both"),
         ("{become: hot, do: {tags: {add: [a], remove: [a]}}}", "on[0].do.tags: `a` is added and removed at once"),
         (
@@ -849,20 +855,24 @@ def test_rules_are_named_by_what_sets_them_off_and_have_keys_of_their_own(rules)
 on:
   - {enter: {stage: lead}, do: {note: a}}
   - {enter: {kind: lead}, do: {note: b}}
+  - {leave: {stage: LEAD}, do: {note: l}}
+  - {leave: {kind: lead}, do: {note: m}}
   - {become: low_value, do: {note: c}}
   - {become: low_value, do: {note: d}}
   - {when: {tag: a}, name: Größe über alles und noch viel mehr davon, do: {note: e}}
 """
     )
     told = [(rule.name, rule.occasion) for rule in mappings.action_rules.rules]
-    assert told[:4] == [
+    assert told[:6] == [
         ("enter lead", "stage:Lead"),
         ("enter lead (2)", "kind:lead"),
+        ("leave LEAD", "-stage:Lead"),
+        ("leave lead", "-kind:lead"),
         ("become low_value", "low_value"),
-        ("become low_value (4)", "low_value"),
+        ("become low_value (6)", "low_value"),
     ]
     keys = [rule.key for rule in mappings.action_rules.rules]
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 7
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", key) for key in keys)
 
 

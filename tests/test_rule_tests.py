@@ -143,6 +143,28 @@ def test_activity_is_counted_by_the_same_matchers(tried):
     assert misses(tried(tests, scoring=scoring, actions=actions)) == {}
 
 
+def test_leaving_a_stage_or_a_kind_sets_off_actions(tried):
+    actions = (
+        "version: 1\non:\n  - {leave: {stage: Lead}, do: {note: a}}\n  - {leave: {kind: ghost}, do: {note: b}}\n"
+        "  - {leave: {kind: customer}, do: {note: c}}\n"
+    )
+    tests = (
+        "  - name: a customer was a lead\n"
+        "    person: {fields: {orders_count: 1}, was: {stage: Lead}}\n"
+        "    expect: {actions: [leave Lead]}\n"
+        "  - name: a lead was some ghost\n"
+        "    person: {fields: {phone: '+49 30 1'}, was: {kind: ghost}}\n"
+        "    expect: {actions: [leave ghost]}\n"
+        "  - name: nobody leaves what they stay in, or were not in\n"
+        "    person: {fields: {phone: '+49 30 1'}, was: {stage: Lead}}\n"
+        "    expect: {actions: []}\n"
+        "  - name: a newcomer leaves nothing\n"
+        "    person: {fields: {phone: '+49 30 1'}}\n"
+        "    expect: {actions: []}\n"
+    )
+    assert misses(tried(tests, actions=actions)) == {}
+
+
 def test_what_does_not_hold_is_told_with_what_explains_it(tried):
     found = tried(
         "  - name: wrong\n"

@@ -1,7 +1,8 @@
 """What sets off an action, and what an action is: pure.
 
 An occasion is a word for one transition of one person: `stage:Lead` and `kind:lead` (entered, and settled in Mautic),
-`hot` and `cold`, `low_value` and `not_low_value`, and `when:<name>` for a condition that became true.
+`-stage:Lead` and `-kind:lead` (left), `hot` and `cold`, `low_value` and `not_low_value`, and `when:<name>` for a
+condition that became true.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ ENDS = {HOT: "cold", LOW_VALUE: "not_low_value"}
 """Flag → the occasion of its end."""
 WHEN = "when:"
 """Beginning of the flag of a condition that is true, and of the occasion when it becomes so."""
+LEFT = "-"
+"""Beginning of the occasion that somebody leaves what follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,16 @@ class ActionRules:
         return tuple(rule for rule in self.rules if rule.key in found)
 
 
-def entered(from_kind: str | None, to_stage: str, to_kind: str) -> tuple[str, ...]:
-    """The occasions of a change of stage: a kind is entered only from another one."""
-    return (f"stage:{to_stage}",) if from_kind == to_kind else (f"stage:{to_stage}", f"kind:{to_kind}")
+def moved(from_stage: str | None, from_kind: str | None, to_stage: str, to_kind: str) -> tuple[str, ...]:
+    """The occasions of a change of stage: what is left, then what is entered.
+
+    A kind is left only for another one, and entered only from another one or from none.
+    """
+    left = [f"{LEFT}stage:{from_stage}"] if from_stage is not None and from_stage != to_stage else []
+    if from_kind == to_kind:
+        return (*left, f"stage:{to_stage}")
+    left += [f"{LEFT}kind:{from_kind}"] if from_kind is not None else []
+    return (*left, f"stage:{to_stage}", f"kind:{to_kind}")
 
 
 class Turn(NamedTuple):

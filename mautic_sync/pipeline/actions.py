@@ -66,11 +66,11 @@ def queue_entries(
 ) -> None:
     """Store what these transitions set off; `settled` are their changes by number."""
     due = []
-    for moved in transitions:
-        row = settled[moved.change_id]
+    for transition in transitions:
+        row = settled[transition.change_id]
         if (row.baseline and not run.with_actions) or UNDOES in orjson.loads(row.new):
             continue
-        found = set_off(run, moved)
+        found = set_off(run, transition)
         person = decisions.one_person(connection, row.person_id) if found else None
         if person is not None:
             (one,) = consider(deciding_by(run), connection, [person], run.now)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from mautic_sync.domain.actions import HOT, ActionRule, Members, entered, read_flags, turns
+from mautic_sync.domain.actions import HOT, ActionRule, Members, moved, read_flags, turns
 from mautic_sync.domain.journey import moment_text
 from mautic_sync.domain.plan import VALUE_OF_KIND
 from mautic_sync.mapping_files import fill, placeholders
@@ -62,21 +62,21 @@ def queue_by_hand(run: Run, connection: Connection, stages: Mapping[int, str], a
     """Store the actions of those whose stage somebody had set by hand before it was decided; `among` has them."""
     if not stages:
         return
-    moved = changes.settle_by_hand(connection, stages, kinds=run.kinds, run_id=run.id, now=run.now)
+    transitions = changes.settle_by_hand(connection, stages, kinds=run.kinds, run_id=run.id, now=run.now)
     considered = {one.row.person_id: one for one in among}
     due = [
         (rule, considered[one.person_id], key_of(rule, f"{run.id} {one.person_id} stage:{one.to_stage}"))
-        for one in moved
+        for one in transitions
         for rule in set_off(run, one)
     ]
     queue(run, connection, due)
 
 
-def set_off(run: Run, moved: Transition) -> tuple[ActionRule, ...]:
+def set_off(run: Run, one: Transition) -> tuple[ActionRule, ...]:
     """The actions of a transition; none where a stage was only put back."""
-    if not moved.moves:
+    if not one.moves:
         return ()
-    return run.mappings.action_rules.of(entered(moved.from_kind, moved.to_stage, moved.to_kind))
+    return run.mappings.action_rules.of(moved(one.from_stage, one.from_kind, one.to_stage, one.to_kind))
 
 
 def key_of(rule: ActionRule, transition: str) -> str:
@@ -172,11 +172,10 @@ class _Values:
         return "" if value is None else str(value)
 
 
-def expected(run: Run, moves: Mapping[tuple[str | None, str], int], waiting: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Rule → how often: of the planned changes of stage (from, to), and of what is `waiting` already."""
+def expected(run: Run, planned: Iterable[Transition], waiting: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Rule → how often: of what the planned changes of stage will be, and of what is `waiting` already."""
     counted = dict(waiting)
-    kinds = run.kinds
-    for (before, after), count in moves.items():
-        for rule in run.mappings.action_rules.of(entered(kinds.get(before or ""), after, kinds[after])):
-            counted[rule.name] = counted.get(rule.name, 0) + count
+    for one in planned:
+        for rule in set_off(run, one):
+            counted[rule.name] = counted.get(rule.name, 0) + 1
     return [{"rule": rule, "count": count} for rule, count in sorted(counted.items())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, se
 from mautic_sync.domain.plan import CONTACT, GROUP, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.store.bulk import insert_many
-from mautic_sync.store.decisions import last_places
+from mautic_sync.store.decisions import Place, last_places
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import alias, change, contact, person, standing, transition
@@ -20,6 +20,7 @@ from mautic_sync.store.text import dump
 
 PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
 SETTLED, REFUSED, SUPERSEDED = "settled", "refused", "superseded"
+PLANNED_AT_ONCE = 500
 
 
 def open_key(person_id: int, target: str) -> str:
@@ -371,7 +372,7 @@ def settle(
         .values(state=SETTLED, open_key=None, settled_at=now, settled_run=run_id, error=None),
         [{"which": row.id} for row in settled],
     )
-    was = last_places(connection, [row.person_id for row in settled if row.target == CONTACT], kinds)
+    places = last_places(connection, [row.person_id for row in settled if row.target == CONTACT], kinds)
     standings: dict[int, dict[str, Any]] = {}
     for chunk in in_chunks(list({row.person_id for row in settled})):
         rows = connection.execute(select(standing).where(standing.c.person_id.in_(chunk))).mappings()
@@ -389,9 +390,7 @@ def settle(
             stands.update(stage=new["stage"], stage_at=now, manual_stage=None, manual_since=None)
         # An undo may lead back to no stage at all, or to one that no mapping names.
         if new.get("stage") in kinds:
-            shown = old.get("stage")
-            stage, kind = was.get(row.person_id, (shown, kinds.get(shown or "")))
-            transitions.append(Transition(row.id, row.person_id, stage, kind, new["stage"], kinds[new["stage"]]))
+            transitions.append(_transition(row.id, row.person_id, old, new, places, kinds))
     upsert(connection, standing, [{**stands, "written": dump(stands["written"])} for stands in standings.values()])
     _record(connection, transitions, baseline, run_id=run_id, now=now)
     return transitions
@@ -401,12 +400,9 @@ def settle_by_hand(
     connection: Connection, stages: Mapping[int, str], *, kinds: Mapping[str, str], run_id: str, now: int
 ) -> list[Transition]:
     """Person → the stage that somebody set by hand and that is decided now: a transition without a change of ours."""
-    was = last_places(connection, list(stages), kinds)
-    transitions = []
-    for number, stage in stages.items():
-        before, kind = was.get(number, (None, None))
-        transitions.append(Transition(0, number, before, kind, stage, kinds[stage]))
-    transitions = [one for one in transitions if one.moves]
+    places = last_places(connection, list(stages), kinds)
+    found = [_transition(0, number, {}, {"stage": stage}, places, kinds) for number, stage in stages.items()]
+    transitions = [one for one in found if one.moves]
     _record(connection, transitions, {}, run_id=run_id, now=now)
     return transitions
 
@@ -531,6 +527,33 @@ def planned_moves(connection: Connection, *, baseline: bool | None = None) -> di
             move = (orjson.loads(row.old).get("stage"), new["stage"])
             counted[move] = counted.get(move, 0) + 1
     return counted
+
+
+def planned_transitions(connection: Connection, kinds: Mapping[str, str]) -> Iterator[Transition]:
+    """What the planned changes of stage will be once they are settled; the baseline's and those of an undo aside."""
+    planned = [change.c.state == PLANNED, change.c.target == CONTACT, change.c.baseline.is_(False)]
+    query = select(change.c.id, change.c.person_id, change.c.old, change.c.new).where(*planned).order_by(change.c.id)
+    after = 0
+    while rows := connection.execute(query.where(change.c.id > after).limit(PLANNED_AT_ONCE)).all():
+        after = rows[-1].id
+        places = last_places(connection, [row.person_id for row in rows], kinds)
+        for row in rows:
+            new = orjson.loads(row.new)
+            if new.get("stage") in kinds and UNDOES not in new:
+                yield _transition(row.id, row.person_id, orjson.loads(row.old), new, places, kinds)
+
+
+def _transition(
+    number: int,
+    person_id: int,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    places: Mapping[int, Place],
+    kinds: Mapping[str, str],
+) -> Transition:
+    shown = old.get("stage")
+    stage, kind = places.get(person_id, (shown, kinds.get(shown or "")))
+    return Transition(number, person_id, stage, kind, new["stage"], kinds[new["stage"]])
 
 
 def listed(

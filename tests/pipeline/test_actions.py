@@ -220,6 +220,7 @@ def test_a_stage_that_somebody_took_away_is_put_back_without_a_welcome(started):
     number = worker.new(firstname="Pat", phone="+49 30 1")
     worker.sync()
     worker.act("clear_stage", contact=number)
+    assert worker.plan()["actions"] == []
     assert worker.sync()["transitions"] == []
     assert (worker.stage(number), len(notes_of(worker, number))) == ("Lead", 1)
 
@@ -297,6 +298,44 @@ def test_whoever_only_waited_for_a_verdict_since_the_baseline_makes_no_transitio
 def test_whoever_waited_acts_where_the_baseline_was_told_to(waiting):
     worker = waiting(with_actions=True)
     assert worker.sync()["actions"]["done"] == 4
+
+
+LEAVING = """
+on:
+  - {leave: {stage: Lead}, do: {note: "Went to {stage}", tags: {add: [gone]}}}
+  - {leave: {kind: ghost}, do: {tags: {add: [known]}}}
+"""
+
+
+def test_leaving_acts_once_when_mautic_has_taken_the_change(started, mautic_version):
+    worker = started(LEAVING, version=mautic_version)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    visitor = worker.visitor()
+    assert worker.sync()["actions"]["done"] == 0
+    worker.act("edit", contact=visitor, values={"phone": "+49 30 2"})
+    worker.act("edit", contact=number, values={"tags": ["customer"]})
+    assert worker.plan()["actions"] == [{"rule": "leave Lead", "count": 1}, {"rule": "leave ghost", "count": 1}]
+    assert worker.sync()["actions"] == {"done": 2, "refused": 0, "pending": 0}
+    assert worker.contact(visitor).tags == {"known"}
+    assert worker.contact(number).tags == {"customer", "gone"}
+    (note,) = notes_of(worker, number)
+    assert note.startswith("Went to Customer [mautic-sync:leave-lead-")
+    worker.box.reset_stats()
+    assert worker.sync()["actions"]["done"] == 0
+    assert worker.box.stats()["writes"] == 0
+
+
+def test_the_baseline_leaves_nothing(make_worker, rules):
+    packaged = (packaged_mappings_dir() / "stages.yaml").read_text()
+    worker = make_worker(mappings=rules(LEAVING, stages=packaged.replace("respect_manual: 90d", "respect_manual: 1m")))
+    worker.init()
+    lead = next(number for number, stage in worker.box.instance.stages.items() if stage.name == "Lead")
+    number = worker.new(firstname="Pat", phone="+49 30 1", tags=["customer"], stage=lead)
+    worker.plan()
+    worker.post("/_sandbox/clock", {"advance": 600})
+    worker.skew = 600
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 0}
+    assert (worker.stage(number), worker.contact(number).tags) == ("Customer", {"customer"})
 
 
 WHITE_GLOVE = """
