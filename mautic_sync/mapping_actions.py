@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from mautic_sync.domain.actions import LEFT, WHEN, ActionRule, ActionRules, Do, Members
@@ -141,18 +142,19 @@ def _reads(leaf: Leaf, do: DoText, *, tags: bool) -> Iterator[str]:
 def action_rules(file: ActionsFile, stages: Iterable[str], compiled: Callable[[int], Condition | None]) -> ActionRules:
     """`stages` are the names as stages.yaml spells them; `compiled` gives the condition at a place of the list."""
     spelled = {fold(stage): stage for stage in stages}
+    plain = Counter(text.name or _plain_name(text) for text in file.on)
     keys: set[str] = set()
     rules: list[ActionRule] = []
     for index, text in enumerate(file.on):
         occasion = _occasion(text, spelled)
         name = text.name or _plain_name(text)
-        key = _slug(name)
+        key, numbered = _slug(name), plain[name] > 1
         if key in keys:
             key = f"{key}-{index + 1}"
         if any(rule.name == name for rule in rules):
             name = f"{name} ({index + 1})"
         keys.add(key)
-        rules.append(ActionRule(name, key, occasion, _do(text.do), compiled(index)))
+        rules.append(ActionRule(name, key, occasion, _do(text.do), compiled(index), numbered))
     return ActionRules(tuple(rules), file.notify.max_per_run)
 
 

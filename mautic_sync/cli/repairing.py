@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -345,11 +347,20 @@ def retry_command(
     upload: Annotated[
         int | None, typer.Option("--upload", min=1, help="Which file in doubt `--file-id` is about, by its number.")
     ] = None,
+    discard: Annotated[
+        bool,
+        typer.Option(
+            "--discard", help="Let the refused actions with these ids go instead: nothing more comes of them."
+        ),
+    ] = False,
 ) -> None:
     """Try failed writes and quarantined input again, in a pass of their own. Exit code 4 when some fails again.
 
     Also the place to answer for files in doubt.
     """
+    if discard:
+        _discard(config, ids or (), as_json=as_json, wait=wait)
+        return
     settings = read_settings(config)
     if (lost and file_id is not None) or (upload is not None and file_id is None):
         msg = "say either --uploads, for files that are not at ZeroBounce, or --file-id for one that is (with --upload)"
@@ -390,6 +401,19 @@ def retry_command(
         if again:
             out.print(f"{again} of them failed again: `mautic-sync quarantine`")
     raise typer.Exit(PARTIAL if again else outcome(run.counts))
+
+
+def _discard(config: Path | None, ids: Collection[str], *, as_json: bool, wait: float) -> None:
+    with _store(config) as engine, run_lock(engine, wait), engine.begin() as connection:
+        held = {f"a{row['id']}" for row in actions.refused(connection)}
+        if not ids or not held.issuperset(ids):
+            msg = "--discard wants ids of refused actions, like a12; `mautic-sync quarantine` lists them"
+            raise ConfigError(msg)
+        actions.supersede(connection, _numbers(ids), "somebody let it go: `retry --discard`", int(time.time()))
+    if as_json:
+        print_json({"discarded": len(set(ids))})
+    else:
+        print(f"Let {len(set(ids))} actions go.")
 
 
 def _plan_again(run: Run, wanted: _Wanted) -> set[tuple[int, str]]:

@@ -63,7 +63,7 @@ class ActionRule:
     """One action of `mappings/actions.yaml`.
 
     `name` is what people read, `key` the same in [a-z0-9-], both different for each rule. `condition` belongs to the
-    occasion `when:<name>`.
+    occasion `when:<name>`. `numbered`: others have no name of their own either, and which is meant depends on their order.
     """
 
     name: str
@@ -71,6 +71,7 @@ class ActionRule:
     occasion: str
     do: Do
     condition: Condition | None = None
+    numbered: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class ActionRules:
         """The actions that these occasions set off, in the order of the file."""
         found = {rule.key for occasion in occasions for rule in self.by_occasion.get(occasion, ())}
         return tuple(rule for rule in self.rules if rule.key in found)
+
+    def meant(self, name: str, occasion: str, *, numbered: bool) -> ActionRule | None:
+        """The rule that an action was stored for, `numbered` or not, as it is now; None where it cannot be told."""
+        rule = next((rule for rule in self.rules if (rule.name, rule.occasion) == (name, occasion)), None)
+        return None if rule is None or rule.numbered or numbered else rule
 
 
 def moved(from_stage: str | None, from_kind: str | None, to_stage: str, to_kind: str) -> tuple[str, ...]:

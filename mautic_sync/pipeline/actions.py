@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.destinations import notifications
-from mautic_sync.domain.actions import ActionRule
+from mautic_sync.domain.actions import ActionRules
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import (
@@ -57,6 +57,10 @@ ACTIONS_AT_ONCE = 500
 MOST_ATTEMPTS = 5
 """So often an action is tried whose end never shows."""
 LINES_OF_DIGEST = 50
+NOBODY_LEFT = (
+    "actions.yaml names nobody any more for whom the message was meant; name them there and `mautic-sync retry`, or let it "
+    "go: `mautic-sync retry ID --discard`"
+)
 NOTIFY = "notify:"
 """Beginning of the part of a message to one address."""
 
@@ -455,9 +459,11 @@ def _keep(run: Run, connection: Connection, one: _Performed) -> list[_Message]:
         run.tell("doubtful", contact=row.mautic_id, reason=one.doubtful)
     else:
         message = _message(run, one)
-        if message is not None:
+        if message is not None and message.to:
             actions.back_to_planned(connection, row.id, one.done, one.refused, attempts=row.attempts)
             return [message]
+        if message is not None and not any(part.startswith(NOTIFY) for part in one.done):
+            one.refused = "; ".join(filter(None, (one.refused, f"notify: {NOBODY_LEFT}")))
         _close(run, connection, row, one.done, one.refused)
     return []
 
@@ -490,15 +496,25 @@ class _Message:
 
 
 def _message(run: Run, one: _Performed) -> _Message | None:
-    """What is left to send; the addresses are those that the rule has now."""
-    text = orjson.loads(one.row.todo).get("notify")
-    if not text:
+    """What is left to send, perhaps to nobody."""
+    todo = orjson.loads(one.row.todo)
+    if not todo.get("notify"):
         return None
-    rule: ActionRule | None = next(
-        (rule for rule in run.mappings.action_rules.rules if rule.name == one.row.rule), None
-    )
-    to = tuple(to for to in (rule.do.notify_to if rule is not None else ()) if _part(to) not in one.done)
-    return _Message(one.row, text, to, one.done, one.refused) if to else None
+    to = tuple(to for to in _addresses(run.mappings.action_rules, one, todo) if _part(to) not in one.done)
+    return _Message(one.row, todo["notify"], to, one.done, one.refused)
+
+
+def _addresses(rules: ActionRules, one: _Performed, todo: Mapping[str, Any]) -> list[str]:
+    """Whom the message was meant for, as far as any rule still names them; who is gone is replaced by whom its own names."""
+    if "notify_to" not in todo:  # stored by a version that kept no digests
+        return [to for rule in rules.rules if rule.name == one.row.rule for to in rule.do.notify_to]
+    left = [name for name in todo["notify_to"] if f"{NOTIFY}{name}" not in one.done]
+    present = {notifications.name_of(to): to for rule in rules.rules for to in rule.do.notify_to}
+    found = [present[name] for name in left if name in present]
+    its_own = rules.meant(one.row.rule, one.row.occasion, numbered="numbered" in todo)
+    if its_own is not None and len(found) < len(left):
+        found += [to for to in its_own.do.notify_to if to not in found]
+    return found
 
 
 def _part(address: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
+from mautic_sync.destinations.notifications import name_of
 from mautic_sync.domain.actions import HOT, ActionRule, Members, moved, read_flags, turns
 from mautic_sync.domain.journey import moment_text
 from mautic_sync.domain.plan import VALUE_OF_KIND
@@ -112,9 +113,9 @@ def queue(run: Run, connection: Connection, due: Sequence[tuple[ActionRule, Cons
 
 
 def _todo(rule: ActionRule, values: _Values, counted: dict[str, int]) -> dict[str, Any]:
-    """What is to be done, as it is kept: without the addresses of messages, which may be secrets."""
+    """What is to be done, as it is kept: of the addresses of messages, which may be secrets, digests alone."""
     do = rule.do
-    todo: dict[str, Any] = {}
+    todo: dict[str, Any] = {"numbered": True} if rule.numbered else {}
     tags = [*do.tags.add, *(f"-{tag}" for tag in do.tags.remove)]
     if tags:
         todo["tags"] = tags
@@ -133,6 +134,7 @@ def _todo(rule: ActionRule, values: _Values, counted: dict[str, int]) -> dict[st
         todo["note"] = clean(values.rendered(do.note))
     if do.notify_text is not None and do.notify_to:
         todo["notify"] = clean(values.rendered(do.notify_text))
+        todo["notify_to"] = [name_of(address) for address in do.notify_to]
     return todo
 
 

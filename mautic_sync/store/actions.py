@@ -103,10 +103,11 @@ def let_vanished_go(connection: Connection, now: int) -> None:
 
 
 def supersede(connection: Connection, numbers: Collection[int], error: str, now: int) -> None:
+    """Let these go, open or refused, with what is left of them."""
     for chunk in in_chunks(list(numbers)):
         connection.execute(
             update(action)
-            .where(action.c.id.in_(chunk), action.c.state.in_(OPEN))
+            .where(action.c.id.in_(chunk), action.c.state.in_((*OPEN, REFUSED)))
             .values(state=SUPERSEDED, settled_at=now, error=error)
         )
 

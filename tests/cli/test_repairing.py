@@ -12,8 +12,12 @@ import sys
 
 import pytest
 import requests
+from sqlalchemy import update
 
 from mautic_sync.sandbox import Sandbox
+from mautic_sync.store import actions, people
+from mautic_sync.store.engine import open_engine
+from mautic_sync.store.schema import action
 from tests.cli.test_commands import Shell
 
 CONTACTS = 20
@@ -144,6 +148,33 @@ def test_quarantine_tells_why_when_and_how_often_and_one_is_tried_again_alone(sh
     assert "Nothing is held back." in shell("quarantine").stdout
     done = shell("retry", "q99")
     assert (done.returncode, "q99" in done.stderr) == (2, True)
+
+
+def refuse(shell, occasion="hot", rule="become hot", contact=7) -> str:
+    """A refused action of this contact, by its id of `quarantine`."""
+    engine = open_engine(f"sqlite:///{shell.directory}/var/mautic_sync.db")
+    with engine.begin() as connection:
+        (person,) = people.persons_of(connection, [contact]).values()
+        known = {row["id"] for row in actions.refused(connection)}
+        row = {"key": f"test-{len(known)}-{occasion}", "person_id": person, "rule": rule, "occasion": occasion}
+        actions.queue(connection, [{**row, "todo": {"tags": ["tried"]}, "value": 250}], run_id="test", now=1)
+        connection.execute(
+            update(action)
+            .where(action.c.key == row["key"])
+            .values(state="refused", attempts=1, error="no", settled_at=1)
+        )
+        (made,) = {row["id"] for row in actions.refused(connection)} - known
+    engine.dispose()
+    return f"a{made}"
+
+
+def test_a_refused_action_is_let_go(shell):
+    first, second = refuse(shell), refuse(shell, occasion="cold")
+    assert shell("retry", "--discard").returncode == 2
+    assert shell("retry", first, "q1", "--discard").returncode == 2
+    assert shell.json("retry", first, "--discard") == {"discarded": 1}
+    assert [one["id"] for one in shell.json("quarantine")["actions"]] == [second]
+    assert shell("retry", second, "--discard").stdout == "Let 1 actions go.\n"
 
 
 def test_backup_and_restore(shell, tmp_path):

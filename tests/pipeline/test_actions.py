@@ -674,6 +674,7 @@ def inbox():
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if server.status == 200:
                 server.got.append(orjson.loads(body))
+                server.paths.append(self.path)
             self.send_response(server.status)
             self.end_headers()
 
@@ -681,7 +682,7 @@ def inbox():
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    server.got, server.status = [], 200
+    server.got, server.paths, server.status = [], [], 200
     server.address = f"json://user:topsecret@127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -745,6 +746,93 @@ def test_a_message_without_address_is_refused_and_waits_for_retry(notified, inbo
         stored.try_refused_again(connection)
     assert notified.sync()["actions"]["done"] == 1
     assert len(inbox.got) == 1
+
+
+@pytest.fixture
+def telling(started, rules, monkeypatch, inbox):
+    """`telling(rule, …)`: a worker whose messages to paths of the inbox are not taken; `telling.now(rule, …)` has other rules."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    inbox.status = 500
+
+    def text(*wanted: tuple[str | None, list[str]]) -> str:
+        named = [
+            f"  - enter: {{kind: lead}}\n{f'    name: {name}' if name else ''}\n"
+            f"    do: {{notify: {{to: {[f'{inbox.address}/{path}' for path in paths]}, text: Told {paths[0]}}}}}\n"
+            for name, paths in wanted
+        ]
+        return f"on:\n{''.join(named)}" if named else "on: []\n"
+
+    def start(*wanted):
+        return started(text(*wanted))
+
+    def now(*wanted):
+        rules(text(*wanted))
+        inbox.status = 200
+
+    start.now = now
+    return start
+
+
+def sent(inbox) -> list[tuple[str, str]]:
+    return [(path, one["message"].split("\n")[0]) for path, one in zip(inbox.paths, inbox.got, strict=True)]
+
+
+def tried_again(worker):
+    with worker.run("retry") as run, run.engine.begin() as connection:
+        stored.try_refused_again(connection)
+    return worker.sync()["actions"]
+
+
+def test_a_message_never_reaches_whom_another_rule_names(telling, inbox):
+    worker = telling((None, ["sales"]), (None, ["press"]))
+    worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    telling.now((None, ["press"]))
+    assert worker.sync()["actions"] == {"done": 1, "refused": 1, "pending": 0}
+    assert sent(inbox) == [("/press", "Told press")]
+    assert "names nobody any more for whom the message was meant" in rows_of(worker)[0].error
+    assert tried_again(worker) == {"done": 0, "refused": 1, "pending": 0}
+    telling.now((None, ["press"]), (None, ["sales"]))
+    assert tried_again(worker) == {"done": 1, "refused": 0, "pending": 0}
+    assert sent(inbox)[1:] == [("/sales", "Told sales")]
+
+
+def test_a_message_of_a_rule_that_was_renamed_is_sent(telling, inbox):
+    worker = telling(("call them", ["sales"]))
+    worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    telling.now(("call them now", ["sales"]))
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert sent(inbox) == [("/sales", "Told sales")]
+
+
+def test_a_message_goes_to_the_address_that_its_rule_was_corrected_to(telling, inbox):
+    worker = telling(("call them", ["slaes", "boss"]))
+    worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    telling.now(("call them", ["sales", "boss"]), ("other", ["press"]))
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert sorted(sent(inbox)) == [("/boss", "Told slaes"), ("/sales", "Told slaes")]
+
+
+def test_a_message_whose_rule_is_gone_is_refused(telling, inbox):
+    worker = telling(("call them", ["sales"]))
+    worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    telling.now()
+    assert worker.sync()["actions"] == {"done": 0, "refused": 1, "pending": 0}
+    assert inbox.got == []
+
+
+def test_a_message_that_an_older_version_stored_is_sent_to_those_of_its_rule(telling, inbox):
+    worker = telling((None, ["sales"]), (None, ["press"]))
+    worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        connection.execute(action.update().values(todo='{"notify": "Told earlier"}'))
+    inbox.status = 200
+    assert worker.sync()["actions"]["done"] == 2
+    assert sorted(sent(inbox)) == [("/press", "Told earlier"), ("/sales", "Told earlier")]
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "nothing://topsecret@example.com"])
