@@ -60,7 +60,7 @@ DOCUMENTS = {
     "an older backup of that name when it is whole.",
     "restore": "`--json`: as `backup`. Exit code 1: the store is not empty, or the file is none of ours, newer, or damaged; nothing was changed. "
     "5: a run holds the store.",
-    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, addresses}, failed_again`; with `--discard`: `discarded`.",
+    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, outdated, addresses}, failed_again` (`outdated`: actions that were let go, because what set them off holds no more); with `--discard`: `discarded`.",
     "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
     "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state, points}]` (`points`: all that Mautic shows now; of the target `points`, `old` and `new` hold our score as far as it was granted, and `delta` what Mautic receives)`, held, quarantined, "

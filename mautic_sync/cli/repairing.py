@@ -373,7 +373,7 @@ def retry_command(
             files.adopt(run, file_id, upload)
         pull.meet_instance(run, adopt=False)
         pull.read_instance(run, fresh=True)
-        persons = _plan_again(run, wanted)
+        persons, outdated = _plan_again(run, wanted)
         contacts = pull.retry_contacts(run, wanted.quarantined)
         rows = pull.retry_rows(run, wanted.quarantined) + files.release_rows(run, wanted.quarantined)
         sync(run, Options(push=settings.push.enabled))
@@ -384,7 +384,8 @@ def retry_command(
                 "writes": len(wanted.writes),
                 "contacts": contacts,
                 "rows": rows,
-                "actions": len(wanted.actions),
+                "actions": len(wanted.actions) - outdated,
+                "outdated": outdated,
                 "addresses": addresses,
             },
             "failed_again": again,
@@ -397,6 +398,8 @@ def retry_command(
         out.print(
             f"Tried {tried['writes']} writes, {tried['actions']} actions, {contacts} contacts and {rows} rows again."
         )
+        if outdated:
+            out.print(f"Let {outdated} actions go: what had set them off holds no more.")
         show_summary(out, run, document)
         if again:
             out.print(f"{again} of them failed again: `mautic-sync quarantine`")
@@ -416,17 +419,21 @@ def _discard(config: Path | None, ids: Collection[str], *, as_json: bool, wait: 
         print(f"Let {len(set(ids))} actions go.")
 
 
-def _plan_again(run: Run, wanted: _Wanted) -> set[tuple[int, str]]:
-    """Have refused writes decided anew, and refused actions planned; the (person, target) of these writes."""
+def _plan_again(run: Run, wanted: _Wanted) -> tuple[set[tuple[int, str]], int]:
+    """Have refused writes decided anew, and refused actions planned that still hold.
+
+    Returns the (person, target) of these writes, and how many actions were let go.
+    """
     with run.engine.begin() as connection:
         refused = changes.refused_persons(connection, wanted.writes)
+        outdated = actions.let_outdated_go(connection, wanted.actions, run.now)
         actions.try_refused_again(connection, wanted.actions)
         people.mark_dirty(connection, list(refused))
         for rows in refused.values():
             for row in rows:
                 if UNDOES in orjson.loads(row.new):
                     changes.reopen(connection, row.id)
-    return {(person_id, row.target) for person_id, rows in refused.items() for row in rows}
+    return {(person_id, row.target) for person_id, rows in refused.items() for row in rows}, outdated
 
 
 def _failed_again(run: Run, wanted: _Wanted, writes: Collection[tuple[int, str]]) -> int:

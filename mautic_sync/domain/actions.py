@@ -129,6 +129,14 @@ def turns(before: Collection[str], now: Collection[str]) -> tuple[Turn, ...]:
     return (*came, *went)
 
 
+def stands(occasion: str, *, stage: str, kind: str, flags: Collection[str]) -> bool:
+    """Whether it is still as the occasion says, for somebody who is decided to be so."""
+    what, _, name = occasion.partition(":")
+    if what in {"stage", "kind"}:
+        return name == (stage if what == "stage" else kind)
+    return HOT not in flags if occasion == COLD else occasion in flags
+
+
 # --- Flags as they are kept
 
 

@@ -31,7 +31,7 @@ LONGEST_FIELD = 191  # characters; docs/mautic.md: "Writing"
 def queue_flags(run: Run, connection: Connection, flagged: Sequence[Considered]) -> None:
     """Store the actions of everybody whose flags were just stored as others than before.
 
-    What is taken back before anything was done about it is closed, and its opposite has nothing to undo.
+    What is left to do about a flag that went is closed; if nothing was done yet, its opposite has nothing to undo.
     """
     if not flagged or not run.mappings.action_rules.rules:
         return
@@ -44,7 +44,7 @@ def queue_flags(run: Run, connection: Connection, flagged: Sequence[Considered])
     undone = {
         (number, flag)
         for flag, numbers in sorted(back.items())
-        for number in actions.take_back(connection, flag, numbers, run.now)
+        for number in actions.take_back(connection, flag, numbers, run.now, run_id=run.id)
     }
     due = []
     for one in flagged:

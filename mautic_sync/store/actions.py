@@ -10,15 +10,18 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
+from mautic_sync.domain.actions import read_flags, stands
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks
 from mautic_sync.store.people import former_of
-from mautic_sync.store.schema import action, alias, change, contact, person
+from mautic_sync.store.schema import action, alias, change, contact, decision, person
 from mautic_sync.store.text import dump
 
 PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
 DONE, REFUSED, SUPERSEDED = "done", "refused", "superseded"
 OPEN = (PLANNED, SENT, DOUBTFUL)
+_WAITING = (PLANNED, REFUSED)
+HOLDS_NO_MORE = "it holds no more"
 
 _SURVIVOR: ColumnElement[Any] = func.coalesce(person.c.redirect_to, action.c.person_id)
 _WITH_CONTACT = (
@@ -53,33 +56,37 @@ def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], *, run_id: 
     )
 
 
-def take_back(connection: Connection, occasion: str, person_ids: Collection[int], now: int) -> set[int]:
-    """The occasion holds no more for these persons: its actions that nothing was done for are closed.
+def take_back(connection: Connection, occasion: str, person_ids: Collection[int], now: int, *, run_id: str) -> set[int]:
+    """The occasion holds no more for these persons: what is left of its actions is closed, but for what is in doubt.
 
-    Returns the persons for whom the whole occasion was taken back, so that its opposite has nothing to undo.
+    Returns the persons for whom nothing had been done about it yet, so that its opposite has nothing to undo.
     """
     whole: set[int] = set()
     numbers: list[int] = []
     for chunk in in_chunks(sorted(person_ids)):
         found = connection.execute(
-            select(action.c.person_id, action.c.id, action.c.state, action.c.attempts, action.c.done, action.c.run_id)
+            select(action)
             .where(action.c.person_id.in_(chunk), action.c.occasion == occasion)
             .order_by(action.c.person_id, action.c.id.desc())
         )
         for person_id, some in groupby(found, attrgetter("person_id")):
             rows = list(some)
-            batch = [row for row in rows if row.run_id == rows[0].run_id]
-            untouched = [row.id for row in batch if row.state == PLANNED and not row.attempts and row.done == "{}"]
-            numbers += untouched
-            if untouched and len(untouched) == len(batch):
+            numbers += [row.id for row in rows if row.state in _WAITING]
+            if all(_is_untouched(row) for row in rows if row.run_id == rows[0].run_id):
                 whole.add(person_id)
     for chunk in in_chunks(numbers):
         connection.execute(
             update(action)
             .where(action.c.id.in_(chunk))
-            .values(state=SUPERSEDED, settled_at=now, error="it holds no more, and nothing was done yet")
+            .values(state=SUPERSEDED, settled_at=now, settled_run=run_id, error=HOLDS_NO_MORE)
         )
     return whole
+
+
+def _is_untouched(row: Any) -> bool:
+    """Nobody has heard of it: a message that failed was not taken, what else was tried may have been done."""
+    tells_only = orjson.loads(row.todo).keys() <= {"notify", "notify_to", "numbered"}
+    return row.state in _WAITING and row.done == "{}" and (not row.attempts or tells_only)
 
 
 def doubt_what_was_sent(connection: Connection) -> None:
@@ -197,6 +204,25 @@ def try_refused_again(connection: Connection, numbers: Collection[int] | None = 
         statement.values(state=PLANNED, attempts=1, sent_at=None, settled_at=None, settled_run=None)
     )
     return found.rowcount
+
+
+def let_outdated_go(connection: Connection, numbers: Collection[int], now: int) -> int:
+    """`retry`: refused actions of these whose occasion holds no more are closed. Returns how many."""
+    outdated: list[int] = []
+    for chunk in in_chunks(list(numbers)):
+        query = (
+            select(action.c.id, action.c.occasion, decision.c.stage, decision.c.kind, decision.c.flags)
+            .join(person, person.c.id == action.c.person_id)
+            .join(decision, decision.c.person_id == _SURVIVOR)
+            .where(action.c.state == REFUSED, action.c.id.in_(chunk))
+        )
+        outdated += [
+            row.id
+            for row in connection.execute(query)
+            if not stands(row.occasion, stage=row.stage, kind=row.kind, flags=read_flags(row.flags))
+        ]
+    supersede(connection, outdated, HOLDS_NO_MORE, now)
+    return len(outdated)
 
 
 def count_unbegun(connection: Connection, run_id: str) -> int:

@@ -177,6 +177,22 @@ def test_a_refused_action_is_let_go(shell):
     assert shell("retry", second, "--discard").stdout == "Let 1 actions go.\n"
 
 
+def test_only_what_still_holds_is_tried_again(shell):
+    person = shell.json("explain", "7")
+    still = [f"stage:{person['stage']}", f"kind:{person['kind']}", "cold"]
+    over = ["hot", "when:Vip", "low_value", "stage:Elsewhere", "kind:elsewhere"]
+    for occasion in (*over, *still):
+        refuse(shell, occasion)
+    document = shell.json("retry")
+    assert (document["retried"]["actions"], document["retried"]["outdated"]) == (len(still), len(over))
+    assert document["actions"]["done"] == len(still)
+    assert shell.json("quarantine")["actions"] == []
+    found = {one["key"].split("-")[-1]: (one["state"], one["error"]) for one in shell.json("explain", "7")["actions"]}
+    assert {found[occasion] for occasion in over} == {("superseded", "it holds no more")}
+    refuse(shell)
+    assert "Let 1 actions go: what had set them off holds no more." in shell("retry").stdout
+
+
 def test_backup_and_restore(shell, tmp_path):
     path = tmp_path / "store.backup"
     taken = shell.json("backup", str(path))

@@ -374,6 +374,18 @@ def test_what_is_over_before_anything_was_done_is_taken_back(started, scores):
     assert notes_of(worker, number) == []
 
 
+def test_what_was_refused_is_let_go_when_it_is_over(started, scores):
+    worker = started(HOT.replace("note:", "campaigns: {add: [Onboarding]}\n      note:"))
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    assert worker.sync()["actions"]["refused"] == 1
+    rescore(worker, scores, Pat=1)
+    assert worker.sync()["actions"]["done"] == 1
+    assert [row.state for row in rows_of(worker)] == ["superseded", "done"]
+    assert worker.contact(number).tags == frozenset()
+
+
 def test_a_plan_tells_what_its_changes_would_set_off(started):
     worker = started("on:\n  - {enter: {kind: lead}, do: {tags: {add: [entered]}}}\n")
     worker.new(firstname="Pat", phone="+49 30 1")
@@ -813,6 +825,26 @@ def test_a_message_goes_to_the_address_that_its_rule_was_corrected_to(telling, i
     telling.now(("call them", ["sales", "boss"]), ("other", ["press"]))
     assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
     assert sorted(sent(inbox)) == [("/boss", "Told slaes"), ("/sales", "Told slaes")]
+
+
+@pytest.mark.parametrize(("tags", "heard"), [("", []), ("tags: {add: [hot]}, ", ["Pat is cold"])])
+def test_nobody_hears_of_what_is_over_by_a_message_that_was_not_taken(started, scores, inbox, monkeypatch, tags, heard):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    to = f"to: ['{inbox.address}']"
+    worker = started(
+        f"on:\n  - {{become: hot, do: {{{tags}notify: {{{to}, text: '{{name}} is hot'}}}}}}\n"
+        f"  - {{become: cold, do: {{tags: {{remove: [hot]}}, notify: {{{to}, text: '{{name}} is cold'}}}}}}\n"
+    )
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    inbox.status = 500
+    rescore(worker, scores, Pat=12)
+    assert worker.sync()["actions"]["pending"] == 1
+    inbox.status = 200
+    rescore(worker, scores, Pat=1)
+    assert worker.sync()["actions"]["pending"] == 0
+    assert [text for _, text in sent(inbox)] == heard
+    assert worker.contact(number).tags == frozenset()
 
 
 def test_a_message_whose_rule_is_gone_is_refused(telling, inbox):

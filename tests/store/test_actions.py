@@ -7,6 +7,7 @@ from sqlalchemy import select, update
 
 from mautic_sync.store import actions
 from mautic_sync.store.schema import action
+from mautic_sync.store.text import dump
 
 NOW = 1_800_000_000
 EARLIER, TWO_RULES, BEGUN, OF_TWO_RUNS, OTHER = 1, 2, 3, 4, 5
@@ -43,7 +44,7 @@ def test_only_what_nobody_began_is_taken_back_of_each_person(connection):
     due(connection, OTHER, "a", occasion="cold")
 
     everybody = (OTHER, OF_TWO_RUNS, BEGUN, TWO_RULES, EARLIER, 99)
-    assert actions.take_back(connection, "hot", everybody, NOW) == {TWO_RULES, OF_TWO_RUNS}
+    assert actions.take_back(connection, "hot", everybody, NOW, run_id="later") == {TWO_RULES, OF_TWO_RUNS}
     closed = select(action.c.person_id, action.c.rule, action.c.run_id).where(action.c.state == actions.SUPERSEDED)
     assert set(map(tuple, connection.execute(closed))) == {
         (TWO_RULES, "a", "now"),
@@ -51,3 +52,22 @@ def test_only_what_nobody_began_is_taken_back_of_each_person(connection):
         (BEGUN, "b", "now"),
         (OF_TWO_RUNS, "a", "now"),
     }
+
+
+@pytest.mark.parametrize(
+    ("todo", "kept", "whole", "left"),
+    [
+        ({"notify": "Hot"}, {"attempts": 2}, True, actions.SUPERSEDED),
+        ({"notify": "Hot"}, {"attempts": 5, "state": actions.REFUSED}, True, actions.SUPERSEDED),
+        ({"note": "Hot"}, {"attempts": 2}, False, actions.SUPERSEDED),
+        ({"note": "Hot"}, {"attempts": 1, "state": actions.REFUSED}, False, actions.SUPERSEDED),
+        ({"notify": "Hot"}, {"attempts": 1, "done": '{"tags": []}'}, False, actions.SUPERSEDED),
+        ({"note": "Hot"}, {"attempts": 1, "state": actions.DOUBTFUL}, False, actions.DOUBTFUL),
+        ({"note": "Hot"}, {"attempts": 1, "state": actions.DONE}, False, actions.DONE),
+    ],
+)
+def test_what_is_left_of_what_is_over_is_closed_but_what_is_in_doubt(connection, todo, kept, whole, left):
+    due(connection, TWO_RULES, "a")
+    connection.execute(update(action).values(todo=dump(todo), **kept))
+    assert (actions.take_back(connection, "hot", [TWO_RULES], NOW, run_id="later") == {TWO_RULES}) is whole
+    assert connection.execute(select(action.c.state)).scalar() == left
