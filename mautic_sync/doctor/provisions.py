@@ -111,15 +111,20 @@ def owners(exam: Examination) -> Finding:
         users = list_users(exam.probe)
     except ForbiddenError:
         return skipped("users cannot be listed, see rights.users")
-    unknown = [number for number, name in enumerate(wanted, start=1) if not any(one.is_called(name) for one in users)]
-    if unknown:
-        # An owner may be named by address, which is not shown.
-        told = listed([_shown(wanted[number - 1], number) for number in unknown])
+    called = {name: [one for one in users if one.is_called(name)] for name in wanted}
+    # An owner may be named by address, which is not shown.
+    shown = {name: _shown(name, number) for number, name in enumerate(wanted, start=1)}
+    if unknown := [shown[name] for name in wanted if not called[name]]:
         return failed(
-            f"this Mautic has no such user: {told}",
+            f"this Mautic has no such user: {listed(unknown)}",
             "Correct `owner` in actions.yaml (user name, address or number, see Settings → Users), or create the user.",
         )
-    return ok(f"{len(wanted)} owners exist")
+    if hidden := [shown[name] for name in wanted if not any(one.published for one in called[name])]:
+        return failed(
+            f"unpublished in Mautic: {listed(hidden)}",
+            "Publish the user (Settings → Users), or take it out of `owner` in actions.yaml: nobody is given to it.",
+        )
+    return ok(f"{len(wanted)} owners exist, published")
 
 
 def _shown(name: int | str, number: int) -> str:

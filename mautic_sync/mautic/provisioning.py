@@ -80,6 +80,8 @@ class User:
     id: int
     username: str
     email: str = ""
+    published: bool = True
+    """Mautic refuses an owner who is not (docs/mautic.md: "Writing")."""
 
     def is_called(self, name: int | str) -> bool:
         """By id, e-mail address or user name."""
@@ -112,7 +114,9 @@ def who_am_i(transport: Transport) -> Self:
 def list_users(transport: Transport) -> list[User]:
     """The users of this Mautic; needs the right to see them."""
     rows = _all(transport, "users", "users")
-    return [User(_id(row), str(row.get("username") or ""), str(row.get("email") or "")) for row in rows]
+    return [
+        User(_id(row), str(row.get("username") or ""), str(row.get("email") or ""), _published(row)) for row in rows
+    ]
 
 
 # -- stages ---------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ from mautic_sync.mautic.writes import (
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
 from mautic_sync.pipeline.flights import keep_in_flight
-from mautic_sync.pipeline.occasions import key_of, queue, set_off
+from mautic_sync.pipeline.occasions import key_of, named_now, queue, set_off
 from mautic_sync.store import actions, decisions, people
 from mautic_sync.store.changes import Transition
 
@@ -57,6 +57,10 @@ ACTIONS_AT_ONCE = 500
 MOST_ATTEMPTS = 5
 """So often an action is tried whose end never shows."""
 LINES_OF_DIGEST = 50
+NO_OWNER = (
+    "Mautic shows us none of the action's owners as a published user (`mautic-sync doctor` names them); correct `owner` in "
+    "actions.yaml or the users in Mautic, then `mautic-sync retry`"
+)
 NOBODY_LEFT = (
     "actions.yaml names nobody any more for whom the message was meant; name them there and `mautic-sync retry`, or let it "
     "go: `mautic-sync retry ID --discard`"
@@ -189,6 +193,9 @@ class _OneAction:
         self.row = row
         self.number = number
         self.todo: dict[str, Any] = orjson.loads(row.todo)
+        rule = mautic.run.mappings.action_rules.meant(row.rule, row.occasion, numbered="numbered" in self.todo)
+        if rule is not None:
+            self.todo = named_now(self.todo, rule.do, row.id)
         self.performed = _Performed(row, orjson.loads(row.done))
         self.done = self.performed.done
 
@@ -291,8 +298,9 @@ class _OneAction:
                 alias: value for alias, value in self.todo["fields"].items() if value != str(shown.get(alias) or "")
             }
         if "owner" in self.todo and "owner" not in self.done:
-            keeps = self.contact.owner_id is not None and not self.todo["owner"]["replace"]
-            values["owner"] = self.contact.owner_id if keeps else self.mautic.user(self.todo["owner"]["user"])
+            owner = self.todo["owner"]
+            keeps = self.contact.owner_id is not None and not owner["replace"]
+            values["owner"] = self.contact.owner_id if keeps else self.mautic.owner(owner.get("users", [owner["user"]]))
         return values
 
     def _send(self, parts: Mapping[str, Any]) -> Result | Done:
@@ -300,7 +308,7 @@ class _OneAction:
         if parts.get("tags"):
             values["tags"] = parts["tags"]
         if "owner" in parts and parts["owner"] is None:
-            return Refused(404, f"this Mautic shows us no user {self.todo['owner']['user']}")
+            return Refused(404, NO_OWNER)
         if parts.get("owner", self.contact.owner_id) != self.contact.owner_id:
             values["owner"] = parts["owner"]
         result = self._taken(edit_one(self.transport, ContactEdit(self.number, values)), values) if values else Done()
@@ -370,16 +378,16 @@ class _Mautic:
         }
         self._asked: set[Place] = set()
 
-    def user(self, name: int | str) -> int | None:
-        if isinstance(name, int) or name.isdigit():
-            return int(name)
+    def owner(self, names: Sequence[int | str]) -> int | None:
+        """The first of these who is a published user; where users cannot be listed, the first that is named by number."""
         with self._lock:
             if self._users is None:
                 try:
-                    self._users = list_users(self.run.mautic)
+                    self._users = [user for user in list_users(self.run.mautic) if user.published]
                 except (ForbiddenError, RefusedError):
                     self._users = []
-            return next((user.id for user in self._users if user.is_called(name)), None)
+            shown = self._users or [User(int(name), "") for name in names if str(name).isdigit()]
+            return next((user.id for name in names for user in shown if user.is_called(name)), None)
 
     def place(self, place: Place, name: str) -> int | None:
         """The id of a segment or a campaign; what the catalogue lacks may have been made since."""

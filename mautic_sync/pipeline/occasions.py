@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from mautic_sync.destinations.notifications import name_of
-from mautic_sync.domain.actions import HOT, ActionRule, Members, moved, read_flags, turns
+from mautic_sync.domain.actions import HOT, ActionRule, Do, Members, moved, read_flags, turns
 from mautic_sync.domain.journey import moment_text
 from mautic_sync.domain.plan import VALUE_OF_KIND
 from mautic_sync.mapping_files import fill, placeholders
@@ -136,6 +136,22 @@ def _todo(rule: ActionRule, values: _Values, counted: dict[str, int]) -> dict[st
         todo["notify"] = clean(values.rendered(do.notify_text))
         todo["notify_to"] = [name_of(address) for address in do.notify_to]
     return todo
+
+
+def named_now(todo: Mapping[str, Any], do: Do, turn: int) -> dict[str, Any]:
+    """What is to be done, with segments, campaigns and owners as the rule names them now: it may have been corrected.
+
+    The owner whose turn it was comes first of `users`; with an owner who is no longer named, `turn` decides who does.
+    """
+    told = dict(todo)
+    for name, members in (("segments", do.segments), ("campaigns", do.campaigns)):
+        if name in told:
+            told[name] = _as_json(members)
+    owner = told.pop("owner", None)
+    if owner is not None and do.owners:
+        first = do.owners.index(owner["user"]) if owner["user"] in do.owners else turn % len(do.owners)
+        told["owner"] = {**owner, "users": [*do.owners[first:], *do.owners[:first]]}
+    return told
 
 
 def _as_json(members: Members) -> dict[str, list[str]]:

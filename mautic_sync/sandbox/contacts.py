@@ -302,7 +302,8 @@ class Contacts:
         owner = sent.get("owner")
         if owner in {None, "", 0, "0"}:
             return None
-        if not str(owner).isdigit() or int(str(owner)) not in {1, *self._instance.users}:
+        published = {1, *(number for number, user in self._instance.users.items() if user.get("isPublished", True))}
+        if not str(owner).isdigit() or int(str(owner)) not in published:
             raise RefusedError(
                 400,
                 f"owner: {self._instance.traits.invalid_choice}",

@@ -356,6 +356,10 @@ def test_owners_are_looked_up_and_addresses_of_messages_only_read(doctor, rules,
     examined = doctor(mappings=rules(actions=actions))
     found = examined()
     assert found["actions.owners"].told == "this Mautic has no such user: nobody, the 3. owner (an address)"
+    examined.worker.box.instance.users.update(
+        {2: {"username": "nobody"}, 3: {"email": "away@example.com", "isPublished": False}}
+    )
+    assert examined()["actions.owners"].told == "unpublished in Mautic: the 3. owner (an address)"
     assert "the 1. of 2: the environment has no OUR_CHAT" in found["actions.messages"].told
     monkeypatch.setenv("OUR_CHAT", "nonsense")
     found = examined()["actions.messages"]

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import orjson
 import pytest
 
-from mautic_sync.errors import MauticSyncError
+from mautic_sync.errors import ForbiddenError, MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
@@ -520,6 +520,53 @@ def test_owners_get_contacts_in_turn_and_keep_them(started):
     first, second = (worker.new(firstname=name, phone=f"+49 30 {name}") for name in ("Pat", "Kim"))
     worker.sync()
     assert [worker.contact(number).owner_id for number in (owned, first, second)] == [1, 2, 1]
+
+
+SAL = {"username": "sal", "email": "sal@example.com"}
+
+
+def test_owners_who_are_gone_or_unpublished_are_passed_over(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {owner: {round_robin: [sal, 3, admin]}}}\n")
+    worker.box.instance.users[2] = {**SAL, "isPublished": False}
+    numbers = [worker.new(firstname="Pat", phone=f"+49 30 {n}") for n in range(2)]
+    assert worker.sync()["actions"] == {"done": 2, "refused": 0, "pending": 0}
+    assert [worker.contact(number).owner_id for number in numbers] == [1, 1]
+
+
+def test_a_lead_without_owner_gets_one_when_the_rule_is_corrected(started, rules):
+    rule = "on:\n  - {enter: {kind: lead}, do: {owner: {round_robin: [%s]}, segments: {add: [%s]}}}\n"
+    worker = started(rule % ("sal", "Very important"))
+    make_segment(worker, "vip")
+    worker.box.instance.users[2] = {**SAL, "isPublished": False}
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"]["refused"] == 1
+    (row,) = rows_of(worker)
+    assert "none of the action's owners as a published user" in row.error
+    rules(rule % ("admin", "vip"))
+    assert tried_again(worker) == {"done": 1, "refused": 0, "pending": 0}
+    assert (worker.contact(number).owner_id, segments_of(worker, number)) == (1, ["vip"])
+
+
+def test_an_owner_who_is_named_no_more_leaves_the_others(started, rules):
+    rule = "on:\n  - {enter: {kind: lead}, do: {tags: {add: [new]}, owner: {round_robin: [%s]}}}\n"
+    worker = started(rule % "sal")
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"]["refused"] == 1
+    rules(rule % "")
+    assert tried_again(worker) == {"done": 1, "refused": 0, "pending": 0}
+    assert (worker.contact(number).owner_id, worker.contact(number).tags) == (None, {"new"})
+
+
+def test_owners_by_number_are_taken_as_they_are_where_users_cannot_be_listed(started, monkeypatch):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {owner: {round_robin: [sal, 1]}}}\n")
+
+    def forbidden(_):
+        raise ForbiddenError("users", "user:users:view")
+
+    monkeypatch.setattr(acting, "list_users", forbidden)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"]["done"] == 1
+    assert worker.contact(number).owner_id == 1
 
 
 def test_an_owner_is_replaced_where_the_rule_says_so(started):
