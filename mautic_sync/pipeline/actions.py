@@ -530,17 +530,18 @@ def _part(address: str) -> str:
 
 
 def _send_messages(run: Run, messages: Sequence[_Message], until: float) -> None:
-    """One by one, or in one digest for each address when there are more than the mappings want."""
+    """One by one, or in digests for each address when there are more than the mappings want."""
     together = len(messages) > run.mappings.action_rules.notify_max
     by_address: dict[str, list[_Message]] = {}
     for message in sorted(messages, key=lambda one: one.row.id):
         for address in message.to:
             by_address.setdefault(address, []).append(message)
+    most = LINES_OF_DIGEST if together else 1
     for address, waiting in by_address.items():
-        for batch in [waiting] if together else [[one] for one in waiting]:
+        for first in range(0, len(waiting), most):
             if time.monotonic() >= until:
                 return
-            _send_one(run, address, batch, digest=together)
+            _send_one(run, address, waiting[first : first + most], digest=together)
 
 
 def _send_one(run: Run, address: str, batch: Sequence[_Message], *, digest: bool) -> None:
@@ -588,7 +589,5 @@ def _single(message: _Message) -> tuple[str, str]:
 
 
 def _digest(batch: Sequence[_Message]) -> tuple[str, str]:
-    lines = [f"- {one.row.rule}: {one.text} [{one.row.key}]" for one in batch[:LINES_OF_DIGEST]]
-    if len(batch) > LINES_OF_DIGEST:
-        lines.append(f"… and {len(batch) - LINES_OF_DIGEST} more: `mautic-sync hot`, or the contacts in Mautic")
+    lines = [f"- {one.row.rule}: {one.text} [{one.row.key}]" for one in batch]
     return f"mautic-sync: {len(batch)} messages in one", "\n".join(lines)

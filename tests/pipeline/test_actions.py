@@ -785,6 +785,16 @@ def test_many_messages_become_one(notified, inbox):
     ]
 
 
+def test_what_one_digest_cannot_hold_comes_in_another(notified, inbox, monkeypatch):
+    monkeypatch.setattr(acting, "LINES_OF_DIGEST", 2)
+    for name in ("Pat", "Kim", "Lou"):
+        notified.new(firstname=name, phone="+49 30 1")
+    assert notified.sync()["actions"]["done"] == 3
+    assert [one["title"] for one in inbox.got] == ["mautic-sync: 2 messages in one", "mautic-sync: 1 messages in one"]
+    told = "".join(one["message"] for one in inbox.got)
+    assert all(f"[{row.key}]" in told for row in rows_of(notified))
+
+
 def test_a_message_that_is_not_taken_is_sent_by_a_later_run(notified, inbox):
     number = notified.new(firstname="Pat", phone="+49 30 1")
     inbox.status = 500
