@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import Literal
 
@@ -310,12 +311,15 @@ class Mappings:
         made = {segment_alias(name) for name in self.fields.create_segments}
         for index, action in enumerate(self.actions.on):
             for kind, members in (("segment", action.do.segments), ("campaign", action.do.campaigns)):
-                known = list(names_in(catalogue, "segment" if kind == "segment" else "campaign"))
+                present = (catalogue.segments, catalogue.segment_names) if kind == "segment" else (catalogue.campaigns,)
+                known = list(present[0].values())
                 for key in ("add", "remove"):
                     for place, name in enumerate(getattr(members, key)):
                         if (f"{kind}s", key, name) in ours:
                             continue  # whoever keeps the default and has no such segment is not to blame for it
-                        if member_named(known, name) is not None or (kind == "segment" and segment_alias(name) in made):
+                        if member_named(name, *present) is not None or (
+                            kind == "segment" and segment_alias(name) in made
+                        ):
                             continue
                         told = f"this Mautic has no {kind} `{name}`{suggestion(name, known)}"
                         yield self._sources["actions"].problem(("on", index, "do", f"{kind}s", key, place), told)
@@ -354,10 +358,17 @@ def segment_alias(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")
 
 
-def member_named(known: Iterable[str], name: str) -> str | None:
-    """The segment (by its alias, or the name it comes from) or campaign (by its name) that is meant."""
-    wanted = {fold(name), segment_alias(name)}
-    return next((one for one in known if fold(one) in wanted), None)
+def member_named(name: str, *present: Mapping[int, str]) -> int | None:
+    """The number of the segment (by its alias, its name, or the alias that comes of the name) or campaign (by its name)
+    that is meant. `present` maps numbers to aliases or names, in the order in which they are looked through.
+    """
+    for wanted in (fold(name), segment_alias(name)):
+        for names in present:
+            for number, shown in names.items():
+                # Mautic 5 shows entities where quotes, ampersands and angle brackets were typed.
+                if wanted in {fold(shown), fold(unescape(shown))}:
+                    return number
+    return None
 
 
 def _leaves_of(condition: Condition | None) -> Iterator[Leaf]:

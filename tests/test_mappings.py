@@ -830,9 +830,12 @@ def test_no_rule_reads_what_an_action_does(problems, condition, do, told):
 
 def test_a_mautic_without_the_segment_of_an_action_is_warned_of_and_not_refused(rules):
     mappings = rules(
-        actions="version: 1\non:\n  - {become: hot, do: {segments: {add: [Nurtur, Hot leads]}, campaigns: {add: [In]}}}\n"
+        actions="version: 1\non:\n  - {become: hot, do: {segments: {add: [Nurtur, Hot leads, R&D]}, campaigns: {add: [In]}}}\n"
     )
-    bound = mappings.bind(replace(MAUTIC, segments={1: "nurture"}, campaigns={1: "Out"}))
+    there = replace(
+        MAUTIC, segments={1: "nurture", 2: "rd"}, segment_names={1: "Nurture", 2: "R&#38;D"}, campaigns={1: "Out"}
+    )
+    bound = mappings.bind(there)
     assert [told.partition("on[0].do.")[2] for told in bound.warnings] == [
         "segments.add[0]: this Mautic has no segment `Nurtur`; did you mean `nurture`?",
         "campaigns.add[0]: this Mautic has no campaign `In`; known: `Out`",

@@ -131,10 +131,11 @@ def turns(before: Collection[str], now: Collection[str]) -> tuple[Turn, ...]:
 
 def stands(occasion: str, *, stage: str, kind: str, flags: Collection[str]) -> bool:
     """Whether it is still as the occasion says, for somebody who is decided to be so."""
-    what, _, name = occasion.partition(":")
+    what, _, name = occasion.removeprefix(LEFT).partition(":")
     if what in {"stage", "kind"}:
-        return name == (stage if what == "stage" else kind)
-    return HOT not in flags if occasion == COLD else occasion in flags
+        return (name == (stage if what == "stage" else kind)) != occasion.startswith(LEFT)
+    ended = next((flag for flag, end in ENDS.items() if end == occasion), None)
+    return occasion in flags if ended is None else ended not in flags
 
 
 # --- Flags as they are kept

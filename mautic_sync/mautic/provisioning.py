@@ -303,6 +303,7 @@ def read_catalogue(
     tag_ids = {str(number) for stored, number in tags.items() if unescaped(stored) in written_tags}
     return Catalogue(
         fields={entry.alias: entry.type for entry in list_fields(transport) if entry.published},
+        segment_names={segment.id: segment.name for segment in segments},
         segments={segment.id: segment.alias for segment in segments},
         tags=frozenset(map(unescaped, tags)),
         stage_segments=frozenset(segment.alias for segment in segments if _reads(segment, written, tag_ids)),

@@ -32,7 +32,7 @@ from mautic_sync.errors import (
 from mautic_sync.mappings import member_named
 from mautic_sync.mautic.contacts import get_contact
 from mautic_sync.mautic.handling import Done, Place, add_note, has_note, join, leave
-from mautic_sync.mautic.provisioning import User, list_campaigns, list_segments, list_users
+from mautic_sync.mautic.provisioning import Named, SegmentInfo, User, list_campaigns, list_segments, list_users
 from mautic_sync.mautic.writes import (
     ContactEdit,
     Doubtful,
@@ -347,9 +347,12 @@ class _OneAction:
         return result
 
     def _member(self, place: Place, action: str, name: str) -> Done | Refused | Doubtful:
-        place_id = self.mautic.place(place, name)
-        if place_id is not None:
-            return (join if action == "add" else leave)(self.transport, place, place_id, self.number)
+        found = self.mautic.place(place, name)
+        if isinstance(found, SegmentInfo) and not found.published:
+            told = f"the segment {name} is unpublished, and Mautic changes no members of it; publish it, then `mautic-sync retry`"
+            return Refused(403, told)
+        if found is not None:
+            return (join if action == "add" else leave)(self.transport, place, found.id, self.number)
         if action == "remove":
             self.mautic.tell_once("nothing_to_leave", what=f"{place.removesuffix('s')} {name}")
             return Done()
@@ -372,11 +375,8 @@ class _Mautic:
         self.run = run
         self._lock = threading.Lock()
         self._users: list[User] | None = None
-        self._places: dict[Place, dict[int, str]] = {
-            "segments": dict(run.catalogue.segments),
-            "campaigns": dict(run.catalogue.campaigns),
-        }
-        self._asked: set[Place] = set()
+        self._segments: list[SegmentInfo] | None = None
+        self._campaigns: list[Named] | None = None
 
     def owner(self, names: Sequence[int | str]) -> int | None:
         """The first of these who is a published user; where users cannot be listed, the first that is named by number."""
@@ -389,24 +389,19 @@ class _Mautic:
             shown = self._users or [User(int(name), "") for name in names if str(name).isdigit()]
             return next((user.id for name in names for user in shown if user.is_called(name)), None)
 
-    def place(self, place: Place, name: str) -> int | None:
-        """The id of a segment or a campaign; what the catalogue lacks may have been made since."""
+    def place(self, place: Place, name: str) -> SegmentInfo | Named | None:
+        """The segment or campaign of this name, as it is now: the catalogue may be older."""
         with self._lock:
-            found = self._known(place, name)
-            if found is None and place not in self._asked:
-                self._asked.add(place)
-                self._places[place] = (
-                    {one.id: one.alias for one in list_segments(self.run.mautic)}
-                    if place == "segments"
-                    else {one.id: one.name for one in list_campaigns(self.run.mautic)}
-                )
-                found = self._known(place, name)
-            return found
-
-    def _known(self, place: Place, name: str) -> int | None:
-        present = self._places[place]
-        meant = member_named(present.values(), name)
-        return next((number for number, one in present.items() if one == meant), None) if meant is not None else None
+            if place == "segments":
+                if self._segments is None:
+                    self._segments = list_segments(self.run.mautic)
+                aliases = {one.id: one.alias for one in self._segments}
+                meant = member_named(name, aliases, {one.id: one.name for one in self._segments})
+                return next((one for one in self._segments if one.id == meant), None)
+            if self._campaigns is None:
+                self._campaigns = list_campaigns(self.run.mautic)
+            meant = member_named(name, {one.id: one.name for one in self._campaigns})
+            return next((one for one in self._campaigns if one.id == meant), None)
 
     def tell_once(self, event: str, *, what: str) -> None:
         with self._lock:

@@ -785,7 +785,7 @@ def _catch_up(run: Run, added: Added) -> None:
     before = run.catalogue
     parts = {part: getattr(read, part) for part in lacking}
     if "segments" in parts:
-        parts["stage_segments"] = read.stage_segments
+        parts |= {name: getattr(read, name) for name in ("segment_names", "stage_segments")}
     run.catalogue = replace(before, **parts)
     run.mappings = run.unbound.bind(run.catalogue)
     with run.engine.begin() as connection:

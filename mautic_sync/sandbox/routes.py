@@ -547,7 +547,8 @@ class Mautic:
 
     def _segment_contact(self, _call: Call, segment: int, contact: int, action: str) -> Response:
         with self.instance.lock:
-            self.catalogue.entity("segments", segment)
+            if not self.catalogue.entity("segments", segment)["isPublished"]:
+                raise RefusedError(403, _FORBIDDEN)  # docs/mautic.md: "Writing"
             row = self.contacts.load(contact)
             if row is None:
                 if self.contacts.resolve(contact) is not None:

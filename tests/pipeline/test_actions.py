@@ -620,6 +620,37 @@ def test_what_mautic_lacks_is_kept_and_the_rest_done(started):
     assert len(notes_of(worker, number)) == 1
 
 
+def test_an_unpublished_segment_is_told_of_before_anything_is_asked(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {segments: {add: [nurture]}}}\n")
+    segment = make_segment(worker)
+    call(worker, "PATCH", f"segments/{segment}/edit", {"isPublished": False})
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.box.reset_stats()
+    assert worker.sync()["actions"]["refused"] == 1
+    assert not [one for one in worker.box.stats()["calls"] if "segments/" in one and "contact" in one]
+    assert "the segment nurture is unpublished" in rows_of(worker)[0].error
+    call(worker, "PATCH", f"segments/{segment}/edit", {"isPublished": True})
+    assert tried_again(worker)["done"] == 1
+    assert segments_of(worker, number) == ["nurture"]
+
+
+def test_a_segment_is_found_by_its_alias_then_by_the_name_that_mautic_shows(started, mautic_version):
+    worker = started(
+        "on:\n  - {enter: {kind: lead}, do: {segments: {add: [first, 'Söme \"Seg\" & Co', Renamed]}}}\n",
+        version=mautic_version,
+    )
+    for alias, name in (
+        ("other", "First"),
+        ("first", "Second"),
+        ("some-seg", "Söme &#34;Seg&#34; &#38; Co"),
+        ("once", "Renamed"),
+    ):
+        call(worker, "PATCH", f"segments/{make_segment(worker, alias)}/edit", {"name": name})
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert segments_of(worker, number) == ["first", "once", "some-seg"]
+
+
 @pytest.mark.parametrize("written", [False, True])
 def test_a_run_that_is_cut_short_writes_one_note(started, scores, monkeypatch, written):
     worker = started(HOT)
