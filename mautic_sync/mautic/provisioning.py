@@ -221,12 +221,12 @@ def list_pages(transport: Transport) -> list[Named]:
 
 
 def list_point_triggers(transport: Transport) -> list[PointTrigger]:
-    """The triggers on points that do anything; none where there is no such list.
+    """All triggers on points; none where there is no such list.
 
     Those without events colour contacts. Those on the points of a group look like the others.
     """
     try:
-        rows = [row for row in _all(transport, "points/triggers", "triggers") if row.get("events", True)]
+        rows = _all(transport, "points/triggers", "triggers")
     except RefusedError as refused:
         if refused.status == 404:
             return []

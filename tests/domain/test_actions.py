@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mautic_sync.domain.actions import moved
+from mautic_sync.domain.actions import moved, stands
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,25 @@ from mautic_sync.domain.actions import moved
 )
 def test_a_kind_is_left_and_entered_only_for_another_one(before, after, occasions):
     assert list(moved(*before, *after)) == occasions
+
+
+@pytest.mark.parametrize(
+    ("occasion", "still"),
+    [
+        ("stage:Lead", True),
+        ("stage:Customer", False),
+        ("-stage:Lead", False),
+        ("-stage:Ghost", True),
+        ("kind:lead", True),
+        ("-kind:lead", False),
+        ("hot", True),
+        ("cold", False),
+        ("low_value", False),
+        ("not_low_value", True),
+        ("when:Looks at prices", True),
+        ("when:White glove", False),
+    ],
+)
+def test_what_is_no_longer_so_does_not_stand(occasion, still):
+    flags = {"hot", "when:Looks at prices"}
+    assert stands(occasion, stage="Lead", kind="lead", flags=flags) is still

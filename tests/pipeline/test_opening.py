@@ -266,7 +266,7 @@ def test_a_mautic_without_a_list_of_triggers_has_none(make_worker):
 
 
 @responses.activate
-def test_triggers_are_read_as_mautic_lists_them_without_those_that_do_nothing():
+def test_triggers_are_read_as_mautic_lists_them():
     base = "https://mautic.example"
     responses.post(f"{base}/oauth/v2/token", json={"access_token": "t", "expires_in": 3600, "token_type": "bearer"})
     rows = {
@@ -279,4 +279,5 @@ def test_triggers_are_read_as_mautic_lists_them_without_those_that_do_nothing():
         assert list_point_triggers(transport) == [
             PointTrigger(1, "Gift", 50),
             PointTrigger(2, "Draft", 7, published=False),
+            PointTrigger(3, "Colour only", 20),
         ]
