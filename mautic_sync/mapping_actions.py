@@ -8,7 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from mautic_sync.domain.actions import LEFT, WHEN, ActionRule, ActionRules, Do, Members
+from mautic_sync.domain.actions import ENDS, LEFT, LOW_VALUE, WHEN, ActionRule, ActionRules, Do, Members
+from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.grammar import Leaf, Path, suggestion
@@ -99,21 +100,63 @@ def templates_of(file: ActionsFile) -> Iterator[tuple[Path, str]]:
 
 
 def circles(
-    file: ActionsFile, readers: Sequence[tuple[str, Path, Leaf]], *, stages_read_scores: bool
+    file: ActionsFile,
+    readers: Sequence[tuple[str, Path, Leaf]],
+    *,
+    stages_read_scores: bool,
+    follows: Callable[[Leaf], bool],
 ) -> Iterator[tuple[str, Path, str]]:
     """File, place and what is read, for each leaf of a condition that reads what an action does.
 
     Points for what a change of stage sets off are no circle while no stage reads points. Tags read by stages and
-    scores are looked at where those of validation.yaml are.
+    scores are looked at where those of validation.yaml are. Activity that an action causes is a circle where what
+    counts it decides when the action is done, over however many steps; `follows` tells whether a leaf reads what else
+    follows from stages and scores.
     """
+    deciding = [_deciding(place, file, readers, follows) for place in range(len(file.on))]
     for name, path, leaf in readers:
         if name not in {"stages", "scoring", "actions"}:
             continue
-        for action in file.on:
-            if name == "scoring" and action.by_stages and not stages_read_scores:
-                continue
-            for what in _reads(leaf, action.do, tags=name == "actions"):
-                yield name, path, f"actions.yaml {what}"
+        for place, action in enumerate(file.on):
+            if name != "scoring" or not action.by_stages or stages_read_scores:
+                for what in _reads(leaf, action.do, tags=name == "actions"):
+                    yield name, path, f"actions.yaml {what}"
+            if _part(name, path) in deciding[place]:
+                for what in _counts(leaf, action.do):
+                    yield name, path, f"actions.yaml {what}"
+
+
+def _part(file: str, path: Path) -> Path:
+    """The part of the rules that a place belongs to: all stages, all groups of scores, a flag, or one action."""
+    return path[:2] if file == "actions" else path[:1]
+
+
+def _deciding(
+    place: int, file: ActionsFile, readers: Sequence[tuple[str, Path, Leaf]], follows: Callable[[Leaf], bool]
+) -> set[Path]:
+    """The parts of the rules that decide when an action is done, those included that decide about these."""
+    todo, found = [_decided_in(place, file.on[place])], set[Path]()
+    while todo:
+        part = todo.pop()
+        if part in found:
+            continue
+        found.add(part)
+        for leaf in (leaf for name, path, leaf in readers if _part(name, path) == part):
+            ours = follows(leaf)
+            todo += [("groups",)] if ours or leaf.subject == "score" else []
+            todo += [("stages",)] if ours or leaf.subject in {"kind", "stage"} else []
+            todo += [
+                _decided_in(other, action)
+                for other, action in enumerate(file.on)
+                if any(_reads(leaf, action.do, tags=True)) or any(_counts(leaf, action.do))
+            ]
+    return found
+
+
+def _decided_in(place: int, action: ActionText) -> Path:
+    if action.become is not None:
+        return ("low_value" if action.become in {LOW_VALUE, ENDS[LOW_VALUE]} else "hot",)
+    return ("stages",) if action.by_stages else ("on", place)
 
 
 def _reads(leaf: Leaf, do: DoText, *, tags: bool) -> Iterator[str]:
@@ -127,13 +170,32 @@ def _reads(leaf: Leaf, do: DoText, *, tags: bool) -> Iterator[str]:
         members, told = written[leaf.subject]
         ours = {fold(name) for name in (*members.add, *members.remove)}
         yield from (f"{told} `{name}`" for name in leaf.names if fold(name) in ours)
-    if leaf.matcher is not None:
-        named = leaf.matcher.where.get("segment", [])
-        joined = {fold(name) for name in ([named] if isinstance(named, str) else named)}
-        changed = {fold(name): name for name in (*do.segments.add, *do.segments.remove)}
-        yield from (f"changes the members of the segment `{changed[name]}`" for name in sorted(joined & changed.keys()))
     if leaf.subject == "field":
         yield from (f"writes the field `{name}`" for name in leaf.names if name.lower() in do.fields)
+
+
+def _counts(leaf: Leaf, do: DoText) -> Iterator[str]:
+    """What an action does that Mautic tells as activity, where the leaf counts that."""
+    if leaf.matcher is None:
+        return
+    caused = {
+        "segment.added": ("segment", do.segments.add, "adds to the segment"),
+        "segment.removed": ("segment", do.segments.remove, "removes from the segment"),
+        "campaign.added": ("campaign", do.campaigns.add, "adds to the campaign"),
+        "campaign.removed": ("campaign", do.campaigns.remove, "removes from the campaign"),
+        "campaign.event": ("campaign", do.campaigns.add, "adds to the campaign"),
+        "dnc.manual": ("channel", do.dnc.add, "sets do-not-contact for"),
+    }
+    what, names, told = caused.get(leaf.matcher.type, ("", (), ""))
+    for name in names:
+        spelled = {name, segment_alias(name)} if what == "segment" else {name}
+        if any(leaf.matcher.matches(Activity(leaf.matcher.type, 0, {what: one})) for one in spelled):
+            yield f"{told} `{name}`"
+
+
+def segment_alias(name: str) -> str:
+    """The alias that Mautic makes of a segment's name."""
+    return re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")
 
 
 # --- Rules

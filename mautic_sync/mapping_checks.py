@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
-from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ATTRIBUTES_OF
+from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ATTRIBUTES_OF, Activity
 from mautic_sync.domain.contact import KINDS
 from mautic_sync.domain.contradictions import Known
 from mautic_sync.domain.countries import country_key, fold, is_country_code
@@ -31,7 +30,7 @@ from mautic_sync.domain.grammar import (
     suggestion,
 )
 from mautic_sync.domain.validation import ORDER_KEYS, OrderKey
-from mautic_sync.mapping_actions import circles, problems_of, templates_of, unset_addresses
+from mautic_sync.mapping_actions import circles, problems_of, segment_alias, templates_of, unset_addresses
 from mautic_sync.mapping_contradictions import never_matching, reach_of
 from mautic_sync.mapping_files import (
     ACTION_PLACEHOLDERS,
@@ -530,10 +529,10 @@ class Checker:
                     scored[alias] = written[alias]
                 elif any(begin in template for begin in ("{stage", "{kind", "{before_")):
                     staged[alias] = written[alias]
-            for name in fields.create_segments.keys() - self.left_out:
-                segments[_slug(name)] = f"fields.yaml builds the segment `{name}` on what we write"
+            for name in (one for one in fields.create_segments if one not in self.left_out):
+                segments[segment_alias(name)] = f"fields.yaml builds the segment `{name}` on what we write"
                 if fields.create_segments[name].tag in scored_tags:
-                    scored_segments[_slug(name)] = segments[_slug(name)]
+                    scored_segments[segment_alias(name)] = segments[segment_alias(name)]
         if isinstance(stages, StagesFile):
             managed = {fold(stage.stage): "is a stage that we set" for stage in stages.stages}
             managed |= {fold(name): "is a stage that we replace (takes_over)" for name in stages.takes_over}
@@ -543,7 +542,12 @@ class Checker:
         if isinstance(actions, ActionsFile):
             readers = [(file, place_of(leaf), leaf) for (file, _), node in self.nodes.items() for leaf in leaves(node)]
             reading = any(leaf.subject == "score" for leaf in self.leaves_of("stages"))
-            for file, path, told in circles(actions, readers, stages_read_scores=reading):
+
+            def follows(leaf: Leaf) -> bool:
+                read = {name.lower() for name in leaf.names} if leaf.subject == "field" else set()
+                return not read.isdisjoint(written) or bool(_read_of(leaf, segments))
+
+            for file, path, told in circles(actions, readers, stages_read_scores=reading, follows=follows):
                 if self.sources["actions"].packaged:
                     # Whoever keeps the default is not to blame for it.
                     hint = f"{told}, and this reads it; an actions.yaml of your own can leave that out"
@@ -574,7 +578,13 @@ class Checker:
             told = [tags.get(name) for name in leaf.names]
         elif leaf.subject == "field":
             told = [fields.get(name.lower()) for name in leaf.names]
-        told += [segments.get(_slug(name)) for name in segments_of(leaf)]
+        named = {segment_alias(name) for name in segments_of(leaf)}
+        for alias in _read_of(leaf, segments):
+            if alias in named or not self.sources["fields"].packaged:
+                told.append(segments[alias])
+            else:  # Whoever keeps the default is not to blame for it.
+                hint = f"{segments[alias]}, and this counts who joins it; name those that are meant under `where`"
+                self.warnings.append(str(self.sources[file].problem(place_of(leaf), hint)))
         for one in told:
             if one is not None:
                 self.problem(file, place_of(leaf), f"{one}: {CIRCLE}")
@@ -594,7 +604,10 @@ class Checker:
 
 def place_of(leaf: Leaf) -> Path:
     """Where a leaf names what it reads."""
-    return (*leaf.path, leaf.subject) if leaf.matcher is None else (*leaf.path, "where", "segment")
+    if leaf.matcher is None:
+        return (*leaf.path, leaf.subject)
+    named = [("where", kind) for kind in ("segment", "campaign") if kind in leaf.matcher.where]
+    return (*leaf.path, *(named[0] if named else ()))
 
 
 def segments_of(leaf: Leaf) -> list[str]:
@@ -606,9 +619,15 @@ def segments_of(leaf: Leaf) -> list[str]:
     return [named] if isinstance(named, str) else named
 
 
-def _slug(name: str) -> str:
-    """The alias that Mautic makes of a segment's name."""
-    return re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")
+def _read_of(leaf: Leaf, segments: Iterable[str]) -> list[str]:
+    """Which of these segments, by alias, a leaf reads, or counts who joins or leaves them."""
+    named = {segment_alias(name) for name in segments_of(leaf)}
+    matcher = leaf.matcher if leaf.names[:1] in {("segment.added",), ("segment.removed",)} else None
+    return [
+        alias
+        for alias in segments
+        if alias in named or (matcher is not None and matcher.matches(Activity(matcher.type, 0, {"segment": alias})))
+    ]
 
 
 def _unknown_countries(node: Node) -> Iterator[Problem]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -27,7 +26,7 @@ from mautic_sync.domain.journey import SPANS, STEPS, moment_text
 from mautic_sync.domain.matchers import ActivityMatcher
 from mautic_sync.domain.scoring import Decay, HotRule, ScoreRule, ScoreRules
 from mautic_sync.domain.validation import ValidationRules, Verdict
-from mautic_sync.mapping_actions import action_rules
+from mautic_sync.mapping_actions import action_rules, segment_alias
 from mautic_sync.mapping_checks import CIRCLE, DAY, Checked, Checker, place_of, segments_of
 from mautic_sync.mapping_files import (
     FILES,
@@ -351,11 +350,6 @@ def _left_by_default() -> frozenset[tuple[str, str, str]]:
         for what in ("segments", "campaigns")
         for name in action["do"].get(what, {}).get("remove", ())
     )
-
-
-def segment_alias(name: str) -> str:
-    """The alias that Mautic makes of a segment's name."""
-    return re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")
 
 
 def member_named(name: str, *present: Mapping[int, str]) -> int | None:

@@ -811,7 +811,7 @@ def test_actions_are_checked(problems, action, told):
         (
             "{activity: segment.added, where: {segment: nurture}}",
             "{segments: {add: [nurture]}}",
-            "changes the members of the segment `nurture`",
+            "adds to the segment `nurture`",
         ),
     ],
 )
@@ -823,9 +823,88 @@ def test_no_rule_reads_what_an_action_does(problems, condition, do, told):
         stages=stages("{tag: a}"),
         fields="version: 1\n",
         actions=actions,
-        scoring=scored(f"{{name: A, when: {condition}, points: 1}}"),
+        scoring=scored(f"{{name: A, when: {condition}, points: 1}}", extra="hot: {when: {score: fit, gte: 1}}\n"),
     )
     assert any(told in one for one in told_of_scores), told_of_scores
+
+
+HOT_BY_SCORE = "hot: {when: {score: total, gte: 5}}\n"
+
+
+@pytest.mark.parametrize(
+    ("counted", "do", "told"),
+    [
+        ("on: campaign.added, where: {campaign: Welcome}", "campaigns: {add: [welcome]}", "adds to the campaign `welcome`"),
+        ("on: campaign.added", "campaigns: {add: [Welcome]}", "adds to the campaign `Welcome`"),
+        ("on: campaign.event, where: {campaign: 'W*'}", "campaigns: {add: [Welcome]}", "adds to the campaign `Welcome`"),
+        ("on: campaign.removed", "campaigns: {remove: [Out]}", "removes from the campaign `Out`"),
+        ("on: segment.added", "segments: {add: [vip]}", "adds to the segment `vip`"),
+        ("on: segment.added, where: {segment: very-*}", "segments: {add: [Very important]}", "adds to the segment `Very important`"),
+        ("on: segment.removed, where: {segment: [a, 'v*']}", "segments: {remove: [vip]}", "removes from the segment `vip`"),
+        ("on: dnc.manual", "dnc: {add: [email]}", "sets do-not-contact for `email`"),
+        ("when: {not: {activity: dnc.manual}}", "dnc: {add: [sms]}", "sets do-not-contact for `sms`"),
+        ("on: email.sent, unless: {activity: dnc.manual, within: 7d}", "dnc: {add: [sms]}", "sets do-not-contact for `sms`"),
+    ],
+)  # fmt: skip
+def test_no_score_counts_what_an_action_does_that_it_sets_off(problems, counted, do, told):
+    actions = f"version: 1\non:\n  - {{become: hot, do: {{{do}}}}}\n"
+    rule = f"{{name: A, {counted}, points: 20}}"
+    (problem,) = problems(fields="version: 1\n", actions=actions, scoring=scored(rule, extra=HOT_BY_SCORE))
+    assert problem.startswith("scoring.yaml, line 3, groups.fit[0]")
+    assert f"actions.yaml {told}: a rule that reads it would swap people for ever" in problem
+
+
+@pytest.mark.parametrize(
+    ("counted", "action"),
+    [
+        ("on: campaign.added, where: {campaign: Other}", "{become: hot, do: {campaigns: {add: [Welcome]}}}"),
+        ("on: campaign.added", "{become: hot, do: {campaigns: {remove: [Welcome]}}}"),
+        ("on: segment.removed", "{become: hot, do: {segments: {add: [vip]}}}"),
+        ("on: dnc.unsubscribed", "{become: hot, do: {dnc: {add: [email]}}}"),
+        ("on: dnc.manual", "{become: hot, do: {dnc: {remove: [email]}}}"),
+        ("on: campaign.event", "{enter: {kind: lead}, do: {campaigns: {add: [Welcome]}}}"),
+        ("on: campaign.event", "{become: low_value, do: {campaigns: {add: [Welcome]}}}"),
+        ("on: campaign.event", "{when: {activity: form.submitted}, name: w, do: {campaigns: {add: [Welcome]}}}"),
+    ],
+)
+def test_a_score_counts_what_does_not_follow_from_it(rules, counted, action):
+    rules(
+        fields="version: 1\n",
+        actions=f"version: 1\non:\n  - {action}\n",
+        scoring=scored(f"{{name: A, {counted}, points: 20}}", extra=HOT_BY_SCORE),
+    )
+
+
+def test_a_circle_of_activity_is_found_over_several_actions(rules, problems):
+    first = "{become: hot, do: {campaigns: {add: [Welcome]}}}"
+    second = "{when: {activity: campaign.event, where: {campaign: Welcome}}, name: b, do: {dnc: {add: [email]}}}"
+    files = {
+        "fields": "version: 1\n",
+        "scoring": scored("{name: A, on: dnc.manual, points: -20}", extra=HOT_BY_SCORE),
+    }
+    rules(**files, actions=f"version: 1\non: [{second}]\n")
+    told = problems(**files, actions=f"version: 1\non: [{first}, {second}]\n")
+    assert [one.partition(":")[0] for one in told] == [
+        "scoring.yaml, line 3, groups.fit[0]",
+        "actions.yaml, line 2, on[1].when.where.campaign",
+    ]
+
+
+def test_a_stage_counts_nothing_that_follows_from_it(problems):
+    """Whoever is hot is a lead, by the packaged rules."""
+    actions = "version: 1\non:\n  - {become: hot, do: {campaigns: {add: [Sales]}}}\n"
+    (problem,) = problems(stages=stages("{activity: campaign.added}"), fields="version: 1\n", actions=actions)
+    assert "stages.yaml, line 3, stages[0].when: actions.yaml adds to the campaign `Sales`" in problem
+
+
+def test_who_joins_any_segment_joins_those_that_mautic_builds_on_what_we_write(rules, problems):
+    scoring = scored("{name: A, on: segment.added, points: 1}", extra=HOT_BY_SCORE)
+    warnings = rules(scoring=scoring).warnings
+    assert ["fields.yaml builds the segment `Hot leads`" in one for one in warnings] == [True, False]
+    assert all(one.endswith("name those that are meant under `where`") for one in warnings)
+    told = problems(scoring=scoring, fields="version: 1\ncreate_segments: {Hottest: {tag: hot}}\n")
+    assert "fields.yaml builds the segment `Hottest` on what we write: a rule that reads it" in told[0]
+    rules(scoring=scored("{name: A, on: segment.added, where: {segment: news*}, points: 1}", extra=HOT_BY_SCORE))
 
 
 def test_a_mautic_without_the_segment_of_an_action_is_warned_of_and_not_refused(rules):
