@@ -10,7 +10,8 @@ from mautic_sync.domain.contradictions import Contradiction, Known, Literal, Rea
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.grammar import TOTAL, Node, Path, leaves
 from mautic_sync.domain.matchers import listed
-from mautic_sync.mapping_files import MOST_POINTS, ScoreRuleText, ScoringFile
+from mautic_sync.domain.scoring import MOST_POINTS
+from mautic_sync.mapping_files import ScoreRuleText, ScoringFile
 from mautic_sync.mapping_problems import FileProblem, SourceFile
 
 SCHEMES = ("http://", "https://")

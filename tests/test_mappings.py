@@ -12,10 +12,10 @@ import pytest
 
 from mautic_sync.domain.classification import Decision, decide
 from mautic_sync.domain.contact import Catalogue, Signals, VerdictSignal
-from mautic_sync.domain.scoring import Decay, score
+from mautic_sync.domain.scoring import MOST_POINTS, Decay, score
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.errors import ConfigError
-from mautic_sync.mapping_files import FILES, MOST_POINTS
+from mautic_sync.mapping_files import FILES
 from mautic_sync.mappings import (
     MappingsError,
     NewField,
@@ -506,6 +506,16 @@ def test_a_score_beyond_what_rules_give_is_named(rules, written, least, most):
     for name in ("fit", "total"):
         assert [named(f"{{score: {name}, gt: {number}}}") for number in (most - 1, most)] == [0, 1]
         assert [named(f"{{score: {name}, lt: {number}}}") for number in (least + 1, least)] == [0, 1]
+
+
+def test_a_rule_that_counts_often_gives_more_than_a_million_points(rules):
+    """A million is what one rule may give at once; what is counted has no such end."""
+    text = scored("{name: A, on: page.hit, points: 100000}", extra="hot: {when: {score: total, gte: 1500000}}\n")
+    mappings = rules(scoring=text, actions="version: 1\n")
+    assert mappings.warnings == ()
+    (rule,) = mappings.scores.rules
+    many = score(Signals({}, tallies={rule.matcher.key: (700_000, 20)}), mappings.scores, 40_000 * DAY)
+    assert many.total == 2_000_000
 
 
 # fields.yaml
