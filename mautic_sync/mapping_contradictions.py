@@ -36,9 +36,13 @@ def reach_of(file: ScoringFile) -> dict[str, tuple[float, float]]:
     for group, rules in file.groups.items():
         points = [rule.points * _times(rule) for rule in rules]
         ends = sum(one for one in points if one < 0), sum(one for one in points if one > 0)
-        reach[group] = (max(-MOST_POINTS, ends[0]), min(ends[1], MOST_POINTS))
+        reach[group] = _cut_off(*ends)
     least, most = zip(*reach.values(), strict=True) if reach else ((), ())
-    return {**reach, TOTAL: (sum(least), sum(most))}
+    return {**reach, TOTAL: _cut_off(sum(least), sum(most))}
+
+
+def _cut_off(least: float, most: float) -> tuple[float, float]:
+    return max(-MOST_POINTS, least), min(most, MOST_POINTS)
 
 
 def _times(rule: ScoreRuleText) -> float:

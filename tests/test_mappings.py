@@ -508,6 +508,14 @@ def test_a_score_beyond_what_rules_give_is_named(rules, written, least, most):
         assert [named(f"{{score: {name}, lt: {number}}}") for number in (least + 1, least)] == [0, 1]
 
 
+def test_no_total_is_beyond_what_all_groups_give_together(rules):
+    """Each group ends at a billion points, and so does their sum."""
+    groups = "".join(f"  {one}: [{{name: {one}, on: page.hit, points: 1}}]\n" for one in "abc")
+    text = f"version: 1\ngroups:\n{groups}hot: {{when: {{score: total, gt: {MOST_POINTS}}}}}\n"
+    (warning,) = rules(scoring=text, actions="version: 1\n").warnings
+    assert warning.endswith(f"with these rules the score `total` is 0 to {MOST_POINTS}")
+
+
 def test_a_rule_that_counts_often_gives_more_than_a_million_points(rules):
     """A million is what one rule may give at once; what is counted has no such end."""
     text = scored("{name: A, on: page.hit, points: 100000}", extra="hot: {when: {score: total, gte: 1500000}}\n")

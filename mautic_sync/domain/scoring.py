@@ -31,7 +31,7 @@ UNLIMITED = sys.maxsize  # times
 FADED = 0.5  # points; below it a contribution counts as gone
 MOST_REMEMBERED = 4_096  # sets of tallies
 DAYS_REMEMBERED = 8_192  # quarters of an hour whose day is known: activity comes in the order of its time, or nearly
-MOST_POINTS = 1_000_000_000  # of a group, either way: what stands beyond says no more, and fits no database
+MOST_POINTS = 1_000_000_000  # of a group or in all, either way: what stands beyond says no more, and fits no database
 LONGEST_TABLE = 4_000  # days of age for which factors are computed beforehand
 
 
@@ -259,6 +259,7 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
     1. Attributes: the points of every rule whose condition holds at the first second of the day.
     2. Activity: the days that count (`_counted`), each times its points, times what decay leaves of them.
     3. A group is the sum, cut off towards zero but for the noise of floating point; the total is the sum of the groups.
+       Neither goes beyond MOST_POINTS, so that all of them, and what Mautic is to receive, are integers of 32 bits.
     """
     zone, attributes, timed, activities, by_kinds = rules._compiled  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)
@@ -317,7 +318,8 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
     due_at = None if changes > LAST_DAY else _line_start(changes, rules.grid, zone)
     if sums and not -MOST_POINTS <= min(sums) <= max(sums) <= MOST_POINTS:
         sums = [max(-MOST_POINTS, min(value, MOST_POINTS)) for value in sums]
-    return tuple.__new__(Score, (sum(sums), dict(zip(groups, sums)), day, due_at))  # noqa: B905  # as many groups
+    total = max(-MOST_POINTS, min(sum(sums), MOST_POINTS))
+    return tuple.__new__(Score, (total, dict(zip(groups, sums)), day, due_at))  # noqa: B905  # as many groups
 
 
 @lru_cache(maxsize=DAYS_REMEMBERED)
@@ -461,7 +463,7 @@ class Entry(NamedTuple):
 def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) -> tuple[Entry, ...]:
     """What makes up the score of `score` with the same arguments: the rules that give points, in the file's order.
 
-    The points of a group's entries add up to its score before it is cut off.
+    The points of a group's entries add up to its score before it is cut off, towards zero and at MOST_POINTS.
     """
     zone = rules._compiled.zone  # noqa: SLF001  # two halves of one thing
     day, start = _evaluation(zone, rules.grid, now // QUARTER, not_before)

@@ -294,6 +294,14 @@ def test_no_group_has_more_points_than_a_database_can_keep(sign):
     assert found.groups == {"fit": 7, "interest": sign * MOST_POINTS}
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_several_groups_together_have_no_more_points_than_a_database_can_keep_either(sign):
+    """What is granted goes from one end to the other at most, and that is an integer of 32 bits."""
+    by = rules(*(counting(sign * 1_000_000, one, one) for one in "abc"), groups=("a", "b", "c"))
+    assert points(did((0, 1_001)), by) == sign * MOST_POINTS
+    assert 2 * MOST_POINTS < 2**31
+
+
 # The account
 
 
