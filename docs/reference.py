@@ -87,9 +87,10 @@ DOCUMENTS = {
     "doctor": "`--json`: `ok, counts {ok, warning, failed, skipped}, checks [{id, title, state, told, fix, facts}]`; each "
     "check is explained in [doctor.md](doctor.md). Exit code 0: nothing failed, whatever the warnings; 1: something did; "
     "2: it is settings or mappings.",
-    "check": "`--json`: `ok, stages [{stage, kind, weight}], warnings`.",
+    "check": "`--json`: `ok, stages [{stage, kind, weight}], warnings`; where something is wrong `ok` (false) and `problems "
+    "[{file, line, key, text}]`, of which `file`, `line` and `key` are null for what stands in no file of rules.",
     "test-rules": "`--json`: `ok, tests, failed, files [{file, tests, failures [{name, line, expectations [{key, expected, "
-    "got, why}]}]}]`. Exit code 0: all hold; 1: some do not; 2: they cannot be read.",
+    "got, why}]}]}]`. Exit code 0: all hold; 1: some do not; 2: they cannot be read, and `--json` tells it as that of `check`.",
 }
 
 

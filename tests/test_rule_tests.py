@@ -274,6 +274,25 @@ def test_what_cannot_be_read_is_a_mistake_of_configuration(write, command):
     assert "there is no key `test` here; did you mean `tests`?" in str(result.exception)
 
 
+@pytest.mark.parametrize("command", ["test-rules", "check"])
+def test_with_json_what_is_wrong_is_the_document(write, command):
+    directory = write("version: 1\ntest: []\n")
+    result = run(command, str(directory), "--json")
+    assert isinstance(result.exception, MappingsError)
+    found = json.loads(result.stdout)
+    assert (found["ok"], len(found["problems"])) == (False, 2)  # and `tests` is missing
+    first = next(one for one in found["problems"] if one["key"] == "test")
+    assert (first["file"], first["line"]) == (f"{directory}/tests/mine.yaml", 2)
+    assert first["text"].startswith("there is no key `test` here")
+
+
+def test_with_json_a_mistake_in_no_file_of_rules_is_told_too(tmp_path):
+    result = run("test-rules", str(tmp_path), "--json")
+    (problem,) = json.loads(result.stdout)["problems"]
+    assert "there are no tests of rules" in problem["text"]
+    assert problem["file"] is problem["line"] is problem["key"] is None
+
+
 def test_a_directory_without_tests_says_so(tmp_path):
     result = run("test-rules", str(tmp_path))
     assert "there are no tests of rules" in str(result.exception)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +21,8 @@ from mautic_sync.cli.common import (
 )
 from mautic_sync.destinations import notifications
 from mautic_sync.errors import ConfigError
-from mautic_sync.mappings import mappings_schema, packaged_mappings_dir
-from mautic_sync.rule_test_files import NAME, read_rule_tests, rule_tests_schema
+from mautic_sync.mappings import Mappings, MappingsError, mappings_schema, packaged_mappings_dir
+from mautic_sync.rule_test_files import NAME, RuleTests, read_rule_tests, rule_tests_schema
 from mautic_sync.settings import settings_schema
 
 
@@ -35,12 +38,13 @@ def check_command(
     as_json: JsonOption = False,
 ) -> None:
     """Check settings and mappings without Mautic. Exit code 2 names what is wrong and where."""
-    settings = read_settings(config)
-    mappings = read_mappings(settings, directory)
-    tests = read_rule_tests(mappings_dir(settings, directory) or packaged_mappings_dir())
-    if any(rule.do.notify_to for rule in mappings.action_rules.rules) and not notifications.installed():
-        msg = f"actions.yaml names addresses under notify.to, but {notifications.NOT_INSTALLED}, or leave `to` empty"
-        raise ConfigError(msg)
+    with _problems_told(as_json=as_json):
+        mappings, tests, _chosen = _read(config, directory)
+        if any(rule.do.notify_to for rule in mappings.action_rules.rules) and not notifications.installed():
+            msg = (
+                f"actions.yaml names addresses under notify.to, but {notifications.NOT_INSTALLED}, or leave `to` empty"
+            )
+            raise ConfigError(msg)
     stages = [{"stage": stage.name, "kind": stage.kind, "weight": stage.weight} for stage in mappings.stages.stages]
     if as_json:
         print_json({"ok": True, "stages": stages, "warnings": list(mappings.warnings)})
@@ -61,19 +65,38 @@ def rule_tests_command(
     as_json: JsonOption = False,
 ) -> None:
     """Try the rules on the examples in tests/ of the mappings, without Mautic. Exit code 1 when one does not hold."""
-    settings = read_settings(config)
-    mappings = read_mappings(settings, directory)
-    chosen = mappings_dir(settings, directory) or packaged_mappings_dir()
-    files = read_rule_tests(chosen)
-    if not files:
-        msg = f"there are no tests of rules in {chosen / NAME}; docs/mappings.md shows how one is written"
-        raise ConfigError(msg)
-    document = rule_tests.document(rule_tests.try_rules(mappings, files))
+    with _problems_told(as_json=as_json):
+        mappings, files, chosen = _read(config, directory)
+        if not files:
+            msg = f"there are no tests of rules in {chosen / NAME}; docs/mappings.md shows how one is written"
+            raise ConfigError(msg)
+        document = rule_tests.document(rule_tests.try_rules(mappings, files))
     if as_json:
         print_json(document)
     else:
         _show_tests(document)
     raise typer.Exit(0 if document["ok"] else 1)
+
+
+def _read(config: Path | None, directory: Path | None) -> tuple[Mappings, list[RuleTests], Path]:
+    """The rules, their tests, and the directory that has both."""
+    settings = read_settings(config)
+    mappings = read_mappings(settings, directory)
+    chosen = mappings_dir(settings, directory) or packaged_mappings_dir()
+    return mappings, read_rule_tests(chosen), chosen
+
+
+@contextmanager
+def _problems_told(*, as_json: bool) -> Iterator[None]:
+    """With --json, what is wrong is the document: `file`, `line` and `key` are null where no file of rules is at fault."""
+    try:
+        yield
+    except ConfigError as error:
+        if as_json:
+            nowhere = {"file": None, "line": None, "key": None, "text": str(error)}
+            several = [asdict(one) for one in error.problems] if isinstance(error, MappingsError) else [nowhere]
+            print_json({"ok": False, "problems": several})
+        raise
 
 
 def _show_tests(document: dict[str, Any]) -> None:

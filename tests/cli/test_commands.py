@@ -328,6 +328,11 @@ def test_check_reads_the_rules_without_mautic_and_names_file_line_and_nearest_wo
     assert done.returncode == 2
     assert "stages.yaml, line 4" in done.stderr
     assert "`kind`" in done.stderr
+    found = shell.json("check", str(rules), code=2)
+    assert not found["ok"]
+    assert {(one["file"], one["line"]) for one in found["problems"]} >= {(str(rules / "stages.yaml"), 4)}
+    (problem,) = shell.json("check", "--config", "nowhere.toml", code=2)["problems"]
+    assert "nowhere.toml" in problem["text"]
 
 
 def test_a_rule_on_a_field_that_mautic_lacks_is_exit_2_before_anything_is_read(tmp_path, shell):
