@@ -8,7 +8,7 @@ from typing import Any
 
 from mautic_sync.domain.contradictions import Contradiction, Known, Literal, Reach, contradictions
 from mautic_sync.domain.countries import fold
-from mautic_sync.domain.grammar import TOTAL, Node, Path, leaves
+from mautic_sync.domain.grammar import TOTAL, Leaf, Node, Path, leaves
 from mautic_sync.domain.matchers import listed
 from mautic_sync.domain.scoring import MOST_POINTS
 from mautic_sync.mapping_files import ScoreRuleText, ScoringFile
@@ -21,13 +21,22 @@ def never_matching(
     conditions: Mapping[tuple[str, Path], Node], sources: Mapping[str, SourceFile], known: Known
 ) -> Iterator[FileProblem]:
     """Parts of conditions that never hold, and patterns that no address matches. Whoever keeps a default is not asked."""
-    for (file, _path), node in conditions.items():
+    for (file, path), node in conditions.items():
         source = sources[file]
         if source.packaged:
             continue
         for found in contradictions(node, known):
             yield source.problem(found.node.path, _why(found, known.reach, source))
-        yield from (source.problem(path, told) for path, told in _partial_addresses(node))
+        yield from (source.problem(place, told) for place, told in _partial_addresses(node))
+        if path[-1] == "unless" and _finds_all(node, conditions.get((file, (*path[:-1], "on")))):
+            yield source.problem(
+                path, "this never counts: all that `on` finds is found by `unless` too, on its own day"
+            )
+
+
+def _finds_all(unless: Node, counted: Node | None) -> bool:
+    wide, narrow = (one.matcher if isinstance(one, Leaf) else None for one in (unless, counted))
+    return wide is not None and narrow is not None and wide.covers(narrow)
 
 
 def reach_of(file: ScoringFile) -> dict[str, tuple[float, float]]:
@@ -59,6 +68,10 @@ def _why(found: Contradiction, reach: Reach, source: SourceFile) -> str:
         return f"this never holds: {both} exclude each other; did you mean `any`?"
     if one.leaf.subject == "score":
         name = one.leaf.names[0]
+        ((operator, operand),) = one.leaf.operators.items()
+        low, high = operand if operator == "between" else (operand, operand)
+        if operator in {"is", "is_not", "between"} and math.ceil(low) > math.floor(high):
+            return "this never holds: points are whole numbers"
         least, most = reach[name]
         return f"this never holds: with these rules the score `{name}` is {least:.0f} to {most:.0f}"
     return "this never holds: it ends before it begins"

@@ -469,6 +469,33 @@ def test_what_never_holds_is_named_and_allowed(rules, file, text, where, told):
     assert warning.endswith(f"{file}.yaml, {where}: this never holds: {told}")
 
 
+def test_no_score_is_between_two_whole_numbers(rules):
+    text = scored("{name: A, when: {tag: a}, points: 1}", extra="low_value: {when: {score: total, is: 0.5}}\n")
+    (warning,) = rules(scoring=text, actions="version: 1\n").warnings
+    assert warning.endswith("line 5, low_value.when: this never holds: points are whole numbers")
+
+
+@pytest.mark.parametrize(
+    ("on", "unless", "named"),
+    [
+        ("email.read", "activity: email.read", True),
+        ("page.hit, where: {url: 'https://a.example/*'}", "activity: page.hit", True),
+        ("page.hit, where: {url: ['*/a/1', '*/A/2']}", "activity: page.hit, where: {url: ['*/a/*', x*]}", True),
+        ("page.hit", "activity: page.hit, where: {url: '*'}", False),
+        ("page.hit, where: {url: ['*/a', '*/b']}", "activity: page.hit, where: {url: '*/a'}", False),
+        ("email.sent", "activity: email.read", False),
+    ],
+)
+def test_a_rule_that_cancels_itself_is_named_and_allowed(rules, on, unless, named):
+    mappings = rules(scoring=scored(f"{{name: A, on: {on}, unless: {{{unless}, within: 3d}}, points: 5}}"))
+    told = [one for one in mappings.warnings if "groups.fit[0].unless: this never counts" in one]
+    assert len(told) == named
+    (rule,) = mappings.scores.rules
+    if named:
+        did = dict.fromkeys((rule.matcher.key, rule.unless.key), (700_000, 1))
+        assert score(Signals({}, tallies=did), mappings.scores, 40_000 * DAY).total == 0
+
+
 def test_a_default_is_not_blamed_for_rules_that_are_not(rules):
     mappings = rules(scoring=scored("{name: A, when: {tag: a}, points: 1}"))
     assert "white-glove" in {rule.name for rule in mappings.action_rules.rules}  # which asks for 8 points of `fit`

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from mautic_sync.domain.conditions import bounds_of, elapsed_span, truth_of
+from mautic_sync.domain.contact import DNC_REASONS
 from mautic_sync.domain.countries import country_key, fold
 from mautic_sync.domain.grammar import OUTCOMES, STATUSES, Leaf, Node, as_number
 
@@ -88,6 +89,8 @@ def _excluding(way: Sequence[Literal], known: Known) -> tuple[Literal, Literal] 
     for (one, ones), (other, others) in combinations_with_replacement(said, 2):
         if any(ones[about].excludes(others[about]) for about in ones.keys() & others.keys()):
             return one, other
+        if _outnumbers(one, other) or _outnumbers(other, one):
+            return one, other
     return None
 
 
@@ -152,10 +155,10 @@ def _facts(literal: Literal, known: Known) -> Iterator[Fact]:
         low, high = elapsed_span(leaf)
         yield Fact((leaf.subject,), _closed(low, high), holds)
     elif leaf.subject == "verdict":
-        for words in (OUTCOMES, STATUSES):
-            if set(leaf.names) <= set(words):
-                yield Fact(("verdict", words), Words(frozenset(leaf.names)), holds)
-    elif leaf.subject != "dnc":
+        yield from _facts_of_verdict(leaf, holds=holds)
+    elif leaf.subject == "dnc":
+        yield from _facts_of_dnc(leaf, holds=holds)
+    else:
         only = leaf.subject in {"kind", "stage"}
         names = leaf.names if leaf.subject == "tag" else map(fold, leaf.names)
         yield Fact((leaf.subject,), Words(frozenset(names), only), holds)
@@ -173,6 +176,35 @@ def _compared(operator: str, operand: Any) -> Span:
     return Span(least, most)
 
 
+def _whole(span: Span) -> Span:
+    """The whole numbers of a span."""
+    (low, above), (high, below) = span
+    if math.isfinite(low):
+        low = math.floor(low) + 1 if above else math.ceil(low)
+    if math.isfinite(high):
+        high = math.ceil(high) - 1 if below else math.floor(high)
+    return _closed(low, high)
+
+
+def _facts_of_verdict(leaf: Leaf, *, holds: bool) -> Iterator[Fact]:
+    names = frozenset(leaf.names)
+    for words in (OUTCOMES, STATUSES):
+        if names <= set(words):
+            yield Fact(("verdict", words), Words(names), holds)
+    if holds and (names <= {"missing"} or names.isdisjoint(OUTCOMES)):  # what is missing has no status
+        yield Fact(("answered",), Words(frozenset({"missing" not in names})))
+
+
+def _facts_of_dnc(leaf: Leaf, *, holds: bool) -> Iterator[Fact]:
+    """Each channel has one reason, or none. Of several channels nothing is known but where none of them has it."""
+    ((operator, operand),) = leaf.operators.items() if leaf.operators else ((None, None),)
+    reasons = operand if isinstance(operand, tuple) else (*DNC_REASONS, None) if operator is None else (operand,)
+    holds = holds is not (operator in {"is_not", "not_in"})
+    if reasons and (not holds or len(leaf.names) == 1):  # an empty list is a place to fill in
+        for channel in leaf.names:
+            yield Fact(("dnc", channel), Words(frozenset(reasons)), holds)
+
+
 def _fact_of_score(leaf: Leaf, *, holds: bool, reach: Reach) -> Fact:
     group = leaf.names[0]
     ((operator, operand),) = leaf.operators.items()
@@ -180,7 +212,7 @@ def _fact_of_score(leaf: Leaf, *, holds: bool, reach: Reach) -> Fact:
         operator, holds = "is", not holds
     if not holds and operator in OPPOSITE:  # everybody has a score: what is not above is below
         operator, holds = OPPOSITE[operator], True
-    among = _compared(operator, operand)
+    among = _whole(_compared(operator, operand))
     if group in reach:
         within = _closed(*reach[group])
         among = Span(max(among.low, within.low), min(among.high, within.high))
@@ -236,3 +268,32 @@ def _facts_of_activity(leaf: Leaf, *, holds: bool, zone: ZoneInfo) -> Iterator[F
     if holds and least and after and before and (after[0] in "+-") is (before[0] in "+-"):
         low, high = bounds_of(after, before, zone).at(0)
         yield Fact(("when", matcher.key, after, before), _closed(low + 1, high - 1))
+
+
+def _outnumbers(one: Literal, other: Literal) -> bool:
+    """Whether `one` asks for more of some activity than `other` allows of that and more."""
+    inner, outer = one.leaf, other.leaf
+    if inner.matcher is None or outer.matcher is None or inner.optional or outer.optional:
+        return False
+    covered = outer.matcher.covers(inner.matcher) and _spans(outer, inner)
+    return covered and _times(*one)[0] > _times(*other)[1]
+
+
+def _spans(outer: Leaf, inner: Leaf) -> bool:
+    """Whether the time that one leaf looks at is surely part of that of the other."""
+
+    def ends(leaf: Leaf) -> list[Any]:
+        return [leaf.operators.get("after"), leaf.operators.get("before")]
+
+    if any(ends(outer)) or any(ends(inner)):
+        return ends(outer) == ends(inner)
+    return outer.within is None or (inner.within is not None and inner.within <= outer.within)
+
+
+def _times(leaf: Leaf, holds: bool) -> tuple[float, float]:
+    """How often at least and at most; what holds outside of two ends may be any number."""
+    most = leaf.operators.get("at_most", math.inf)
+    least = leaf.operators.get("at_least", 0 if "at_most" in leaf.operators else 1)
+    if holds:
+        return least, most
+    return (most + 1, math.inf) if not least else (0, least - 1) if most == math.inf else (0, math.inf)

@@ -63,6 +63,16 @@ class ActivityMatcher:
                 return False
         return True
 
+    def covers(self, other: ActivityMatcher) -> bool:
+        """Whether it surely counts all that another counts; what is not sure is no."""
+        return self.type == other.type and all(
+            name in other.where
+            and all(
+                any(wildcard(fold(wide))(fold(text)) for wide in listed(wanted)) for text in listed(other.where[name])
+            )
+            for name, wanted in self.where.items()
+        )
+
 
 class Matchers:
     """Matchers by the type of activity they count; what matched is remembered, for the same pages come again and again."""

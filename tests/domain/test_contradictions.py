@@ -19,6 +19,7 @@ DAY = 86_400
 REACH = {"fit": (-2, 2)}
 ZONES = ["UTC", "Europe/Berlin", "America/New_York"]
 VISITS = ActivityMatcher.of("page.hit", {}).key
+PRICES = ActivityMatcher.of("page.hit", {"url": "*/pricing*"}).key
 NUMBERS = [-3, 0, 1, 1.5, 2]
 SPELLED = ["a", "A", "é", "7", "yes", "DE", "Germany", 7, True, ""]
 SPANS = ["1d", "2d"]
@@ -68,6 +69,24 @@ def visits():
     ends += [one | other for one, other in combinations(days, 2) if one.keys().isdisjoint(other)]
     counts = [{}, {"at_least": 2}, {"at_most": 0}, {"at_most": 1}, {"at_least": 1, "at_most": 1}]
     yield from ({"activity": "page.hit", **span, **count} for span in ends for count in counts)
+
+
+def visits_of_prices():
+    """Of all pages or of some, at one time or within another."""
+    wheres, ends = [{}, {"where": {"url": "*/pricing*"}}], [{}, {"within": "1d"}, {"within": "2d"}]
+    counts = [{}, {"at_least": 2}, {"at_most": 0}, {"at_most": 1}, {"at_least": 1, "at_most": 1}]
+    yield from ({"activity": "page.hit", **a, **b, **c} for a, b, c in product(wheres, ends, counts))
+
+
+def who_visited():
+    times = sorted(AT[::3])
+    for size in range(4):
+        for all_of_them in combinations(times, size):
+            for some in range(size + 1):
+                yield from (
+                    Signals({}, evidence={VISITS: all_of_them, PRICES: prices})
+                    for prices in combinations(all_of_them, some)
+                )
 
 
 def those_with(alias, *values):
@@ -120,8 +139,17 @@ TOPICS = {
         ],
     ),
     "do-not-contact": (
-        [{"dnc": "email"}, *({"dnc": "email", operator: "bounced"} for operator in ("is", "is_not"))],
-        [Signals({}, dnc=dnc) for dnc in ({}, {"email": 1}, {"email": 2}, {"sms": 1})],
+        [
+            *({"dnc": channels} for channels in ("email", ["email", "sms"])),
+            *(
+                {"dnc": channels, operator: reason}
+                for channels in ("email", ["email", "sms"])
+                for operator in ("is", "is_not")
+                for reason in ("bounced", "unsubscribed")
+            ),
+            *({"dnc": "email", operator: ["bounced", "manual"]} for operator in ("in", "not_in")),
+        ],
+        [Signals({}, dnc=dict(dnc)) for dnc in product(*([(one, reason) for reason in range(4)] for one in ("email", "sms")))],
     ),
     "age": ([*elapsed("age"), {"age": "1d"}], [Signals({}, first_seen=at) for at in (None, *AT)]),
     "idle": ([*elapsed("idle")], [Signals({}, first_seen=NOW - 9 * DAY, last_active=at) for at in (None, *AT)]),
@@ -129,6 +157,7 @@ TOPICS = {
         [*visits()],
         [Signals({}, evidence={VISITS: times}) for size in range(4) for times in combinations(sorted(AT), size)],
     ),
+    "activity and more of it": ([*visits_of_prices()], [*who_visited()]),
 }  # fmt: skip
 
 
@@ -193,6 +222,7 @@ def test_however_it_is_nested_nobody_fulfils_what_never_holds(spec):
 
 
 A, B = {"tag": "a"}, {"tag": "b"}
+VISITED = {"activity": "page.hit"}
 LEAD, GHOST, CUSTOMER = ({"kind": kind} for kind in ("lead", "ghost", "customer"))
 
 
@@ -226,6 +256,24 @@ LEAD, GHOST, CUSTOMER = ({"kind": kind} for kind in ("lead", "ghost", "customer"
         ({"not": {"score": "fit", "gte": -2}}, [""]),
         ({"score": "interest", "gt": 2}, []),
         ({"field": "company", "in": []}, []),
+        ({"dnc": "email", "in": []}, []),
+        ({"score": "interest", "is": 1.5}, [""]),
+        ({"score": "interest", "between": [1.2, 1.8]}, [""]),
+        ({"all": [{"score": "interest", "gt": 1}, {"score": "interest", "lt": 2}]}, [""]),
+        ({"all": [{"score": "interest", "gt": 0.5}, {"score": "interest", "lt": 1.5}]}, []),
+        ({"all": [{"verdict": "missing"}, {"verdict": "valid"}]}, [""]),
+        ({"all": [{"verdict": ["missing", "held"]}, {"verdict": "unknown"}]}, []),
+        ({"all": [{"dnc": "email", "is": "bounced"}, {"dnc": "email", "is": "unsubscribed"}]}, [""]),
+        ({"all": [{"dnc": "email", "is": "bounced"}, {"not": {"dnc": "email"}}]}, [""]),
+        ({"all": [{"dnc": "email", "is": "bounced"}, {"dnc": "sms", "is": "unsubscribed"}]}, []),
+        ({"all": [{"dnc": ["email", "sms"], "is": "bounced"}, {"not": {"dnc": "email"}}]}, []),
+        ({"all": [VISITED | {"within": "7d"}, VISITED | {"within": "30d", "at_most": 0}]}, [""]),
+        ({"all": [VISITED | {"within": "30d"}, VISITED | {"within": "7d", "at_most": 0}]}, []),
+        ({"all": [VISITED | {"within": "7d"}, VISITED | {"at_most": 0}]}, [""]),
+        ({"all": [VISITED | {"within": "7d"}, {"not": VISITED}]}, [""]),
+        ({"all": [VISITED | {"where": {"url": "*/pricing/a*"}}, VISITED | {"at_most": 0}]}, [""]),
+        ({"all": [VISITED | {"where": {"url": "*/a"}}, VISITED | {"where": {"url": "*/b"}, "at_most": 0}]}, []),
+        ({"all": [VISITED, VISITED | {"where": {"url": "*"}, "at_most": 0}]}, []),
     ],
 )
 def test_it_is_found_where_it_stands(spec, where):
