@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -172,6 +172,9 @@ class Checker:
             found += _unknown_countries(node)
             found += _unknown_attributes(node)
             self.nodes[file, path] = node
+        self.keep(file, found)
+
+    def keep(self, file: str, found: Iterable[Problem]) -> None:
         for one in found:
             told = self.sources[file].problem(one.path, one.text)
             if one.warning:
@@ -424,12 +427,11 @@ class Checker:
         found: list[Problem] = []
         spec = {"activity": name} if where is None else {"activity": name, "where": where}
         node = parse_condition(spec, found, here)
-        for one in found:
-            self.problem("scoring", (*here, "on") if one.path == (*here, "activity") else one.path, one.text)
         if node is not None:
-            for one in _unknown_attributes(node):
-                self.problem("scoring", one.path, one.text)
+            found += _unknown_attributes(node)
             self.nodes["scoring", (*here, "on")] = node
+        written = {(*here, "activity"): (*here, "on")}
+        self.keep("scoring", (replace(one, path=written.get(one.path, one.path)) for one in found))
 
     def check_unless(self, here: Path, node: Node) -> None:
         if not isinstance(node, Leaf) or node.matcher is None:

@@ -726,6 +726,28 @@ def test_the_rest_of_scoring_is_checked(problems, text, told):
     assert any(told in one for one in found), found
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("page_hit", "page.hit"),
+        ("pagehit", "page.hit"),
+        ("email-read", "email.read"),
+        ("formsubmit", "form.submitted"),
+        ("Form Submitted", None),
+        ("Order Completed", None),
+        ("product", None),
+        ("page", None),
+    ],
+)
+def test_an_event_spelt_nearly_like_an_activity_is_named_and_allowed(rules, name, meant):
+    extra = f"low_value: {{when: {{not: {{activity: {name}}}}}}}\n"
+    warnings = rules(scoring=scored(f"{{name: A, on: {name}, points: 1}}", extra=extra)).warnings
+    told = f"a name without a dot is an event of the intake, spelt exactly so; did you mean `{meant}`?"
+    assert [one.partition("scoring.yaml, ")[2] for one in warnings] == (
+        [] if meant is None else [f"line 5, low_value.when.not.activity: {told}", f"line 3, groups.fit[0].on: {told}"]
+    )
+
+
 def test_a_list_of_decays_and_steps_are_read(rules):
     text = "decay: [{group: fit, steps: [{after: 30d, keep: 0.5}, {after: 2w, keep: 0}]}]\n".replace("2w", "9w")
     assert rules(scoring=scored(extra=text)).scores.decay == {"fit": Decay(None, ((30, 0.5), (63, 0.0)))}

@@ -335,6 +335,9 @@ class _LeafReader:
         if self.name == "activity":
             if "." in name and name not in ACTIVITY_TYPES:
                 self.problem("activity", f"there is no activity `{name}`{suggestion(name, ACTIVITY_TYPES)}")
+            elif meant := _type_meant(name):
+                told = f"a name without a dot is an event of the intake, spelt exactly so; did you mean `{meant}`?"
+                self.problem("activity", told, warning=True)
         elif self.name == "verdict":
             folded = fold(name)
             if folded not in (*OUTCOMES, *STATUSES, *SUB_STATUSES):
@@ -569,6 +572,14 @@ def _repeats_repetition(text: str) -> bool:
             at = group.end() if group else at + (2 if text[at] == "\\" else 1)
         closed = False
     return False
+
+
+def _type_meant(name: str) -> str | None:
+    """The type that a name like `page_hit` was likely meant for. Names of several words are events: `Form Submitted`."""
+    by_letters = {one.replace(".", ""): one for one in ACTIVITY_TYPES}
+    letters = re.sub(r"[^a-z]", "", fold(name))
+    found = difflib.get_close_matches(letters, by_letters, n=1, cutoff=0.8)
+    return by_letters[found[0]] if found and " " not in name and "." not in name else None
 
 
 def _shown(value: object) -> str:
