@@ -482,8 +482,13 @@ class Checker:
         for (name, _path), node in self.nodes.items():
             for leaf in leaves(node):
                 if leaf.subject == "score" and leaf.names[0] not in known:
-                    told = f"there is no score `{leaf.names[0]}`{suggestion(leaf.names[0], known)}"
-                    self.problem(name, (*leaf.path, "score"), told)
+                    told, place = f"there is no score `{leaf.names[0]}`", (*leaf.path, "score")
+                    if self.sources[name].packaged:
+                        # Whoever writes groups of their own and keeps this default is not to blame for it.
+                        told += f", which counts as 0 here; a file {name}.yaml of your own can name another"
+                        self.warnings.append(str(self.sources[name].problem(place, told)))
+                    else:
+                        self.problem(name, place, told + suggestion(leaf.names[0], known))
 
     def check_actions(self, file: ActionsFile, stages: StagesFile | None, scoring: object) -> None:
         for path, told in problems_of(file, stages, NOT_OURS_TO_WRITE):

@@ -364,6 +364,14 @@ def test_a_score_that_is_read_has_a_group(problems, file, text, told):
     assert any(told in one for one in problems(**files))
 
 
+def test_a_default_is_not_blamed_for_a_group_that_is_not_there(rules):
+    """The packaged actions read the score `fit`; who names groups otherwise need not write actions for it."""
+    scoring = "version: 1\ngroups: {suits: [{name: A, when: {tag: a}, points: 1}]}\n"
+    (warning,) = rules(scoring=scoring).warnings
+    assert ".when.all[0].score: there is no score `fit`, which counts as 0 here" in warning
+    assert rules(scoring=scoring, actions="version: 1\n").warnings == ()
+
+
 @pytest.mark.parametrize(
     ("when", "told"),
     [
