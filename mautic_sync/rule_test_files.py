@@ -245,8 +245,8 @@ def _meaning(source: SourceFile, file: RuleTestsFile) -> Iterable[FileProblem]:
         if test.name in names:
             yield source.problem((*here, "name"), f"there are two tests `{test.name}`; rename one")
         names.add(test.name)
-        if not test.expect.model_fields_set:
-            told = f"`expect` is empty; say what must come of it: {', '.join(ExpectText.model_fields)}"
+        if test.expect == ExpectText():
+            told = f"`expect` expects nothing; say what must come of it: {', '.join(ExpectText.model_fields)}"
             yield source.problem((*here, "expect"), told)
         verdict = test.person.verdict
         if isinstance(verdict, str):

@@ -197,7 +197,9 @@ def test_what_does_not_hold_is_told_with_what_explains_it(tried):
 @pytest.mark.parametrize(
     ("tests", "told"),
     [
-        ("  - {name: a, expect: {}}\n", "mine.yaml, line 3, tests[0].expect: `expect` is empty"),
+        ("  - {name: a, expect: {}}\n", "mine.yaml, line 3, tests[0].expect: `expect` expects nothing"),
+        ("  - {name: a, expect: {score: }}\n", "line 3, tests[0].expect: `expect` expects nothing"),
+        ("  - {name: a, expect: {scores: {}}}\n", "line 3, tests[0].expect: `expect` expects nothing"),
         ("  - {name: a}\n", "line 3, tests[0].expect: `expect` is missing"),
         (
             "  - {name: a, expect: {kid: lead}}\n",
