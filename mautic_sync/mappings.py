@@ -520,7 +520,11 @@ def _read_sources(directory: Path | None) -> tuple[dict[str, SourceFile], list[F
         )
     if directory is not None:
         for path in sorted(directory.iterdir()):
-            if path.suffix in {".yaml", ".yml"} and not path.name.startswith(".") and path.name not in _FILE_NAMES:
+            if (
+                path.suffix.lower() in {".yaml", ".yml"}
+                and not path.name.startswith(".")
+                and path.name not in _FILE_NAMES
+            ):
                 told = f"no file of this name is read{suggestion(path.name, _FILE_NAMES)}"
                 problems.append(FileProblem(str(path), 1, "", told))
     sources = {}

@@ -190,12 +190,13 @@ def rule_tests_schema() -> dict[str, Any]:
 
 
 def read_rule_tests(directory: Path) -> list[RuleTests]:
-    """Every file of `directory`/tests, by name. Raises MappingsError with all problems of all files."""
+    """Every YAML file in `directory`/tests and below, by name. Raises MappingsError with all problems of all files."""
     folder = directory / NAME
     found: list[RuleTests] = []
     problems: list[FileProblem] = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") or path.suffix not in {".yaml", ".yml"}:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.is_dir() or path.suffix.lower() not in {".yaml", ".yml"}:
             continue
         try:
             document = read_yaml(path.read_bytes())

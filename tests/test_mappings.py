@@ -132,10 +132,12 @@ def test_a_directory_that_is_missing_is_an_error(tmp_path):
         load_mappings(tmp_path / "nowhere")
 
 
-def test_a_file_with_a_name_that_nobody_reads_is_an_error(problems):
+def test_a_file_with_a_name_that_nobody_reads_is_an_error(problems, tmp_path):
     assert problems(stage="version: 1\n") == [
         "stage.yaml, line 1: no file of this name is read; did you mean `stages.yaml`?"
     ]
+    (tmp_path / "stage.yaml").rename(tmp_path / "Stages.YAML")
+    assert problems() == ["Stages.YAML, line 1: no file of this name is read; did you mean `stages.yaml`?"]
 
 
 def test_a_key_left_blank_has_its_default(rules):

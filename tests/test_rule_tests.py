@@ -237,6 +237,17 @@ def test_a_directory_of_mappings_may_hold_tests(write):
     load_mappings(write("version: 1\ntests: [{name: a, expect: {kind: ghost}}]\n"))
 
 
+def test_every_yaml_file_is_read_however_deep_and_in_capitals_but_no_hidden_one(tmp_path):
+    written = ["a.yaml", "B.YAML", "c.yml", "deep/er/d.Yml"]
+    for name in (*written, ".e.yaml", "..data/a.yaml", "notes.md"):
+        path = tmp_path / "tests" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("version: 1\ntests: [{name: a, expect: {kind: ghost}}]\n", encoding="utf-8")
+    found = [Path(one.source.name).relative_to(tmp_path / "tests") for one in read_rule_tests(tmp_path)]
+    assert sorted(found) == sorted(map(Path, written))
+    assert read_rule_tests(tmp_path / "tests") == []
+
+
 # -- the command
 
 
