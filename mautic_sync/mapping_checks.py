@@ -153,14 +153,12 @@ class Checker:
         if not isinstance(value, dict):
             self.problem(name, (), f"this file is a map of keys, beginning with `version: 1`, not {shape(value)}")
             return None
-        # A key left blank, everything below it commented out, means its default.
-        written = {key: inner for key, inner in value.items() if inner is not None or key == "version"}
         try:
-            return MODELS[name].model_validate(written)
+            return MODELS[name].model_validate(value)
         except ValidationError as error:
             schema = mappings_schema()[name]
             for one in error.errors(include_url=False, include_context=True):
-                path = existing_path(one["loc"], written)
+                path = existing_path(one["loc"], value)
                 self.problem(name, path, sentence(dict(one), path, schema))
             return None
 

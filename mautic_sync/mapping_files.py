@@ -10,7 +10,7 @@ import string
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from mautic_sync.domain.contact import Kind
 from mautic_sync.domain.grammar import DURATION_PATTERN, condition_schema, parse_duration
@@ -26,8 +26,21 @@ ZEROBOUNCE_FIELDS = (
 MOST_POINTS = 1_000_000
 
 
+def without_blanks(model: type[BaseModel], value: object) -> object:
+    """A key left blank, everything below it commented out, means its default, where it has one."""
+    if not isinstance(value, dict):
+        return value
+    optional = {key for key, field in model.model_fields.items() if not field.is_required()}
+    return {key: inner for key, inner in value.items() if inner is not None or key not in optional}
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: object) -> object:
+        return without_blanks(cls, value)
 
 
 def _never(value: object) -> int | None:
@@ -276,6 +289,10 @@ class DecayText(_Model):
     steps: list[DecayStepText] | None = Field(None, min_length=1, description="Or: what is left from which age on.")
 
 
+def _none_yet(value: object) -> object:
+    return [] if value is None else value
+
+
 def _several(value: object) -> object:
     return [value] if isinstance(value, dict) else value
 
@@ -310,7 +327,7 @@ class ScoringFile(_Model):
     version: Literal[1]
     grid: Duration = Field(86_400, description="How often scores are evaluated, in whole days.")
     start: Literal["auto", "history", "now"] = "auto"
-    groups: dict[Name, list[ScoreRuleText]] = {}
+    groups: dict[Name, Annotated[list[ScoreRuleText], BeforeValidator(_none_yet)]] = {}
     decay: Annotated[list[DecayText], BeforeValidator(_several)] = Field(
         default=[], description="How points fade; one group, or a list.", json_schema_extra=_one_or_several
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ACTIVITY_TYPES, ATTRIBUTES_OF
 from mautic_sync.domain.conditions import moment_of
@@ -26,7 +26,7 @@ from mautic_sync.domain.grammar import (
     parse_moment,
     suggestion,
 )
-from mautic_sync.mapping_files import Name
+from mautic_sync.mapping_files import Name, without_blanks
 from mautic_sync.mapping_problems import FileProblem, MappingsError, SourceFile, existing_path, sentence, shape
 from mautic_sync.yaml_text import Document, read_yaml
 
@@ -68,6 +68,11 @@ class Strict(BaseModel):
     """Nothing but the keys that are named, and nothing made fit."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: object) -> object:
+        return without_blanks(cls, value)
 
 
 class VerdictText(Strict):
@@ -222,7 +227,7 @@ def _form(source: SourceFile, document: Document, problems: list[FileProblem]) -
             source.problem((), f"this file is a map of keys, beginning with `version: 1`, not {shape(document.value)}")
         )
         return None
-    value = _without_blanks(document.value)
+    value = document.value
     try:
         return RuleTestsFile.model_validate(value)
     except ValidationError as error:
@@ -230,11 +235,6 @@ def _form(source: SourceFile, document: Document, problems: list[FileProblem]) -
             path = existing_path(one["loc"], value)
             problems.append(source.problem(path, sentence(dict(one), path, rule_tests_schema())))
     return None
-
-
-def _without_blanks(value: dict[str, Any]) -> dict[str, Any]:
-    """A key left blank means its default."""
-    return {key: inner for key, inner in value.items() if inner is not None or key == "version"}
 
 
 def _meaning(source: SourceFile, file: RuleTestsFile) -> Iterable[FileProblem]:

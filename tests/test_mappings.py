@@ -144,6 +144,37 @@ def test_a_key_left_blank_has_its_default(rules):
     assert rules(validation="version: 1\nappend:\n  # firstname: firstname\n").validation.append == {}
 
 
+def test_a_key_left_blank_has_its_default_however_deep(rules):
+    blank = "{name: A, on: page.hit, points: 1, where: , unless: , at_most: , per: , once: }"
+    mappings = rules(
+        stages="version: 1\nstages: [{stage: Ghost, kind: ghost, weight: 10, sticky: , when: }]\nloop_guard: {within: }\n",
+        fields="version: 1\n",
+        scoring=f"version: 1\ngroups:\n  fit:\n  interest: [{blank}]\npush:\n  to:\n  groups:\nhot: {{when: {{score: fit, gte: 1}}, until: }}\n",
+        actions="version: 1\non: [{become: hot, name: , do: {tags: , dnc: {add: }, note: }}]\nnotify: {max_per_run: }\n",
+        identity="version: 1\nkeys: {email: , user: {field: }}\nmerge: {strategy: }\n",
+    )
+    assert mappings.scores.groups == ("fit", "interest")
+    (rule,) = mappings.scores.rules
+    assert (rule.at_most, rule.per, rule.unless) == (None, None, None)
+    assert (mappings.scores.push_to, mappings.scores.push_groups) == ("points", ())
+    assert mappings.stages.loop_guard.within == DAY
+    assert mappings.identity.merge.strategy == "form"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("scoring", "gropus:\n", "line 2, gropus: there is no key `gropus` here; did you mean `groups`?"),
+        ("scoring", "hot: {when: }\n", "line 2, hot.when: `when` takes a map of keys, not nothing"),
+        ("fields", "write: {sync_reason: }\n", "line 2, write.sync_reason: `sync_reason` takes text"),
+        ("fields", "create_segments: {Leads: }\n", "line 2, create_segments.Leads: `Leads` takes a map of keys"),
+    ],
+)
+def test_what_has_no_default_is_not_left_blank(problems, file, text, told):
+    (problem,) = problems(**{file: f"version: 1\n{text}"})
+    assert told in problem
+
+
 def test_words_of_yaml_1_1_are_text(rules):
     mappings = rules(stages=stages("{field: country, in: [NO, SE]}", "{field: answer, is: on}"))
     assert mappings.stages.stages[0].condition.holds(Signals({"country": "Norway"}), 0)

@@ -128,6 +128,13 @@ def test_a_person_is_decided_as_a_run_would(tried, person, expect):
     assert misses(tried(f"  - {{name: a, person: {{{person}}}, expect: {{{expect}}}}}\n")) == {}
 
 
+def test_a_key_left_blank_has_its_default(tried):
+    blank = "person: {fields: , tags: , verdict: , was: {hot: , holds: }, first_seen: }, activity: "
+    assert tried(f"  - {{name: a, {blank}, expect: {{kind: ghost, score: }}}}\n")["ok"]
+    times = "activity: [{type: page.hit, days_ago: 0, at: , times: , url: }]"
+    assert tried(f"  - {{name: a, person: , {times}, expect: {{kind: ghost, score: 1}}}}\n")["ok"]
+
+
 def test_activity_is_counted_by_the_same_matchers(tried):
     scoring = (
         "version: 1\ngroups: {seen: [{name: Ads, on: page.hit, where: {utm_source: ads}, points: 3, at_most: 2, per: 7d}]}"
