@@ -392,6 +392,9 @@ class Checker:
                 self.problem("scoring", ("push", "groups", index), told)
             elif name in file.push.groups[:index]:
                 self.problem("scoring", ("push", "groups", index), f"`{name}` is named twice; remove one of them")
+            elif name.casefold() in (before := {one.casefold(): one for one in file.push.groups[:index]}):
+                told = f"`{before[name.casefold()]}` and `{name}` would be one point group in Mautic, whose letter case does not count; rename one of them"
+                self.problem("scoring", ("push", "groups", index), told)
         self.check_score_names(file)
 
     def check_score_rule(self, here: Path, rule: ScoreRuleText) -> None:

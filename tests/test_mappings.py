@@ -720,6 +720,10 @@ def test_scoring_is_checked(problems, rule, told):
             "push.groups[1]: `fit` is named twice; remove one of them",
         ),
         (
+            "push: {groups: [fit, Fit]}\ngroups: {fit: [], Fit: []}",
+            "push.groups[1]: `fit` and `Fit` would be one point group in Mautic, whose letter case does not count; rename one",
+        ),
+        (
             "groups: {fit: [{name: A, on: page.hit, points: 1}, {name: a, on: page.hit, points: 2}]}",
             "groups.fit[1].name: there are two rules `a`, in `fit`; points are accounted by name, rename one",
         ),
