@@ -71,20 +71,23 @@ def _keys_at(path: Path, schema: dict[str, Any]) -> list[str]:
     """The keys that the schema allows beside the last of a path."""
     part: Any = schema
 
-    def resolved(one: Any) -> Any:
+    def resolved(one: Any, step: str | int) -> Any:
         while isinstance(one, dict) and "$ref" in one:
             one = schema["$defs"][one["$ref"].removeprefix("#/$defs/")]
         if isinstance(one, dict) and "anyOf" in one:
-            return resolved(next((each for each in one["anyOf"] if each.get("type") != "null"), {}))
+            lists = isinstance(step, int)
+            fitting = (each for each in one["anyOf"] if each.get("type") != "null" and ("items" in each) is lists)
+            return resolved(next(fitting, {}), step)
         return one
 
     for step in path[:-1]:
-        part = resolved(part)
+        part = resolved(part, step)
         if isinstance(step, int):
             part = part.get("items", {})
         else:
-            part = part.get("properties", {}).get(step) or part.get("additionalProperties") or {}
-    found = resolved(part)
+            named = part.get("properties", {}).get(step) or part.get("additionalProperties")
+            part = named or next(iter(part.get("patternProperties", {}).values()), {})
+    found = resolved(part, path[-1])
     return list(found.get("properties", {})) if isinstance(found, dict) else []
 
 

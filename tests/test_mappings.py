@@ -695,6 +695,8 @@ def test_no_text_is_longer_than_mautic_keeps(rules):
         ("{name: A, on: email.sent, unless: {activity: email.read, within: 12h}, points: 1}", "groups.fit[0].unless.within: `12h` is not a number of whole days, and points are counted by day; write 1d"),
         ("{name: A, on: email.sent, unless: {activity: email.read, within: 7d, at_least: 2}, points: 1}", "groups.fit[0].unless.at_least: `unless` looks for one activity; it has no `at_least`"),
         ("{name: A, on: email.sent, unless: {activity: email.read, within: 401d}, points: 1}", "groups.fit[0].unless.within: this looks 401d back"),
+        ("{name: A, on: page.hit, points: 1, at_mots: 2}", "groups.fit[0].at_mots: there is no key `at_mots` here; did you mean `at_most`?"),
+        ("{name: A, on: page.hit, points: 1, wher: {url: x}}", "groups.fit[0].wher: there is no key `wher` here; did you mean `where`?"),
         ("{name: A, when: {fild: a}, points: 1}", "groups.fit[0].when.fild: no condition begins with `fild`"),
         ("{name: A, on: page.hit, unless: {tga: a}, points: 1}", "groups.fit[0].unless.tga: no condition begins"),
     ],
@@ -743,6 +745,10 @@ def test_scoring_is_checked(problems, rule, told):
         (
             "decay: {group: fit, half_live: 9d}",
             "decay.half_live: there is no key `half_live` here; did you mean `half_l",
+        ),
+        (
+            "decay: [{group: fit, half_live: 9d}]",
+            "decay[0].half_live: there is no key `half_live` here; did you mean `half_l",
         ),
         (
             "decay: [{group: fit, half_life: 9d}, {group: fit, half_life: 9d}]\ngroups: {fit: []}",
