@@ -9,7 +9,7 @@ from typing import Any
 
 from mautic_sync.domain.grammar import Path, nearest, path_text, suggestion
 from mautic_sync.errors import ConfigError
-from mautic_sync.yaml_text import Document
+from mautic_sync.yaml_text import Document, read_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,13 @@ def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
     if kind == "literal_error":
         wanted = str(context.get("expected", "")).replace("'", "")
         words = re.split(r", | or ", wanted)
+        if given in words:  # a number is wanted, and this is text that looks like it
+            return _in_quotes(given)
         return f"{shape(given)} is not one of: {', '.join(words)}{_meant(given, words)}"
     if kind == "value_error":
         return str(context.get("error", error["msg"]))
+    if kind in {"bool_type", "int_type", "float_type"} and _looks_otherwise(given):
+        return _in_quotes(given)
     if kind in _TAKES:
         return f"`{key}` takes {_TAKES[kind]}, not {shape(given)}"
     if kind in {"greater_than_equal", "greater_than"}:
@@ -134,6 +138,15 @@ def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
             return f"{shape(given)} is no alias of a field; aliases are lower case letters, digits and _, and begin with a letter"
         return f"{shape(given)} begins or ends with a blank, or has several lines"
     return f"{shape(given)} does not fit: {error['msg']}"
+
+
+def _looks_otherwise(given: object) -> bool:
+    """Whether this is text that would be a number, or true or false, without its quotes."""
+    return isinstance(given, str) and isinstance(read_yaml(given.encode()).value, (bool, int, float))
+
+
+def _in_quotes(given: object) -> str:
+    return f'`"{given}"` is text because of its quotes; remove them'
 
 
 def _meant(given: object, words: list[str]) -> str:

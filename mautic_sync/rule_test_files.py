@@ -58,6 +58,12 @@ def _when(value: object) -> str:
     return text
 
 
+def _one_value(value: object) -> object:
+    if isinstance(value, (list, dict)):
+        raise ValueError(f"a field has one value, not {shape(value)}; the choices of a multiselect are joined: `a|b`")  # noqa: TRY004  # pydantic tells ValueErrors alone
+    return value
+
+
 _MOMENT_SCHEMA = {"type": "string", "examples": [NOW, "2026-11-01"]}
 _WHEN_SCHEMA = {"anyOf": [{"type": "string", "pattern": RELATIVE_PATTERN}, _MOMENT_SCHEMA], "examples": ["-30d"]}
 Moment = Annotated[str, BeforeValidator(_moment), WithJsonSchema(_MOMENT_SCHEMA)]
@@ -96,7 +102,9 @@ class WasText(Strict):
 class PersonText(Strict):
     """One person, as Mautic shows it."""
 
-    fields: dict[Name, str | int | float | bool | None] = Field(default={}, description="Contact fields by alias.")
+    fields: dict[Name, Annotated[str | int | float | bool | None, BeforeValidator(_one_value)]] = Field(
+        default={}, description="Contact fields by alias."
+    )
     tags: list[Name] = []
     segments: list[Name] = Field(default=[], description="Aliases of segments.")
     campaigns: list[Name] = []

@@ -240,6 +240,11 @@ def test_what_is_wrong_is_named_with_its_line(problems, tests, told):
     assert any(told in one for one in found), found
 
 
+def test_a_field_with_several_values_is_told_in_one_line(problems):
+    (problem,) = problems("  - {name: a, person: {fields: {chosen: [a, b]}}, expect: {score: 1}}\n")
+    assert "tests[0].person.fields.chosen: a field has one value, not a list" in problem
+
+
 def test_a_directory_of_mappings_may_hold_tests(write):
     load_mappings(write("version: 1\ntests: [{name: a, expect: {kind: ghost}}]\n"))
 

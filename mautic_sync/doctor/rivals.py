@@ -94,7 +94,7 @@ def points(exam: Examination) -> Finding:
         return _unseen("point:points:view, campaign:campaigns:view and form:forms:viewother", "point rules")
     if both:
         return warning(
-            f"the same thing is rewarded twice, by Mautic and by scoring.yaml: {listed(both)}",
+            f"the same thing counts twice, in Mautic and in scoring.yaml: {listed(both)}",
             "Unpublish Mautic's (Points → Manage Actions, the campaign, the form), or take the rule out of scoring.yaml.",
         )
     apart = f"; {others} published in Mautic reward something else" if others else ""

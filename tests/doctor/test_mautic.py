@@ -295,6 +295,14 @@ def test_what_mautic_rewards_as_we_do_is_told(ready):
     assert "the point rule Any page (+2) and Reads pricing, Reads" in found.told
 
 
+def test_what_mautic_takes_points_for_is_told_as_counting_twice(ready):
+    post(ready.worker, "points/new", {"name": "Lurker", "type": "url.hit", "delta": -5})
+    found = ready()["two_writers.points"]
+    assert found.told.startswith(
+        "the same thing counts twice, in Mautic and in scoring.yaml: the point rule Lurker (-5)"
+    )
+
+
 def test_a_campaign_and_a_form_that_reward_what_we_do_are_told(ready):
     worker = ready.worker
     post(worker, "campaigns/new", campaign([waits("email.open"), act("lead.changepoints", points=3)]))
