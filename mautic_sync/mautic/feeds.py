@@ -424,7 +424,8 @@ def _email_stat(row: Row) -> list[FeedActivity]:
     if sent is not None:
         found.append(_activity("email_stats", row, "email.sent", "date_sent", "email"))
     if row.get("is_read") == "1" or row.get("date_read") or row.get("last_opened"):
-        column = "last_opened" if row.get("last_opened") else "date_read" if row.get("date_read") else "date_sent"
+        # The first opening: `last_opened` moves each time. mautic.md: "What is read from where".
+        column = "date_read" if row.get("date_read") else "last_opened" if row.get("last_opened") else "date_sent"
         found.append(_activity("email_stats", row, "email.read", column, "email"))
     if row.get("is_failed") == "1" and sent is not None:
         found.append(_activity("email_stats", row, "email.bounced", "date_sent", "email"))

@@ -97,7 +97,7 @@ def add_activities(
     *,
     known_above: int | None,
 ) -> Added:
-    """Keep a page of a feed: new rows are added, rows that changed hands follow, mails opened again move on.
+    """Keep a page of a feed: new rows are added, rows that changed hands follow. A mail is opened once.
 
     Rows with a numeric `source_id` above `known_above` cannot be in the store yet and are not looked up (None: look
     all up). What was folded was counted, and is not added again.
@@ -124,8 +124,8 @@ def add_activities(
                 if part is not None and row.object_id not in getattr(catalogue, part):
                     added.unnamed.add(part)
             continue
-        if row.type == OPENED and row.at > known.at:
-            changed |= _move_on(connection, known, row.at)
+        if row.type == OPENED and row.at < known.at:
+            changed |= _date_back(connection, known, row.at)
         if row.contact_id in persons and known.person_id != persons[row.contact_id]:
             changed |= _change_hands(connection, known, persons[row.contact_id], row, counting, catalogue)
     first = int(notes.get(connection, NEXT_ACTIVITY) or 1)
@@ -219,8 +219,8 @@ def _present(connection: Connection, rows: Sequence[FeedActivity]) -> dict[tuple
     return found
 
 
-def _move_on(connection: Connection, known: Any, at: int) -> set[int]:
-    """A mail was opened again: one row of `email_stats` tells the latest time only. Returns whom it is about."""
+def _date_back(connection: Connection, known: Any, at: int) -> set[int]:
+    """A mail was first opened earlier than is stored, as stores did that kept the latest time. Returns whom it is about."""
     connection.execute(update(activity).where(activity.c.id == known.id).values(at=at))
     connection.execute(update(evidence).where(evidence.c.activity_id == known.id).values(at=at))
     owners = set(connection.execute(select(evidence.c.person_id).where(evidence.c.activity_id == known.id)).scalars())

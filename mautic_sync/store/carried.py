@@ -24,7 +24,7 @@ from mautic_sync.store.tallies import Days
 from mautic_sync.store.text import dump
 
 OPENED = "email.read"
-"""Never folded: Mautic moves the time of such a row when the mail is opened again."""
+"""Never folded: Mautic may tell of it long after, in the row of a mail sent long before."""
 FOLDED = "folded"
 STARTS = "feed_starts"
 """Feed → the row after which all of its rows were read; earlier ones are told now and then, and kept."""

@@ -15,7 +15,8 @@ from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.pipeline import pull
 from mautic_sync.pipeline.run import Options, sync
-from mautic_sync.store import people, runs
+from mautic_sync.store import notes, people, runs
+from mautic_sync.store.activities import MATCHERS, count_anew
 from mautic_sync.store.schema import activity, decision, evidence
 
 DAY = 86400
@@ -209,19 +210,55 @@ def test_a_mail_opened_before_the_clock_of_our_first_run_is_seen(worker, tmp_pat
     assert worker.stage(who) == "Lead"
 
 
-def test_a_mail_opened_again_counts_from_then_on(worker, tmp_path):
-    worker.mappings_dir = rules(tmp_path, "{activity: email.read, within: 5d, at_least: 1}")
+@pytest.fixture
+def opened(worker, tmp_path):
+    """Whose mail was sent and opened eight days ago, where rules ask for openings within days; and when it was opened."""
+    worker.mappings_dir = rules(tmp_path, "{activity: email.read, within: 5d}")
+    (worker.mappings_dir / "scoring.yaml").write_text(
+        "version: 1\ngroups:\n  interest:\n"
+        "    - {name: First, on: email.read, points: 100, once: true}\n"
+        "    - {name: Ignores, on: email.sent, unless: {activity: email.read, within: 2d}, points: -2}\n"
+        "  fit: []\n"
+        "decay: {group: interest, half_life: 8d}\n"
+    )
     who = worker.new(email="kim@feeds.example")
+    worker.act("send", contact=who)
     worker.act("open", contact=who)
     worker.init()
     worker.sync()
-    worker.post("/_sandbox/clock", {"advance": 10 * DAY})
-    worker.skew = 10 * DAY
+    (at,) = openings(worker)
+    worker.post("/_sandbox/clock", {"advance": 8 * DAY})
+    worker.skew = 8 * DAY
     worker.sync()
-    assert worker.stage(who) == "Ghost"
+    return worker, who, at
+
+
+def openings(worker) -> set[int]:
+    """When mails were opened, as activity and as evidence."""
+    with worker.run("look") as run, run.engine.begin() as connection:
+        opened = connection.execute(select(activity.c.at).where(activity.c.type == "email.read")).scalars()
+        return {*opened, *connection.execute(select(evidence.c.at)).scalars()}
+
+
+def test_a_mail_that_is_opened_again_was_opened_when_it_first_was(opened):
+    worker, who, at = opened
+    assert (worker.stage(who), worker.contact(who).points) == ("Ghost", 50)
+    worker.act("open", contact=who)
+    for full in (False, True):
+        worker.sync(full=full)
+        assert (worker.stage(who), worker.contact(who).points, openings(worker)) == ("Ghost", 50, {at})
+
+
+def test_an_opening_that_was_stored_with_a_later_time_is_corrected_when_its_row_is_read_again(opened):
+    worker, who, at = opened
+    with worker.run("look") as run, run.engine.begin() as connection:
+        connection.execute(activity.update().where(activity.c.type == "email.read").values(at=at + 7 * DAY))
+        notes.drop(connection, MATCHERS)
+        count_anew(connection, run.counting, run.catalogue)
+    assert at not in openings(worker)
     worker.act("open", contact=who)
     worker.sync()
-    assert worker.stage(who) == "Lead"
+    assert (worker.stage(who), worker.contact(who).points, openings(worker)) == ("Ghost", 50, {at})
 
 
 def test_an_old_mail_that_is_opened_does_not_have_the_mails_since_read_again(worker, tmp_path):
@@ -278,7 +315,7 @@ EVERY_FEED = (
 )
 BROKEN = {
     "page_hits": "date_hit",
-    "email_stats": "last_opened",
+    "email_stats": "date_read",
     "email_stat_replies": "date_replied",
     "audit_log": "date_added",
 }
