@@ -27,7 +27,9 @@ from mautic_sync.mapping_problems import FileProblem, MappingsError
 from mautic_sync.mappings import Mappings
 from mautic_sync.rule_test_files import DAY, ActivityText, PersonText, RuleTest, RuleTests, moment
 
-MOVES_LAST_ACTIVE = frozenset({"page.hit", "email.click", "form.submitted", "asset.download", "video.hit"})
+MOVES_LAST_ACTIVE = frozenset(
+    {"page.hit", "email.read", "email.click", "form.submitted", "asset.download", "video.hit"}
+)
 """Types after which Mautic shows a later `lastActive`; so do the events of the intake."""
 OUTCOMES: Mapping[str, Made] = {word: word for word in get_args(Made)}
 

@@ -135,6 +135,13 @@ def test_a_key_left_blank_has_its_default(tried):
     assert tried(f"  - {{name: a, person: , {times}, expect: {{kind: ghost, score: 1}}}}\n")["ok"]
 
 
+@pytest.mark.parametrize(("type_", "points"), [("email.read", 0), ("email.click", 0), ("email.replied", -5)])
+def test_what_moves_the_last_activity_in_mautic_ends_silence(tried, type_, points):
+    tests = f"  - {{name: a, person: {{first_seen: -90d}}, activity: [{{type: {type_}, at: -1d}}], expect: {{score: {points}}}}}\n"
+    scoring = "version: 1\ngroups: {fit: [], interest: [{name: Silent, when: {idle: 60d}, points: -5}]}\n"
+    assert misses(tried(tests, scoring=scoring)) == {}
+
+
 def test_activity_is_counted_by_the_same_matchers(tried):
     scoring = (
         "version: 1\ngroups: {seen: [{name: Ads, on: page.hit, where: {utm_source: ads}, points: 3, at_most: 2, per: 7d}]}"

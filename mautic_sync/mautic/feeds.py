@@ -353,6 +353,8 @@ class FeedActivity(NamedTuple):
     tracking_id: str | None = None
     channel: str | None = None
     """Of a do-not-contact row: `email`, `sms`, …"""
+    last_opened: int | None = None
+    """Of a mail that was read: when it was opened last; None if it was answered without being opened."""
 
 
 def normalise(table: str, row: Row, *, contact_of_stat: Mapping[int, int | None] | None = None) -> list[FeedActivity]:
@@ -426,7 +428,8 @@ def _email_stat(row: Row) -> list[FeedActivity]:
     if row.get("is_read") == "1" or row.get("date_read") or row.get("last_opened"):
         # The first opening: `last_opened` moves each time. mautic.md: "What is read from where".
         column = "date_read" if row.get("date_read") else "last_opened" if row.get("last_opened") else "date_sent"
-        found.append(_activity("email_stats", row, "email.read", column, "email"))
+        read = _activity("email_stats", row, "email.read", column, "email")
+        found.append(read._replace(last_opened=readable_time(row, "last_opened")))
     if row.get("is_failed") == "1" and sent is not None:
         found.append(_activity("email_stats", row, "email.bounced", "date_sent", "email"))
     return found

@@ -58,6 +58,7 @@ from mautic_sync.store.activities import (
     who_did,
 )
 from mautic_sync.store.backup import RESTORED
+from mautic_sync.store.carried import OPENED
 from mautic_sync.store.changes import adopt_stages
 from mautic_sync.store.runs import Cursor
 
@@ -78,8 +79,8 @@ MOVING_DATES = {"email_stats": "last_opened", "campaign_lead_event_log": "date_t
 FUTURE_SECONDS = 86400
 MEMBER_TABLES = ("lead_lists_leads", "campaign_leads")
 
-# What somebody did on the site, and Mautic therefore calls their last activity.
-VISITS = frozenset({"page.hit", "email.click", "form.submitted", "asset.download", "video.hit"})
+# What Mautic calls somebody's last activity.
+VISITS = frozenset({"page.hit", "email.click", OPENED, "form.submitted", "asset.download", "video.hit"})
 
 FEED_OF_TYPE = {
     "page.hit": "page_hits",
@@ -762,8 +763,9 @@ def _keep_activities(
         latest: dict[int, int] = {}
         for one in activities:
             person_id = added.persons.get(one.contact_id or 0) if one.type in VISITS else None
-            if person_id is not None:
-                latest[person_id] = max(one.at, latest.get(person_id, 0))
+            at = one.last_opened if one.type == OPENED else one.at
+            if person_id is not None and at is not None:
+                latest[person_id] = max(at, latest.get(person_id, 0))
         people.note_active(connection, latest)
     run.counts.activities += added.new
     return added

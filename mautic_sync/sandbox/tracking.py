@@ -34,7 +34,7 @@ class Visit:
 
 
 def is_bot(user_agent: str) -> bool:
-    """Bots get the same answers, and leave no trace (docs/mautic.md: "Merging, which renumbers people")."""
+    """Bots get the same answers, and mostly leave no trace (docs/mautic.md: "Merging, which renumbers people")."""
     return bool(_BOTS.search(user_agent))
 
 
@@ -124,11 +124,15 @@ class Tracking:
         instance.audit(actor, "lead", "lead", row["id"], "ipadded", addresses)
         return row
 
+    def _is_active(self, row: Row) -> None:
+        """A contact shows itself: lastActive moves."""
+        self._tables.update("leads", row["id"], {"last_active": self._instance.now})
+        row["last_active"] = self._instance.now
+
     def _seen_at(self, actor: Actor, row: Row) -> None:
-        """A contact shows itself: lastActive moves, a new address is noted."""
+        """It does so on the site: a new address is noted as well."""
         instance = self._instance
-        self._tables.update("leads", row["id"], {"last_active": instance.now})
-        row["last_active"] = instance.now
+        self._is_active(row)
         known = self._tables.value(
             "SELECT 1 FROM lead_ips_xref x JOIN ip_addresses i ON i.id = x.ip_id WHERE x.lead_id = ? AND i.ip_address = ?",
             (row["id"], actor.ip),
@@ -340,14 +344,19 @@ class Tracking:
         visit = Visit()
         stat = self.stat(tracking_hash)
         row = self._contacts.load(stat["lead_id"]) if stat is not None and stat["lead_id"] is not None else None
-        if stat is None or row is None or is_bot(actor.user_agent):
+        if stat is None or row is None or (is_bot(actor.user_agent) and not self._instance.traits.bots_open_mails):
             return visit
-        instance = self._instance
         known = self._device(cookies)
         if known is None or known["lead_id"] != row["id"]:
             device = self._device_of(row["id"], actor.user_agent)
             visit.cookies |= {"mautic_device_id": device["tracking_id"], "mtc_id": str(row["id"])}
-        self._seen_at(actor, row)
+        self._is_active(row)
+        self._note_opening(actor, stat, in_browser=in_browser)
+        visit.contact = row["id"]
+        return visit
+
+    def _note_opening(self, actor: Actor, stat: Row, *, in_browser: bool = False) -> None:
+        instance = self._instance
         opened = {"datetime": instance.now, "useragent": actor.user_agent, "inBrowser": in_browser}
         details = unserialized_list(stat["open_details"])
         self._tables.update(
@@ -359,11 +368,11 @@ class Tracking:
                 "open_details": serialize([*details, opened]),
             },
         )  # fmt: skip
-        visit.contact = row["id"]
-        return visit
 
     def click(self, actor: Actor, cookies: Row, redirect_id: str, ct: str) -> Visit:
-        """A tracked link: a page hit with redirect and e-mail; the browser moves to the e-mail's contact."""
+        """A tracked link: a page hit with redirect and e-mail, which opens a mail that was not; the browser moves to the
+        e-mail's contact.
+        """
         redirect = self._tables.row("SELECT * FROM page_redirects WHERE redirect_id = ?", (redirect_id,))
         if redirect is None:
             raise RefusedError(404, "Not found")
@@ -397,6 +406,8 @@ class Tracking:
             "SELECT 1 FROM page_hits WHERE redirect_id = ? AND lead_id = ?", (redirect["id"], row["id"])
         )
         hit = self._add_hit(actor, row, device, url, None, query, source)
+        if stat is not None and not stat["is_read"]:
+            self._note_opening(actor, stat)
         for table, condition in (("page_redirects", "id = ?"), ("channel_url_trackables", "redirect_id = ?")):
             self._tables.run(
                 f"UPDATE {table} SET hits = hits + 1, unique_hits = unique_hits + ? WHERE {condition}",
@@ -414,12 +425,16 @@ class Tracking:
         uuid = "-".join((digits[:8], digits[8:12], f"4{digits[13:16]}", f"a{digits[17:20]}", digits[20:]))
         reply = {"id": uuid, "stat_id": stat["id"], "date_replied": self._instance.now}
         self._tables.insert("email_stat_replies", reply | {"message_id": f"api-{self._instance.device_id()[:10]}"})
+        if not stat["is_read"]:
+            # Read, though never opened: `last_opened` and lastActive stay.
+            self._tables.update("email_stats", stat["id"], {"is_read": 1, "date_read": self._instance.now})
         return True
 
     def unsubscribe(self, actor: Actor, tracking_hash: str) -> None:
         stat = self.stat(tracking_hash)
         row = self._contacts.load(stat["lead_id"]) if stat is not None and stat["lead_id"] is not None else None
         if stat is not None and row is not None:
+            self._is_active(row)
             self._contacts.add_dnc(actor, row, "email", _UNSUBSCRIBED, "User unsubscribed.", stat["email_id"])
 
     def click_through(self, stat: Row) -> str:

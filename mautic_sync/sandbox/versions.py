@@ -32,6 +32,8 @@ class Traits:
     client_engine_version: str
     #: a tracked link hands its `ct` parameter on to the page it leads to
     link_keeps_ct: bool
+    #: a bot that loads a mail's pixel has opened the mail
+    bots_open_mails: bool
     #: a segment with filters is saved, and audited, a second time
     filtered_segment_saved_twice: bool
     #: An edit compares its stage with the latest line of the stage log, by date: lines of one second confuse it. The
@@ -61,6 +63,7 @@ V5_1 = Traits(
     company_change_text="Triggered when a commpany is added or removed to/from contact",
     client_engine_version="",
     link_keeps_ct=True,
+    bots_open_mails=True,
     filtered_segment_saved_twice=False,
     stage_lines_tie=True,
     tags_escaped=True,
@@ -85,6 +88,7 @@ V7_0 = Traits(
     company_change_text="Triggered when a company is added or removed to/from contact",
     client_engine_version="126.0.0.0",
     link_keeps_ct=False,
+    bots_open_mails=False,
     filtered_segment_saved_twice=True,
     stage_lines_tie=False,
     tags_escaped=False,

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.store.people import persons_of
-from mautic_sync.store.schema import activity
+from mautic_sync.store.schema import activity, contact
 
 GHOST = "  - stage: Ghost\n    kind: ghost\n    weight: 10\n"
 
@@ -149,3 +149,39 @@ def test_somebody_who_is_idle_is_decided_again_when_the_time_has_come(worker, tm
     worker.act("visit", contact=who, url="https://shop.example/")
     worker.sync()
     assert worker.stage(who) == "Lead"
+
+
+def active(worker, who) -> tuple[int | None, int | None]:
+    """When somebody was last active, for us and for Mautic."""
+    with worker.run("look") as run, run.engine.begin() as connection:
+        person = persons_of(connection, [who])[who]
+        ours = connection.execute(select(contact.c.last_active).where(contact.c.person_id == person)).scalar_one()
+    return ours, worker.contact(who).last_active
+
+
+def test_each_opening_of_a_mail_is_activity(worker, tmp_path):
+    worker.mappings_dir = rules(tmp_path, "{not: {idle: 10d}}")
+    worker.post("/_sandbox/clock", {"advance": -50 * 86400})
+    who = worker.visitor()
+    worker.act("send", contact=who)
+    worker.init()
+    worker.sync()
+    for days, stage in ((20, "Ghost"), (15, "Ghost"), (15, "Lead")):
+        worker.post("/_sandbox/clock", {"advance": days * 86400})
+        worker.act("open", contact=who)
+        worker.sync()
+        ours, mautics = active(worker, who)
+        assert (ours, worker.stage(who)) == (mautics, stage)
+
+
+def test_an_answer_is_no_activity_to_mautic(worker, tmp_path):
+    worker.mappings_dir = rules(tmp_path, "{not: {idle: 10d}}")
+    worker.post("/_sandbox/clock", {"advance": -50 * 86400})
+    who = worker.visitor()
+    worker.act("send", contact=who)
+    worker.post("/_sandbox/clock", {"advance": 50 * 86400})
+    worker.act("reply", contact=who)
+    worker.init()
+    worker.sync()
+    ours, mautics = active(worker, who)
+    assert (ours, worker.stage(who)) == (mautics, "Ghost")

@@ -373,13 +373,19 @@ def test_last_active_can_be_set_back(mautic):
     assert mautic.contact(visitor)["lastActive"] == "2026-01-02T03:04:05+00:00"
 
 
-def test_mail_is_sent_opened_clicked_and_answered(mautic):
-    contact = mautic.new(email="eve@shop.example")
+def sent(mautic, contact):
+    """The id of a new mail that was sent to a contact, and its line of statistics."""
     html = '<a href="https://shop.example/offer">offer</a>'
     email = mautic.post("/api/emails/new", {"name": "Offer", "subject": "Offer", "customHtml": html}).json()["email"][
         "id"
     ]
     mautic.post(f"/api/emails/{email}/contact/{contact}/send", {})
+    return email, mautic.feed("email_stats")[-1]
+
+
+def test_mail_is_sent_opened_clicked_and_answered(mautic):
+    contact = mautic.new(email="eve@shop.example")
+    email, _ = sent(mautic, contact)
     for what in ("open", "click", "reply"):
         mautic.act(do=what, contact=contact, url="https://shop.example/offer")
     stat = mautic.feed("email_stats")[0]
@@ -387,3 +393,41 @@ def test_mail_is_sent_opened_clicked_and_answered(mautic):
     hit = mautic.feed("page_hits")[0]
     assert (hit["email_id"], hit["source"], hit["lead_id"]) == (str(email), "email", str(contact))
     assert mautic.get("/api/stats/email_stat_replies")["stats"][0]["stat_id"] == stat["id"]
+
+
+@pytest.mark.parametrize(("what", "opened"), [("open", True), ("click", True), ("reply", False)])
+def test_an_opening_and_a_click_are_activity_and_an_answer_reads_the_mail_alone(mautic, what, opened):
+    contact = mautic.new(email="eve@shop.example")
+    sent(mautic, contact)
+    mautic.act(do=what, contact=contact, url="https://shop.example/offer")
+    stat = mautic.feed("email_stats")[-1]
+    assert (stat["is_read"], "date_read" in stat, "last_opened" in stat) == ("1", True, opened)
+    assert (mautic.contact(contact)["lastActive"] is not None) is opened
+
+
+def test_a_mail_that_is_opened_again_keeps_its_first_opening(mautic):
+    contact = mautic.new(email="eve@shop.example")
+    sent(mautic, contact)
+    mautic.act(do="open", contact=contact)
+    first = mautic.feed("email_stats")[-1]
+    mautic.sandbox.instance.clock.advance(60)
+    mautic.act(do="open", contact=contact)
+    again = mautic.feed("email_stats")[-1]
+    assert (again["date_read"], again["open_count"]) == (first["date_read"], "2")
+    assert again["last_opened"] > first["last_opened"]
+    assert mautic.contact(contact)["lastActive"][:19] == again["last_opened"].replace(" ", "T")
+
+
+def test_unsubscribing_in_the_browser_is_activity(mautic):
+    contact = mautic.new(email="eve@shop.example")
+    _, stat = sent(mautic, contact)
+    requests.get(f"{mautic.sandbox.url}/email/unsubscribe/{stat['tracking_hash']}", headers=BROWSER, timeout=10)
+    assert mautic.contact(contact)["lastActive"] is not None
+
+
+def test_a_bot_opens_a_mail_on_5_1_alone(mautic, version):
+    contact = mautic.new(email="eve@shop.example")
+    _, stat = sent(mautic, contact)
+    bot = {"User-Agent": "Googlebot/2.1"}
+    requests.get(f"{mautic.sandbox.url}/email/{stat['tracking_hash']}.gif", headers=bot, timeout=10)
+    assert mautic.feed("email_stats")[-1]["is_read"] == ("1" if version == "5.1" else "0")
