@@ -252,7 +252,7 @@ class Mappings:
     def _compiled(self, condition: Condition | None, catalogue: Catalogue) -> Condition | None:
         if condition is None or condition.node is None:
             return condition
-        return Condition.build(condition.node, catalogue=catalogue, time_zone=self.time_zone)
+        return Condition.build(condition.node, catalogue=catalogue, time_zone=self.time_zone, by_day=condition.by_day)
 
     def _bound_scores(self, catalogue: Catalogue) -> ScoreRules:
         scores, hot = self.scores, self.scores.hot
@@ -557,7 +557,9 @@ def _assembled(
 ) -> Mappings:
     def compiled(file: Literal["stages", "validation", "scoring", "actions"], *path: str | int) -> Condition | None:
         node = checked.conditions.get((file, path))
-        return None if node is None else Condition.build(node, time_zone=time_zone)
+        # Points are counted by day.
+        by_day = file == "scoring" and path[0] == "groups"
+        return None if node is None else Condition.build(node, time_zone=time_zone, by_day=by_day)
 
     stages = checked.stages
     rules = StageRules(

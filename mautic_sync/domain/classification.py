@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mautic_sync.domain.conditions import NOW, Condition, Trace
+from mautic_sync.domain.conditions import NOW, Condition, Trace, ahead_of
 from mautic_sync.domain.contact import KINDS, Kind, Signals, VerdictSignal
 from mautic_sync.domain.grammar import TOTAL, UNCHECKED
 from mautic_sync.domain.validation import normalise_address
@@ -138,7 +138,8 @@ def decide(
     """
     before = previous or NOTHING_BEFORE
     verdict, read = signals.verdict, rules._read  # noqa: SLF001  # two halves of one thing
-    if read is None or verdict.expires_at is not None:
+    evidence = signals.evidence
+    if read is None or verdict.expires_at is not None or (evidence and ahead_of(evidence, now)):
         return _decide(signals, rules, before, now, gate_open=gate_open)
     remembered = rules._remembered  # noqa: SLF001
     answer = (verdict.outcome, verdict.status, verdict.sub_status, verdict.fresh)
@@ -149,7 +150,7 @@ def decide(
             remembered.clear()
         found = _decide(signals, rules, before, now, gate_open=gate_open)
         stage_rule = rules.by_name[found.stage]
-        if signals.evidence and stage_rule.condition is not None and not _is_kept(before, found.rule, stage_rule):
+        if evidence and stage_rule.condition is not None and not _is_kept(before, found.rule, stage_rule):
             return found  # its reason may tell the day on which somebody did something
         remembered[key] = found
     kind, stage, _score, rule, reason, trace, due_at, waiting = found

@@ -104,7 +104,8 @@ class Condition:
     it so. `due_at` is the earliest future second at which time alone could change any part (None: never).
     `evidence_text` says in a few words what made it hold, `reason_text` the same without what changes from day to
     day. `path` names the part that decides (`any[0]`), empty for the whole; `chosen` is for `any` alone: that part
-    with its path, found once for all that is told of it. Where all `inputs` are the same, so are the answers (`Input`).
+    with its path, found once for all that is told of it. Where all `inputs` are the same, so are the answers (`Input`),
+    unless evidence lies ahead (`ahead_of`). `by_day` is told where it is built.
     """
 
     holds: Test
@@ -121,31 +122,40 @@ class Condition:
     requirements: tuple[Requirement, ...] = ()
     inputs: tuple[Input, ...] = ()
     node: Node | None = None
+    by_day: bool = False
 
     def told_by(self, signals: Signals, now: int) -> tuple[str, Condition]:
         """The path to the part that decides, and the part, which tells reason and trace; only where it holds."""
         return self.chosen(signals, now) if self.chosen is not None else (self.path(signals, now), self)
 
     @classmethod
-    def build(cls, node: Node, *, catalogue: Catalogue | None = None, time_zone: str = "UTC") -> Condition:
-        """Compile what `parse_condition` returned against a Mautic, or against one that has everything."""
+    def build(
+        cls, node: Node, *, catalogue: Catalogue | None = None, time_zone: str = "UTC", by_day: bool = False
+    ) -> Condition:
+        """Compile what `parse_condition` returned against a Mautic, or against one that has everything.
+
+        What is done after `now` does not count yet; `by_day`: after the day of `now`.
+        """
         return replace(
-            _build(node, _Context(catalogue, ZoneInfo(time_zone))),
+            _build(node, _Context(catalogue, ZoneInfo(time_zone), by_day)),
             matchers=tuple({leaf.matcher.key: leaf.matcher for leaf in leaves(node) if leaf.matcher}.values()),
             requirements=tuple(one for leaf in leaves(node) for one in requirements_of(leaf)),
             reads_verdict=any(leaf.subject == "verdict" for leaf in leaves(node)),
             node=node,
+            by_day=by_day,
         )
 
 
-def compile_condition(spec: object, *, catalogue: Catalogue | None = None, time_zone: str = "UTC") -> Condition:
+def compile_condition(
+    spec: object, *, catalogue: Catalogue | None = None, time_zone: str = "UTC", by_day: bool = False
+) -> Condition:
     """Read and compile one condition; ConfigError listing all that is wrong with it."""
     problems: list[Problem] = []
     node = parse_condition(spec, problems)
     wrong = [problem for problem in problems if not problem.warning]
     if node is None or wrong:
         raise ConfigError("\n".join(f"{path_text(one.path) or 'condition'}: {one.text}" for one in wrong))
-    return Condition.build(node, catalogue=catalogue, time_zone=time_zone)
+    return Condition.build(node, catalogue=catalogue, time_zone=time_zone, by_day=by_day)
 
 
 def names_in(catalogue: Catalogue, kind: Named) -> Iterable[str]:
@@ -166,6 +176,7 @@ def exists(catalogue: Catalogue, kind: Named, name: str) -> bool:
 class _Context:
     catalogue: Catalogue | None
     zone: ZoneInfo
+    by_day: bool
 
     def has(self, requirement: Requirement) -> bool:
         return self.catalogue is None or exists(self.catalogue, requirement.kind, requirement.name)
@@ -210,8 +221,9 @@ def _inputs(leaf: Leaf, context: _Context, *, timed: bool) -> tuple[Input, ...]:
     if leaf.subject == "field":
         read = [Input("field", context.alias(leaf.names[0]))]
     elif leaf.subject == "activity" and leaf.matcher is not None:
-        spanned = leaf.within is not None or not leaf.operators.keys().isdisjoint({"after", "before"})
-        read = [Input("activity" if spanned else "count", leaf.matcher.key)]
+        bounds = _span_of(leaf, context.zone)
+        read = [Input("count" if bounds == Bounds() else "activity", leaf.matcher.key)]
+        timed = bounds.timed  # what lies ahead is looked for besides: `ahead_of`
     elif leaf.subject in {"tag", "score"}:
         read = [Input(leaf.subject, name) for name in leaf.names]
     else:
@@ -627,25 +639,28 @@ def _build_activity(leaf: Leaf, context: _Context) -> Condition:
     key, zone = matcher.key, context.zone
     least: int = leaf.operators.get("at_least", 0 if "at_most" in leaf.operators else 1)
     most: int | None = leaf.operators.get("at_most")
-    if leaf.within is not None:
-        bounds = Bounds(low_distance=-leaf.within)
-    else:
-        bounds = bounds_of(leaf.operators.get("after"), leaf.operators.get("before"), zone)
-    spanned = bounds != Bounds()
+    bounds = _span_of(leaf, zone)
+    spanned, moving, by_day = bounds != Bounds(), bounds.timed, context.by_day
 
     def counted(signals: Signals, now: int) -> tuple[int, int, tuple[int, ...]]:
         times = signals.evidence.get(key, ())
+        end = len(times)
+        if times and times[-1] > now:
+            end = bisect_right(times, _day_around(now, zone)[1] if by_day else now)
         if not spanned:
-            return 0, len(times), times
+            return 0, end, times
         low, high = bounds.at(now)
         start = bisect_right(times, low)
-        return start, max(start, bisect_left(times, high)), times
+        return start, max(start, min(end, bisect_left(times, high))), times
 
     if not spanned and most is None:
 
-        def holds(signals: Signals, now: int) -> bool:  # noqa: ARG001
+        def holds(signals: Signals, now: int) -> bool:
             times = signals.evidence.get(key)
-            return times is not None and len(times) >= least
+            if times is None or len(times) < least:
+                return False
+            at = times[least - 1]
+            return at <= now or (by_day and at <= _day_around(now, zone)[1])
     else:
 
         def holds(signals: Signals, now: int) -> bool:
@@ -655,7 +670,16 @@ def _build_activity(leaf: Leaf, context: _Context) -> Condition:
 
     def due(signals: Signals, now: int) -> int | None:
         times = signals.evidence.get(key)
-        return None if times is None else min(_crossing_times(times, bounds, now), default=None)
+        if not times:
+            return None
+        soonest = min(_crossing_times(times, bounds, now), default=None) if moving else None
+        if times[-1] <= now:
+            return soonest
+        ahead = times[bisect_right(times, _day_around(now, zone)[1] if by_day else now) :]
+        if not ahead:
+            return soonest
+        begins = _day_around(ahead[0], zone)[0] if by_day else ahead[0]
+        return begins if soonest is None else min(begins, soonest)
 
     what = _activity_text(leaf, matcher)
     span = _span_text(leaf)
@@ -676,7 +700,22 @@ def _build_activity(leaf: Leaf, context: _Context) -> Condition:
 
         return tell
 
-    return _leaf(holds, text, told(" "), reason=told(", "), due=due if bounds.timed else None)
+    return _leaf(holds, text, told(" "), reason=told(", "), due=due)
+
+
+def ahead_of(evidence: Mapping[str, tuple[int, ...]], now: int) -> bool:
+    """Whether any of it lies ahead, so that time alone will make it count."""
+    for times in evidence.values():  # noqa: SIM110  # a loop costs half of what any() over a generator does
+        if times and times[-1] > now:
+            return True
+    return False
+
+
+def _span_of(leaf: Leaf, zone: ZoneInfo) -> Bounds:
+    """The span within which activity counts."""
+    if leaf.within is not None:
+        return Bounds(low_distance=-leaf.within)
+    return bounds_of(leaf.operators.get("after"), leaf.operators.get("before"), zone)
 
 
 def _crossing_times(times: tuple[int, ...], bounds: Bounds, now: int) -> Iterator[int]:
@@ -892,6 +931,16 @@ def day_span(day: date, zone: ZoneInfo) -> tuple[int, int]:
     except OverflowError:
         days = (day - date(1970, 1, 1)).days
         return days * 86_400, (days + 1) * 86_400
+
+
+@lru_cache(maxsize=1_024)
+def _day_around(at: int, zone: ZoneInfo) -> tuple[int, int]:
+    """First second of the day of a moment in the zone, and last second."""
+    try:
+        start, after = day_span(datetime.fromtimestamp(at, zone).date(), zone)
+    except (OverflowError, ValueError, OSError):  # beyond the calendar
+        start, after = at - at % 86_400, at - at % 86_400 + 86_400
+    return start, after - 1
 
 
 @lru_cache(maxsize=65_536)

@@ -404,6 +404,8 @@ def test_time_tells_when_it_will_change_the_answer():
     spec = {"activity": "page.hit", "within": "7d"}
     assert compile_condition(spec).due_at(evidence(spec, NOW - DAY), NOW) == NOW + 6 * DAY
     assert compile_condition(spec).due_at(evidence(spec), NOW) is None
+    for ahead in ({"activity": "page.hit"}, {**spec, "at_least": 2}, {"activity": "page.hit", "at_most": 0}):
+        assert compile_condition(ahead).due_at(evidence(ahead, NOW - DAY, NOW + 5), NOW) == NOW + 5
     assert compile_condition({"age": "30d"}).due_at(Signals({}, first_seen=NOW), NOW) == NOW + 30 * DAY
     assert compile_condition({"age": "30d"}).due_at(Signals({}, first_seen=NOW - 31 * DAY), NOW) is None
     assert compile_condition({"tag": "x"}).due_at(Signals({}), NOW) is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from itertools import product
+from zoneinfo import ZoneInfo
 
 from hypothesis import HealthCheck, assume, example, given, settings, strategies as st
 
@@ -17,7 +19,7 @@ from mautic_sync.domain.classification import (
     decide,
     needs_verdict,
 )
-from mautic_sync.domain.conditions import compile_condition
+from mautic_sync.domain.conditions import ahead_of, compile_condition
 from mautic_sync.domain.contact import KINDS, Signals, VerdictSignal
 from mautic_sync.domain.matchers import ActivityMatcher
 
@@ -28,7 +30,9 @@ THOROUGH = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slo
 DURATIONS = st.sampled_from(["1s", "2s", "1h", "1d", "36h", "30d"])
 MOMENTS = st.sampled_from(["-1d", "-30d", "+1d", "-1s", "2026-11-12", "2026-11-11 23:59:59"])
 WHERE = st.sampled_from([{}, {"url": "*/pricing*"}])
-TIMES = st.integers(NOW - 40 * DAY, NOW + 2) | st.sampled_from([NOW, NOW - 1, NOW - DAY, NOW - 30 * DAY, NOW + 5])
+TIMES = st.integers(NOW - 40 * DAY, NOW + 2) | st.sampled_from(
+    [NOW, NOW - 1, NOW - DAY, NOW - 30 * DAY, NOW + 5, NOW + DAY - 1, NOW + DAY, NOW + 9 * DAY]
+)
 
 
 @st.composite
@@ -146,6 +150,21 @@ def test_no_decision_changes_before_it_is_due(situation, gate_open, data):
     later = data.draw(moments_until(decision.due_at))
     again = decide(signals, rules, previous, later, gate_open=gate_open)
     assert (again.kind, again.stage) == (decision.kind, decision.stage)
+
+
+@THOROUGH
+@given(SPECS, people(), st.booleans(), st.integers(0, DAY - 1), st.sampled_from(["UTC", "Europe/Berlin"]))
+def test_what_lies_ahead_counts_for_nothing(spec, signals, by_day, later, zone):
+    condition, now = compile_condition(spec, time_zone=zone, by_day=by_day), NOW + later
+    day = datetime.fromtimestamp(now, ZoneInfo(zone)).date()
+
+    def over(at):
+        return datetime.fromtimestamp(at, ZoneInfo(zone)).date() <= day if by_day else at <= now
+
+    seen = signals._replace(evidence={key: tuple(filter(over, times)) for key, times in signals.evidence.items()})
+    assert condition.trace(signals, now) == condition.trace(seen, now)
+    assert condition.evidence_text(signals, now) == condition.evidence_text(seen, now)
+    assert ahead_of(signals.evidence, now) or signals == seen
 
 
 @THOROUGH

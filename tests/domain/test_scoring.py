@@ -44,8 +44,8 @@ def counting(points=1, name="A", group="interest", matcher=HIT, **more):
     return ScoreRule(name, group, points, matcher=matcher, **more)
 
 
-def being(spec, points=1, name="F", group="fit"):
-    return ScoreRule(name, group, points, condition=compile_condition(spec))
+def being(spec, points=1, name="F", group="fit", zone="UTC"):
+    return ScoreRule(name, group, points, condition=compile_condition(spec, time_zone=zone, by_day=True))
 
 
 def did(*days, matcher=HIT, **more):
@@ -424,6 +424,20 @@ def test_the_packaged_flags():
     assert not flags_of(with_total(-10), PACKAGED, COLD, NOW).low_value
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_activity_ahead_waits_for_its_day_in_conditions_as_in_counts(zone):
+    """A Mautic with a fast clock: what is dated to later today counts, what is dated to tomorrow counts tomorrow."""
+    begins = day_start(TODAY + 1, ZoneInfo(zone))
+    by = rules(being({"activity": "page.hit", "within": "7d"}, 10, zone=zone), time_zone=zone)
+    later, tomorrow = (Signals({}, evidence=evidence_of_hits([at])) for at in (begins - 1, begins + 3_600 * 20))
+    now = begins - 3_600
+    assert (points(later, by, now), points(tomorrow, by, now)) == (10, 0)
+    assert score(tomorrow, by, now).due_at == begins
+    assert (points(tomorrow, by, begins - 1), points(tomorrow, by, begins)) == (0, 10)
+    (entry,) = account(tomorrow, by, begins)
+    assert (entry.points, entry.expires_at) == (10, score(tomorrow, by, begins).due_at)
+
+
 # Laws
 
 THOROUGH = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -446,6 +460,9 @@ CONDITIONS = st.sampled_from(
         {"tag": "x"},
         {"field": "day", "before": "-2d"},
         {"verdict": "accepted"},
+        {"activity": "page.hit"},
+        {"activity": "page.hit", "at_least": 2, "within": "36h"},
+        {"activity": "page.hit", "at_most": 1, "before": "-2d"},
     ]
 )
 STEPS = st.sampled_from([((1, 0.5),), ((3, 0.75), (40, 0.3), (100, 0.0)), ((30, 0.0),)])
@@ -458,11 +475,11 @@ DECAYING = st.dictionaries(st.sampled_from(["fit", "interest"]), DECAYS)
 
 @st.composite
 def score_rules(draw, grids=(1, 1, 1, 2, 7), decays=DECAYING):
-    found = []
+    found, zone = [], draw(ZONES)
     for number in range(draw(st.integers(1, 5))):
         name, group, given = f"R{number}", draw(st.sampled_from(["fit", "interest"])), draw(GIVEN)
         if draw(st.integers(0, 3)) == 0:
-            found.append(being(draw(CONDITIONS), given, name, group))
+            found.append(being(draw(CONDITIONS), given, name, group, zone))
             continue
         more = {}
         if draw(st.booleans()):
@@ -471,7 +488,11 @@ def score_rules(draw, grids=(1, 1, 1, 2, 7), decays=DECAYING):
         if draw(st.integers(0, 2)) == 0:
             more |= {"unless": draw(st.sampled_from([READ, SENT])), "waits": draw(st.integers(1, 9))}
         found.append(counting(given, name, group, draw(st.sampled_from([HIT, READ, SENT])), **more))
-    return rules(*found, decay=draw(decays), grid=draw(st.sampled_from(grids)), time_zone=draw(ZONES))
+    return rules(*found, decay=draw(decays), grid=draw(st.sampled_from(grids)), time_zone=zone)
+
+
+def evidence_of_hits(times):
+    return {HIT.key: tuple(sorted(times))}
 
 
 @st.composite
@@ -483,6 +504,7 @@ def people(draw):
         verdict=VerdictSignal("accepted", expires_at=draw(st.integers(NOW + 1, NOW + 9 * DAY))),
         first_seen=draw(recent),
         last_active=draw(recent),
+        evidence=draw(st.just({}) | st.lists(recent.filter(bool), min_size=1, max_size=4).map(evidence_of_hits)),
         tallies=draw(TALLIES),
     )
 

@@ -67,6 +67,7 @@ def test_a_mail_opened_later_is_seen_though_its_row_is_old(worker, tmp_path):
     worker.sync()
     assert worker.stage(who) == "Ghost"
     worker.post("/_sandbox/clock", {"advance": 3 * 86400})
+    worker.skew = 3 * 86400
     worker.act("open", contact=who)
     worker.sync()
     assert worker.stage(who) == "Lead"
@@ -185,3 +186,16 @@ def test_an_answer_is_no_activity_to_mautic(worker, tmp_path):
     worker.sync()
     ours, mautics = active(worker, who)
     assert (ours, worker.stage(who)) == (mautics, "Ghost")
+
+
+@pytest.mark.parametrize("condition", ["{activity: page.hit}", "{activity: page.hit, within: 7d}"])
+def test_a_visit_that_mautic_dates_ahead_counts_when_its_time_has_come(worker, tmp_path, condition):
+    worker.mappings_dir = rules(tmp_path, condition)
+    worker.post("/_sandbox/clock", {"advance": 20 * 3600})
+    who = worker.visitor()
+    worker.post("/_sandbox/clock", {"advance": -20 * 3600})
+    worker.init()
+    for hours, stage in ((0, "Ghost"), (19, "Ghost"), (21, "Lead")):
+        worker.skew = hours * 3600
+        worker.sync()
+        assert worker.stage(who) == stage
