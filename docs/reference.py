@@ -65,7 +65,7 @@ DOCUMENTS = {
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
     "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state, points}]` (`points`: all that Mautic shows now; of the target `points`, `old` and `new` hold our score as far as it was granted, and `delta` what Mautic receives)`, held, quarantined, "
     "gate_open` (there is no ZeroBounce key: addresses count as accepted)`, warnings` (what looks odd in the rules)`, safety_stop` (why a sync would stop and wait for `--accept`; null where it would go on).",
-    "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at, rules, in_mautic, left_alone, held {since, run_id, undone}, "
+    "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at` (when time alone could change anything of it)`, rules, in_mautic, left_alone, held {since, run_id, undone}, "
     "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, folded {activities, not_counted}, "
     "actions [{rule, state, todo, at, key, error}], last_write`.",
     "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, points, fit, interest, groups, reasons, since, owner, "

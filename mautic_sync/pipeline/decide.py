@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.domain.actions import HOT, LOW_VALUE, NO_FLAGS, flags_text, read_flags
-from mautic_sync.domain.classification import Decision, Previous, needs_verdict
+from mautic_sync.domain.classification import Decision, Previous, StageRules, needs_verdict
 from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Kind, Signals
 from mautic_sync.domain.countries import mautic_country
@@ -89,6 +89,14 @@ class Considered(NamedTuple):
     def flags_text(self) -> str:
         """The flags as they are kept."""
         return flags_text(self.flags.hot, self.flags.low_value, self.named)
+
+    def due_at(self, planned: StagePlan) -> int | None:
+        """When time alone could change anything of what is decided, with this plan for the stage."""
+        due_at = self.decision.due_at
+        for at in (planned.due_at, self.score.due_at, self.flags.due_at, self.named_due_at):
+            if at is not None and (due_at is None or at < due_at):
+                due_at = at
+        return due_at
 
 
 @dataclass(frozen=True)
@@ -230,6 +238,26 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     return found
 
 
+def plan_stages(
+    connection: Connection, considered: Sequence[Considered], stages: StageRules, now: int, *, calm: bool = False
+) -> tuple[list[StagePlan], dict[int, int]]:
+    """What becomes of each stage; and whom the loop guard holds, with how often we changed their stage lately.
+
+    `calm`: we changed none lately, so that nobody can have been changed too often.
+    """
+    plans = [plan_stage(one.decision.stage, one.signals.stage, one.standing, stages, now) for one in considered]
+    if calm:
+        return plans, {}
+    guard = stages.loop_guard
+    moving = [one.row.person_id for one, plan in zip(considered, plans, strict=True) if plan.set_to]
+    recent = decisions.recent_transitions(connection, moving, now - guard.within)
+    often = {number: count for number, count in recent.items() if count >= guard.changes}
+    if often:
+        held = StagePlan(left_alone="held by the loop guard", foreign=True, due_at=now + guard.within)
+        plans = [held if one.row.person_id in often else plan for one, plan in zip(considered, plans, strict=True)]
+    return plans, often
+
+
 def _holding(
     named: Sequence[tuple[str, Condition]], signals: Signals, kind: Kind, now: int
 ) -> tuple[tuple[str, ...], int | None]:
@@ -278,7 +306,7 @@ def _store(
     open_now = decisions.open_changes(connection, met)
     own_dnc = decisions.own_dnc(connection, numbers)
     now, stages, scores = run.now, run.mappings.stages, run.mappings.scores
-    stage_plans = [plan_stage(one.decision.stage, one.signals.stage, one.standing, stages, now) for one in considered]
+    stage_plans, often = plan_stages(connection, considered, stages, now, calm=calm)
     granting = scores.push_to == "points" and run.grants
     granted = ledger.granted(connection, numbers) if granting else {}
     epoch = groups.epoch(connection) if scores.push_groups else None
@@ -286,12 +314,7 @@ def _store(
     if granting and opening.began_now(connection):
         totals = {one.row.person_id: one.score.total for one in considered}
         opening.let_history_fade(run, connection, totals, granted, on_the_way)
-    guard = stages.loop_guard
-    recent: dict[int, int] = {}
-    if not calm:
-        moving = [one.row.person_id for one, plan in zip(considered, stage_plans, strict=True) if plan.set_to]
-        recent = decisions.recent_transitions(connection, moving, now - guard.within)
-    looping = people.current_ids(connection, [number for number, count in recent.items() if count >= guard.changes])
+    looping = people.current_ids(connection, often)
     rows, manual, by_hand_no_more = [], [], []
     adopted: dict[int, str] = {}
     told = writing.placeholders.of(connection, considered, run.now)
@@ -301,20 +324,18 @@ def _store(
     flagged: list[Considered] = []
     by_hand: dict[int, str] = {}
     since_baseline: set[int] = set()
-    for one, stage_plan in zip(considered, stage_plans, strict=True):
-        planned = stage_plan
-        row, signals, _, _, scored, flags, decision, asks, _, named, named_due_at, _ = one
-        kind, stage, total, rule, reason, trace, due_at, waiting = decision
+    for one, planned in zip(considered, stage_plans, strict=True):
+        row, signals, _, _, scored, flags, decision, asks, _, named, _, _ = one
+        kind, stage, total, rule, reason, trace, _, waiting = decision
         number = row.person_id
         if number in looping:
             run.quarantine(
                 connection,
                 LOOP_GUARD,
                 str(looping[number]),
-                f"stage changed {recent[number]} times within {guard.within // 3600} h; held at {one.signals.stage}",
-                f"{one.signals.stage} → {planned.set_to}: {decision.reason}",
+                f"stage changed {often[number]} times within {stages.loop_guard.within // 3600} h; held at {signals.stage}",
+                f"{signals.stage} → {stage}: {reason}",
             )
-            planned = StagePlan(left_alone="held by the loop guard", foreign=True, due_at=now + guard.within)
         if planned.manual_stage is not None:
             if (planned.manual_stage, planned.manual_since) != (row.manual_stage, row.manual_since):
                 manual.append(
@@ -329,12 +350,9 @@ def _store(
             adopted[number] = planned.adopted
             if planned.adopted == row.manual_stage and not (quiet or waited):
                 by_hand[number] = planned.adopted
-        for at in (planned.due_at, scored.due_at, flags.due_at, named_due_at):
-            if at is not None and (due_at is None or at < due_at):
-                due_at = at
         sub_texts, trace_text = orjson.dumps(scored.groups).decode(), orjson.dumps(trace).decode()
         flags_now = flags_text(flags.hot, flags.low_value, named)
-        says = (kind, stage, total, rule, reason, trace_text, due_at, asks, waiting, sub_texts, flags_now)
+        says = (kind, stage, total, rule, reason, trace_text, one.due_at(planned), asks, waiting, sub_texts, flags_now)
         if decisions.said(row) != says:
             hot_since = (row.hot_since or now) if flags.hot else None
             rows.append(decisions.Decided(number, *says, scored.day, hot_since, now, run.id))

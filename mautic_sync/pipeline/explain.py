@@ -12,11 +12,11 @@ from sqlalchemy import Connection, select
 from mautic_sync.domain.actions import WHEN
 from mautic_sync.domain.classification import explain as explain_rules
 from mautic_sync.domain.contact import Catalogue
-from mautic_sync.domain.plan import GROUP, plan_stage
+from mautic_sync.domain.plan import GROUP
 from mautic_sync.domain.scoring import Entry, account
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline import fold
-from mautic_sync.pipeline.decide import Deciding, consider
+from mautic_sync.pipeline.decide import Deciding, consider, plan_stages
 from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
 from mautic_sync.pipeline.run import iso
 from mautic_sync.settings import Settings
@@ -44,7 +44,8 @@ def explain_person(
     decision, signals = considered.decision, considered.signals
     standing = decisions.standing_of(row)
     in_mautic = signals.stage
-    stage_plan = plan_stage(decision.stage, in_mautic, standing, mappings.stages, now)
+    (stage_plan,), _often = plan_stages(connection, [considered], mappings.stages, now)
+    due_at = considered.due_at(stage_plan)
     last = changes.last_write(connection, person_id)
     opening = ledger.openings(connection, [person_id]).get(person_id, 0)
     verdict = considered.verdict
@@ -57,7 +58,7 @@ def explain_person(
         "rule": decision.rule,
         "trace": list(decision.trace),
         "waiting": decision.waiting,
-        "due_at": iso(decision.due_at) if decision.due_at is not None else None,
+        "due_at": iso(due_at) if due_at is not None else None,
         "rules": [one.as_dict() for one in explain_rules(signals, mappings.stages, now)],
         "in_mautic": {"stage": in_mautic, "set_by_us": standing.stage},
         "left_alone": stage_plan.left_alone,

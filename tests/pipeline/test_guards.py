@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
+from sqlalchemy import select
 
 from mautic_sync.errors import ConfigError, RetryError, SafetyStop, StopError
-from mautic_sync.store import changes, runs
+from mautic_sync.pipeline.explain import explain_person
+from mautic_sync.pipeline.run import iso
+from mautic_sync.store import changes, decisions, people, runs
+from mautic_sync.store.schema import contact, decision
 
 DAY = 86400
 
@@ -161,6 +165,48 @@ def test_a_contact_whose_stage_flips_too_often_is_held_and_listed(worker):
         held = runs.in_quarantine(connection, "loop_guard")
     assert len(held) == 1
     assert "3 times" in held[0]["reason"]
+
+
+def due_at(worker, number):
+    """When this person is decided again, as it is stored, and as `explain` tells it for the moment of the decision."""
+    with worker.run("look") as run, run.engine.begin() as connection:
+        (person,) = people.persons_of(connection, [number]).values()
+        stored = decisions.one_person(connection, person)
+        at = connection.execute(select(decision.c.decided_at).where(decision.c.person_id == person)).scalar_one()
+        told = explain_person(connection, person, run.settings, run.mappings, at)
+    return stored.due_at, told["due_at"], at, told["left_alone"]
+
+
+def test_explain_tells_when_somebody_is_decided_again_for_their_score(worker):
+    number = worker.visitor()
+    settled(worker)
+    stored, told, _, _ = due_at(worker, number)
+    assert told == iso(stored)
+
+
+def test_explain_tells_when_somebody_is_decided_again_for_their_stage(worker):
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    settled(worker)
+    worker.act("set_stage", contact=number, stage="Ghost")
+    worker.skew = 3600
+    worker.sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        connection.execute(contact.update().values(date_added=None))  # so that nothing but the stage is waited for
+        people.mark_everyone_dirty(connection)
+    worker.sync()
+    stored, told, at, _ = due_at(worker, number)
+    assert told == iso(stored)
+    assert 89 * DAY < stored - at <= 90 * DAY
+
+
+def test_explain_tells_when_the_loop_guard_lets_somebody_go(worker):
+    number = worker.new(firstname="Flip", phone="+49 30 1")
+    settled(worker)
+    for phone in ("", "+49 30 2", "", "+49 30 3"):
+        worker.act("edit", contact=number, values={"phone": phone, "overwriteWithBlank": True})
+        worker.sync()
+    stored, told, at, left_alone = due_at(worker, number)
+    assert (told, stored, left_alone) == (iso(stored), at + DAY, "held by the loop guard")
 
 
 def test_an_unpublished_managed_stage_is_told(worker):
