@@ -201,12 +201,18 @@ def rows_since(
 
 
 def rows_new_or_since(
-    transport: Transport, table: str, after: int, date_column: str, since_epoch: int, limit: int = 10_000
+    transport: Transport, table: str, after: int, date_columns: Sequence[str], since_epoch: int, limit: int = 10_000
 ) -> Iterator[list[Row]]:
-    """Rows above the id `after`, and older ones whose date is `since_epoch` or later, by id: one call when few.
+    """Rows above the id `after`, and older ones one of whose dates is `since_epoch` or later, by id: one call when few.
 
-    For `email_stats`, whose rows change when the mail is opened, and for campaign events that were scheduled.
+    For `email_stats`, whose rows change when the mail is opened or answered, and for campaign events that were scheduled.
     """
+    wanted = [("id", "gt", after), *[(column, "gte", format_time(since_epoch)) for column in date_columns]]
+    any_of = [
+        (f"where[1][val][{place}][{key}]", value)
+        for place, one in enumerate(wanted)
+        for key, value in zip(("col", "expr", "val"), one, strict=True)
+    ]
     last = 0
     while True:
         params = [
@@ -214,12 +220,7 @@ def rows_new_or_since(
             ("where[0][expr]", "gt"),
             ("where[0][val]", last),
             ("where[1][expr]", "orX"),
-            ("where[1][val][0][col]", "id"),
-            ("where[1][val][0][expr]", "gt"),
-            ("where[1][val][0][val]", after),
-            ("where[1][val][1][col]", date_column),
-            ("where[1][val][1][expr]", "gte"),
-            ("where[1][val][1][val]", format_time(since_epoch)),
+            *any_of,
         ]
         rows = _fetch(transport, table, params, [("id", "asc")], limit)
         if rows:

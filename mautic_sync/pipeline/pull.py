@@ -72,9 +72,10 @@ EMAIL_AGAIN_SECONDS = 14 * 86400
 QUIET_ACTIONS = frozenset({"ipadded"})
 # Restored backups are seen here: of all tables, only these two lose no row when something else is deleted.
 NEVER_SHRINKING = frozenset({"audit_log", "page_hits"})
-# Rows that change under their old id, by the column whose time then moves: the mail was opened, the scheduled event
-# took place. Where such a cursor stands is told by this column; new rows are told by DATE_COLUMNS as everywhere.
-MOVING_DATES = {"email_stats": "last_opened", "campaign_lead_event_log": "date_triggered"}
+# Rows that change under their old id, by the columns whose time then moves: the mail was opened, or read as an answer
+# shows, the scheduled event took place. Where such a cursor stands is told by these; new rows are told by DATE_COLUMNS as
+# everywhere.
+MOVING_DATES = {"email_stats": ("last_opened", "date_read"), "campaign_lead_event_log": ("date_triggered",)}
 # A time so far ahead of ours is a mistake of one row: no cursor follows it, for nothing after it would be read.
 FUTURE_SECONDS = 86400
 MEMBER_TABLES = ("lead_lists_leads", "campaign_leads")
@@ -662,7 +663,7 @@ def _pull_feed(run: Run, feed: str, *, full: bool) -> Iterator[None]:
             _check_not_set_back(run, feed, rows, cursor, forced=full)
             if moving is not None:
                 # Of the first page alone: while later ones are read, rows of those before them may change.
-                newest = _newest(rows, (DATE_COLUMNS[feed], moving), run.now)
+                newest = _newest(rows, (DATE_COLUMNS[feed], *moving), run.now)
                 mark = max(filter(None, [mark, None if newest is None else format_time(newest)]), default=None)
             checked = True
         moved = _moved(cursor, rows, DATE_COLUMNS[feed], run.now, marked=moving is None)

@@ -507,7 +507,7 @@ def test_new_rows_and_changed_ones_come_once_each_in_the_order_of_ids(opened, li
         def read(self, _path, params, *, shape):
             return shape(orjson.loads(Feed(rows)(type("Request", (), {"url": "/?" + urlencode(params)}))[2]))
 
-    pages = rows_new_or_since(Direct(), "email_stats", after, "last_opened", AT + since, limit)
+    pages = rows_new_or_since(Direct(), "email_stats", after, ["last_opened"], AT + since, limit)
     expected = [
         number for number, second in enumerate(opened, 1) if number > after or (second is not None and second >= since)
     ]

@@ -152,6 +152,20 @@ def test_somebody_who_is_idle_is_decided_again_when_the_time_has_come(worker, tm
     assert worker.stage(who) == "Lead"
 
 
+def test_a_mail_that_was_answered_was_read_though_never_opened(worker, tmp_path):
+    worker.mappings_dir = rules(tmp_path, "{activity: email.read}")
+    who = worker.new(email="kim@feeds.example")
+    worker.post("/_sandbox/clock", {"advance": -3 * 86400})
+    worker.act("send", contact=who)
+    worker.init()
+    worker.sync()
+    worker.post("/_sandbox/clock", {"advance": 3 * 86400})
+    worker.act("send", contact=worker.new(email="pat@feeds.example"))
+    worker.act("reply", contact=who)
+    worker.sync()
+    assert worker.stage(who) == "Lead"
+
+
 def active(worker, who) -> tuple[int | None, int | None]:
     """When somebody was last active, for us and for Mautic."""
     with worker.run("look") as run, run.engine.begin() as connection:
