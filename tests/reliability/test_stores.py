@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import pytest
 from sqlalchemy import func, select
@@ -78,7 +79,7 @@ def scene(tmp_path):
 
 def test_a_store_that_another_program_locks_is_told_and_nothing_is_lost(scene):
     scene.say("plan")
-    with sqlite3.connect(scene.store, isolation_level=None) as holder:
+    with closing(sqlite3.connect(scene.store, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         done = scene.say("sync")
     assert done.returncode == 1
@@ -111,7 +112,7 @@ def test_a_damaged_store_is_told_with_the_way_out(scene):
     assert scene.say("backup", "good").returncode == 0
     scene.live_on()
     assert scene.say("sync").returncode in ENDED
-    with sqlite3.connect(scene.store) as connection:
+    with closing(sqlite3.connect(scene.store)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole = scene.store.read_bytes()
     harmed = whole[:8192] + os.urandom(len(whole) - 8192)

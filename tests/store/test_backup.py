@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import orjson
 import pytest
@@ -286,7 +287,7 @@ def test_a_damaged_store_is_not_backed_up_and_can_be_replaced(sqlite_store, take
     before = content(sqlite_store)
     sqlite_store.dispose()
     path = tmp_path / "store.db"
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
