@@ -43,15 +43,18 @@ Exit codes:
 | 5 | another run holds this store, or another worker serves it |
 | 130, 143 | stopped by Ctrl-C or SIGTERM: what was done is kept |
 
-With `--json`, standard output holds one JSON document and nothing else; logs go to standard error. Credits are spent
-by `sync`, `run`, `retry` and `validate` alone.
+With `--json`, standard output holds one JSON document and nothing else; logs go to standard error. A command that ends
+in an error prints `{error, exit_code}` in place of its own document, the sentence and the code as above; a safety stop
+also `safety_stop` (why), `plan` (what `--accept` takes; null where Mautic was set back) and `planned` (what that plan
+holds: `changes, contacts, moves [{from, to, count}], kinds, actions, …` as in `plan`).
+Credits are spent by `sync`, `run`, `retry` and `validate` alone.
 """
 
 DOCUMENTS = {
     "sync": "`--json`: `run_id, started_at, seconds, pulled {contacts, activities, calls}, kinds {ghost, lead, customer}, "
     "transitions [{from, to, count}]` (stages; settled in this run)`, validated {credits, accept, hold, reject, cached}, "
     "pushed {stages, points, groups, fields, dnc, calls}, actions {done, refused, pending}, merged, reconciled` (lines that the ledger was given after a restore)`, vanished, quarantined, failed, doubtful, uploads {open, addresses, doubtful}` (files at ZeroBounce)`, pending, "
-    "pending_eta_seconds` (of writing)`, pending_runs, pending_in_window, load {most, lowest, lowered}` (requests in flight: the cap, the fewest, how often halved)`.",
+    "pending_eta_seconds` (of writing)`, pending_runs, pending_in_window, load {most, lowest, lowered}` (requests in flight: the cap, the fewest, how often halved). With `--dry-run`, and with `push.enabled = false`, the document of `plan`.",
     "undo": "`--json`: as `sync` for what was written, and `undoes, dry_run, changes, contacts, actions_taken_back, listed [{contact, target, "
     "old, new, reason, state, points}], left_alone {count, listed [{contact, what, why}]}, cannot_be_undone {count, listed [{contact, rule, "
     "done}]}, unwritten` (planned, for the next run)`, held`. Asks on a terminal, else wants `--yes`. Exit code 4: something failed or is in doubt.",
@@ -64,7 +67,8 @@ DOCUMENTS = {
     "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
     "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state, points}]` (`points`: all that Mautic shows now; of the target `points`, `old` and `new` hold our score as far as it was granted, and `delta` what Mautic receives)`, held, quarantined, "
-    "gate_open` (there is no ZeroBounce key: addresses count as accepted)`, warnings` (what looks odd in the rules)`, safety_stop` (why a sync would stop and wait for `--accept`; null where it would go on).",
+    "gate_open` (there is no ZeroBounce key: addresses count as accepted)`, warnings` (what looks odd in the rules)`, safety_stop` (why a sync would stop and wait for `--accept`; null where it would go on). "
+    "Beside them stands what `sync` prints: how much was read; what was not done is 0 or empty.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at` (when time alone could change anything of it)`, rules, in_mautic, left_alone, held {since, run_id, undone}, "
     "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, folded {activities, not_counted}, "
     "actions [{rule, state, todo, at, key, error}], last_write`.",

@@ -1,16 +1,21 @@
 """Errors, named by what the worker does next.
 
 Each carries one sentence for the person in front of it: what was being done, to what, what came back, and what to
-do next. Secrets and addresses never appear in it. `exit_code` is the documented code of the command that it ends.
+do next. Secrets and addresses never appear in it. `exit_code` is the documented code of the command that it ends,
+`facts` what a program is told beside the sentence.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class MauticSyncError(Exception):
     """The base of every error that we raise on purpose: shown without a traceback."""
 
     exit_code = 1
+    facts: Mapping[str, Any] = {}
 
 
 class StopError(MauticSyncError):
@@ -32,9 +37,18 @@ class ConfigError(MauticSyncError):
 
 
 class SafetyStop(MauticSyncError):
-    """The run would change more than it may on its own: a person decides."""
+    """The run would change more than it may on its own: a person decides.
+
+    Its facts: `safety_stop`, why; `plan`, the id to accept, and `planned`, what that plan holds, or None without one.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self, message: str, *, why: str, plan_id: str | None = None, planned: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.facts = {"safety_stop": why, "plan": plan_id, "planned": planned}
 
 
 class StoreBusyError(MauticSyncError):

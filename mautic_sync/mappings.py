@@ -39,7 +39,7 @@ from mautic_sync.mapping_files import (
     placeholders,
 )
 from mautic_sync.mapping_problems import FileProblem, MappingsError, SourceFile
-from mautic_sync.yaml_text import Document, read_yaml
+from mautic_sync.yaml_text import Document, YamlProblem, read_yaml
 
 __all__ = [
     "FieldRules",
@@ -474,7 +474,11 @@ def load_mappings(
     MappingsError with all problems of all files.
     """
     sources, problems = _read_sources(directory)
-    return _checked(sources, problems, time_zone, history_seconds)
+    mappings = _checked(sources, problems, time_zone, history_seconds)
+    if directory is None or not all(source.packaged for source in sources.values()):
+        return mappings
+    told = f"{directory} holds none of {', '.join(_FILE_NAMES)}: the packaged rules are used"
+    return replace(mappings, warnings=(told, *mappings.warnings))
 
 
 def load_written(
@@ -537,8 +541,7 @@ def _read_sources(directory: Path | None) -> tuple[dict[str, SourceFile], list[F
             raw = path.read_bytes()
             document = read_yaml(raw)
         except OSError as error:
-            document = Document()
-            problems.append(FileProblem(str(path), 1, "", f"this cannot be read: {error.strerror}"))
+            document = Document(problems=[YamlProblem(1, (), f"this cannot be read: {error.strerror}")])
         text = raw.decode("utf-8-sig", "replace")
         sources[name] = SourceFile(str(path), document, packaged=directory is None or not given, text=text)
     return sources, problems

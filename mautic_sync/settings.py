@@ -7,10 +7,11 @@ Precedence: command line > environment > `*_FILE` secrets > TOML file > defaults
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -40,6 +41,7 @@ OTHER_ENV = {"MAUTIC_SYNC_CONFIG"}
 LIVE_ENV_PREFIX = "MAUTIC_SYNC_LIVE_"
 
 DURATION_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+LONGEST_DAYS = 36_500
 
 
 def parse_duration(value: object) -> object:
@@ -49,13 +51,29 @@ def parse_duration(value: object) -> object:
         if not found:
             msg = f"{value!r} is no duration; write for example 90s, 10m, 6h or 400d"
             raise ValueError(msg)
-        return timedelta(seconds=float(found[1]) * DURATION_UNITS[found[2] or "s"])
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return timedelta(seconds=value)
-    return value
+        seconds = float(found[1]) * DURATION_UNITS[found[2] or "s"]
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = value
+    else:
+        return value
+    if not 0 <= seconds <= LONGEST_DAYS * 86400:
+        msg = f"{value!r} is not between 0 and {LONGEST_DAYS} days"
+        raise ValueError(msg)
+    return timedelta(seconds=seconds)
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+def _parse_list(value: object) -> object:
+    """What a variable or a secret file holds: a JSON list. What it holds is never shown."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        msg = 'this is no JSON list; write for example ["one", "two"]'
+        raise ValueError(msg) from None
 
 
 def _known_zone(name: str) -> str:
@@ -168,7 +186,9 @@ class StoreSettings(Section):
 
 class MappingsSettings(Section):
     dir: Path = Field(
-        Path("mappings"), description="Directory of the rules; when it does not exist, the packaged copy is used."
+        Path("mappings"),
+        description="Directory of the rules. A file that it lacks is taken from the packaged copy, and all of them where "
+        "there is no `mappings`; a directory that is named here has to exist.",
     )
 
 
@@ -212,7 +232,9 @@ class WebSettings(Section):
     host: str = Field("127.0.0.1", description="Address on which the web application listens.")
     port: int = Field(8765, ge=1, le=65535, description="Port on which the web application listens.")
     token: SecretStr | None = Field(None, description="Token of the dashboard; without one there is no dashboard.")
-    write_keys: list[SecretStr] = Field(default_factory=list, description="Keys of the intake; none = no intake.")
+    write_keys: Annotated[list[SecretStr], BeforeValidator(_parse_list)] = Field(
+        default_factory=list, description="Keys of the intake; none = no intake."
+    )
 
 
 class LogSettings(Section):
@@ -232,7 +254,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, path in os.environ.items():
-            if not (name.startswith(ENV_PREFIX) and name.endswith("_FILE")):
+            if not (_is_secret_file(name) and path):
                 continue
             try:
                 content = Path(path).read_text(encoding="utf-8").strip()
@@ -243,8 +265,11 @@ class _SecretFiles(PydanticBaseSettingsSource):
             if not content:
                 msg = f"{name}: the file {path} is empty; put the secret into it"
                 raise ConfigError(msg)
-            section, _, key = name.removeprefix(ENV_PREFIX).removesuffix("_FILE").lower().partition("__")
-            values.setdefault(section, {})[key] = content
+            section, _, key = name.upper().removeprefix(ENV_PREFIX).removesuffix("_FILE").lower().partition("__")
+            if key:
+                values.setdefault(section, {})[key] = content
+            else:
+                values[section] = content
         return values
 
 
@@ -260,7 +285,12 @@ class _TomlFile(PydanticBaseSettingsSource):
         try:
             return tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            msg = f"{path}: cannot be read: {error.strerror}. Write it with `mautic-sync init`."
+            way_out = (
+                "Write it with `mautic-sync init`"
+                if isinstance(error, FileNotFoundError)
+                else "Give this user the right to read it, or name another with --config"
+            )
+            msg = f"{path}: cannot be read: {error.strerror}. {way_out}."
             raise ConfigError(msg) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             msg = f"{path}: is not valid TOML: {error}"
@@ -314,7 +344,11 @@ class Settings(BaseSettings):
 
 
 class _Env(EnvSettingsSource):
-    """The environment without the `*_FILE` names, which `_SecretFiles` reads."""
+    """The environment without the `*_FILE` names, which `_SecretFiles` reads. Lists come as they are written there."""
+
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
+        del field_name, field
+        return value
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return {name: value for name, value in super()._load_env_vars().items() if not _is_secret_file(name)}
@@ -377,9 +411,19 @@ def _refuse_unknown_env() -> None:
     known |= {name + "_FILE" for name in known} | OTHER_ENV
     for name in sorted(os.environ):
         if name.startswith(ENV_PREFIX) and name not in known and not name.startswith(LIVE_ENV_PREFIX):
-            near = difflib.get_close_matches(name, known, 1)
-            msg = f"environment variable {name} names no setting" + (f"; did you mean {near[0]}?" if near else "")
+            within = sorted(one for one in known if one.startswith(f"{name}__") and not one.endswith("_FILE"))
+            if within:
+                msg = f"environment variable {name} is a section; its settings are {', '.join(within)}"
+                raise ConfigError(msg)
+            # Without what all of them begin with: else the shortest is near to anything.
+            told = _nearest(name.removeprefix(ENV_PREFIX), {one.removeprefix(ENV_PREFIX) for one in known}, ENV_PREFIX)
+            msg = f"environment variable {name} names no setting{told}"
             raise ConfigError(msg)
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _explain(problem: Any, config: Path | None) -> str:
@@ -387,8 +431,8 @@ def _explain(problem: Any, config: Path | None) -> str:
     name = ".".join(str(part) for part in problem["loc"] if isinstance(part, str))
     place = _place(name, config)
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, setting_names(), 1)
-        return f"{place}: there is no setting {name}" + (f"; did you mean {near[0]}?" if near else "")
+        sections = () if "." in name else Settings.model_fields
+        return f"{place}: there is no setting {name}{_nearest(name, [*sections, *setting_names()])}"
     message = problem["msg"].removeprefix("Value error, ")
     if not name:  # two settings that do not fit: the message names both
         return f"{_place('store.keep_activity', config)}: {message}"
@@ -396,10 +440,9 @@ def _explain(problem: Any, config: Path | None) -> str:
 
 
 def _place(name: str, config: Path | None) -> str:
-    if env_name(name) in os.environ:
-        return f"environment variable {env_name(name)}"
-    if env_name(name) + "_FILE" in os.environ:
-        return f"environment variable {env_name(name)}_FILE"
+    for variable in (env_name(name), f"{env_name(name)}_FILE"):
+        if os.environ.get(variable):
+            return f"environment variable {variable}"
     if config is None:
         return "settings"
     section, _, key = name.rpartition(".")

@@ -140,6 +140,14 @@ def test_a_file_with_a_name_that_nobody_reads_is_an_error(problems, tmp_path):
     assert problems() == ["Stages.YAML, line 1: no file of this name is read; did you mean `stages.yaml`?"]
 
 
+def test_a_file_that_cannot_be_read_is_one_problem(tmp_path):
+    (tmp_path / "stages.yaml").mkdir()
+    with pytest.raises(
+        ConfigError, match=r"one problem:\n.*stages\.yaml, line 1: this cannot be read: Is a directory$"
+    ):
+        load_mappings(tmp_path)
+
+
 def test_a_key_left_blank_has_its_default(rules):
     assert rules(validation="version: 1\nappend:\n  # firstname: firstname\n").validation.append == {}
 

@@ -65,13 +65,41 @@ def test_lists_are_json_in_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("WEB__WRITE_KEYS", "s3cr3t,b", r'web\.write_keys: this is no JSON list; write for example \["one", "two"\]'),
+        ("PULL__HISTORY", "999999999999999d", r"pull\.history: .* is not between 0 and 36500 days"),
+    ],
+)
+def test_what_the_environment_says_wrongly_is_told_with_the_setting(monkeypatch, variable, value, told):
+    monkeypatch.setenv(f"MAUTIC_SYNC_{variable}", value)
+    with pytest.raises(ConfigError, match=told) as raised:
+        load_settings()
+    assert "s3cr3t" not in str(raised.value)
+
+
+def test_any_setting_may_lie_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("MAUTIC_SYNC_WEB__WRITE_KEYS_FILE", str(write(tmp_path / "keys", '["a", "b"]\n')))
+    monkeypatch.setenv("MAUTIC_SYNC_TIME_ZONE_FILE", str(write(tmp_path / "zone", "Europe/Berlin\n")))
+    settings = load_settings()
+    assert [key.get_secret_value() for key in settings.web.write_keys] == ["a", "b"]
+    assert settings.time_zone == "Europe/Berlin"
+
+
+def test_a_variable_for_a_file_that_is_empty_says_nothing(monkeypatch):
+    monkeypatch.setenv("MAUTIC_SYNC_MAUTIC__CLIENT_SECRET_FILE", "")
+    assert load_settings().mautic.client_secret is None
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         (
             "[mautic]\nbase_ulr = 'x'\n",
             r"line 2: there is no setting mautic\.base_ulr; did you mean mautic\.base_url\?",
         ),
-        ("[mautick]\nbase_url = 'x'\n", r"line 1: there is no setting mautick"),
+        ("[mautick]\nbase_url = 'x'\n", r"line 1: there is no setting mautick; did you mean mautic\?"),
+        ("[pusch]\nenabled = true\n", r"line 1: there is no setting pusch; did you mean push\?"),
         ("time_zone = 'Mars/Olympus'\n", r"line 1: time_zone: 'Mars/Olympus' is no time zone"),
         ("[push]\nwindow = '22-6'\n", r"line 2: push\.window: '22-6' is no window"),
         ("[push]\nmax_change_ratio = 2\n", r"push\.max_change_ratio"),
@@ -102,6 +130,20 @@ def test_an_unknown_name_in_the_environment_is_told(monkeypatch):
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("FOO", "FOO names no setting$"),
+        ("LOG", "LOG is a section; its settings are MAUTIC_SYNC_LOG__FORMAT, MAUTIC_SYNC_LOG__LEVEL$"),
+        ("CONFG", "did you mean MAUTIC_SYNC_CONFIG"),
+    ],
+)
+def test_a_name_that_is_near_to_none_is_not_said_to_be(monkeypatch, variable, told):
+    monkeypatch.setenv(f"MAUTIC_SYNC_{variable}", "x")
+    with pytest.raises(ConfigError, match=told):
+        load_settings()
+
+
 def test_a_missing_or_empty_secret_file_is_told_loudly(tmp_path, monkeypatch):
     monkeypatch.setenv("MAUTIC_SYNC_ZEROBOUNCE__API_KEY_FILE", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match="API_KEY_FILE: cannot read the secret"):
@@ -109,6 +151,13 @@ def test_a_missing_or_empty_secret_file_is_told_loudly(tmp_path, monkeypatch):
     monkeypatch.setenv("MAUTIC_SYNC_ZEROBOUNCE__API_KEY_FILE", str(write(tmp_path / "empty", "\n")))
     with pytest.raises(ConfigError, match="is empty"):
         load_settings()
+
+
+def test_a_file_that_is_there_but_cannot_be_read_is_not_to_be_written_anew(tmp_path):
+    with pytest.raises(ConfigError, match="Give this user the right to read it"):
+        load_settings(tmp_path)
+    with pytest.raises(ConfigError, match="mautic-sync init"):
+        load_settings(tmp_path / "none.toml")
 
 
 def test_a_wrong_secret_is_never_shown(tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import typer
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +29,7 @@ from mautic_sync.cli import (
     simulation,
     worker,
 )
+from mautic_sync.cli.common import print_error_document
 from mautic_sync.cli.logs import log_crash, masked
 from mautic_sync.errors import MauticSyncError, Terminated
 from mautic_sync.store import failures
@@ -86,32 +90,59 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
+STOPPED = "stopped; what was done is kept, the next run goes on from there"
+# typer's own class, which older versions of it take from click: it has no public name.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+
+
 def main() -> NoReturn:
     """Run a command; every error that we raise on purpose becomes one sentence and its documented exit code."""
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks our signs shows the rest
     try:
-        app(standalone_mode=True)
-        code = 0
-    except MauticSyncError as error:
-        print(f"mautic-sync: {error}", file=sys.stderr)
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+        if code == 130:  # typer has seen Ctrl-C before us
+            _end(STOPPED, code)
+    except UsageError as error:
+        error.show()
         code = error.exit_code
+        print_error_document(error.format_message(), code, {})
+    except typer.Abort:
+        code = _end("aborted", 1)
+    except MauticSyncError as error:
+        code = _end(str(error), error.exit_code, error.facts)
     except DBAPIError as error:
-        print(f"mautic-sync: {masked(failures.told(error))}", file=sys.stderr)
-        code = 1
+        code = _end(masked(failures.told(error)), 1)
     except KeyboardInterrupt:
-        print("mautic-sync: stopped; what was done is kept, the next run goes on from there", file=sys.stderr)
-        code = 130
+        code = _end(STOPPED, 130)
     except Terminated as stop:
-        print("mautic-sync: stopped; what was done is kept, the next run goes on from there", file=sys.stderr)
-        code = stop.exit_code
+        code = _end(STOPPED, stop.exit_code)
     except BrokenPipeError:
         code = 1
     except Exception as error:  # noqa: BLE001 -- the last place: Python's own traceback would show secrets
-        log_crash(error)
-        print(
-            f"mautic-sync: a fault of mautic-sync itself: {masked(str(error))}. Please report the log.", file=sys.stderr
-        )
-        code = 1
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _drop_output()
+            code = _end("the output could not be written: no space is left where it goes to", 1)
+        else:
+            log_crash(error)
+            code = _end(f"a fault of mautic-sync itself: {masked(str(error))}. Please report the log.", 1)
     sys.exit(code)
+
+
+def _end(told: str, code: int, facts: Mapping[str, Any] = MauticSyncError.facts) -> int:
+    print(f"mautic-sync: {told}", file=sys.stderr)
+    try:
+        print_error_document(told, code, facts)
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    return code
+
+
+def _drop_output() -> None:
+    """What is still to be written would fail once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,21 +19,24 @@ from mautic_sync.cli.logs import configure_logs, observer
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import Mappings, load_mappings
+from mautic_sync.mautic.transport import check_address, check_certificates
 from mautic_sync.settings import MappingsSettings, Settings, load_settings
 from mautic_sync.store import people
-from mautic_sync.store.engine import open_engine
+from mautic_sync.store.engine import open_engine, parse_url
 
 __all__ = [
     "LARGEST_ID",
     "ConfigOption",
     "JsonOption",
     "WaitOption",
+    "check_settings",
     "configure_logs",
     "console",
     "mappings_dir",
     "observer",
     "open_store",
     "persons_meant",
+    "print_error_document",
     "print_json",
     "read_mappings",
     "read_settings",
@@ -43,7 +47,7 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings fi
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 WaitOption = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for another run to end.")]
 
-LARGEST_ID = 2**63 - 1  # of Mautic
+LARGEST_ID = 2**63 - 1  # of Mautic; no database counts further
 COLLECT_AFTER = 10_000  # objects more
 M_ARENA_MAX = -8  # malloc.h
 
@@ -62,17 +66,46 @@ def persons_meant(connection: Connection, word: str) -> list[int]:
     return sorted(set(people.find_person(connection, number, address)))
 
 
+class _Printed:
+    """Whether this process has printed its one JSON document."""
+
+    document = False
+
+
 def print_json(document: Any) -> None:
     """One JSON document and nothing else on standard output."""
-    sys.stdout.write(
-        orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n"
+    _Printed.document = True
+    # JSON is UTF-8, whatever the terminal shows.
+    typer.get_binary_stream("stdout").write(
+        orjson.dumps(
+            document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+        )
     )
+
+
+def print_error_document(told: str, exit_code: int, facts: Mapping[str, Any]) -> None:
+    """With --json: what a command prints that ends in an error before it has printed its own document."""
+    if "--json" in sys.argv[1:] and not _Printed.document:
+        print_json({"error": told, "exit_code": exit_code, **facts})
 
 
 def read_settings(config: Path | None, **overrides: Any) -> Settings:
     settings = load_settings(config, {name: value for name, value in overrides.items() if value is not None})
     configure_logs(settings)
     return settings
+
+
+def check_settings(settings: Settings) -> None:
+    """ConfigError for addresses and files that a run would refuse; asks no network."""
+    parse_url(settings.store.url)
+    mautic, zerobounce = settings.mautic, settings.zerobounce
+    if mautic.base_url is not None:
+        check_address(mautic.base_url, setting="mautic.base_url", allow_http=mautic.allow_http)
+    if mautic.verify_tls and mautic.ca_bundle is not None:
+        check_certificates(str(mautic.ca_bundle))
+    check_address(zerobounce.base_url, setting="zerobounce.base_url", allow_http=False)
+    if zerobounce.bulk_url is not None:
+        check_address(zerobounce.bulk_url, setting="zerobounce.bulk_url", allow_http=False)
 
 
 def mappings_dir(settings: Settings, directory: Path | None = None) -> Path | None:
@@ -95,8 +128,14 @@ def read_mappings(settings: Settings, directory: Path | None = None) -> Mappings
     )
 
 
-def open_store(settings: Settings) -> Engine:
-    return open_engine(settings.store.url)
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Engine]:
+    """The store, closed again at the end."""
+    engine = open_engine(settings.store.url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def spare_memory() -> None:

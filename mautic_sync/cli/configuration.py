@@ -14,6 +14,7 @@ from mautic_sync import rule_tests
 from mautic_sync.cli.common import (
     ConfigOption,
     JsonOption,
+    check_settings,
     mappings_dir,
     print_json,
     read_mappings,
@@ -23,7 +24,7 @@ from mautic_sync.destinations import notifications
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import Mappings, MappingsError, mappings_schema, packaged_mappings_dir
 from mautic_sync.rule_test_files import NAME, RuleTests, read_rule_tests, rule_tests_schema
-from mautic_sync.settings import settings_schema
+from mautic_sync.settings import Settings, settings_schema
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +40,9 @@ def check_command(
 ) -> None:
     """Check settings and mappings without Mautic. Exit code 2 names what is wrong and where."""
     with _problems_told(as_json=as_json):
-        mappings, tests, _chosen = _read(config, directory)
+        settings = read_settings(config)
+        check_settings(settings)
+        mappings, tests, _chosen = _read(settings, directory)
         if any(rule.do.notify_to for rule in mappings.action_rules.rules) and not notifications.installed():
             msg = (
                 f"actions.yaml names addresses under notify.to, but {notifications.NOT_INSTALLED}, or leave `to` empty"
@@ -66,7 +69,7 @@ def rule_tests_command(
 ) -> None:
     """Try the rules on the examples in tests/ of the mappings, without Mautic. Exit code 1 when one does not hold."""
     with _problems_told(as_json=as_json):
-        mappings, files, chosen = _read(config, directory)
+        mappings, files, chosen = _read(read_settings(config), directory)
         if not files:
             msg = f"there are no tests of rules in {chosen / NAME}; docs/mappings.md shows how one is written"
             raise ConfigError(msg)
@@ -78,9 +81,8 @@ def rule_tests_command(
     raise typer.Exit(0 if document["ok"] else 1)
 
 
-def _read(config: Path | None, directory: Path | None) -> tuple[Mappings, list[RuleTests], Path]:
+def _read(settings: Settings, directory: Path | None) -> tuple[Mappings, list[RuleTests], Path]:
     """The rules, their tests, and the directory that has both."""
-    settings = read_settings(config)
     mappings = read_mappings(settings, directory)
     chosen = mappings_dir(settings, directory) or packaged_mappings_dir()
     return mappings, read_rule_tests(chosen), chosen

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mautic_sync.cli.common import (
+    LARGEST_ID,
     ConfigOption,
     JsonOption,
     console,
@@ -41,7 +42,7 @@ def hot_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for a spreadsheet (RFC 4180, UTF-8).")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="No more than so many.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=LARGEST_ID, help="No more than so many.")] = None,
 ) -> None:
     """Who is worth a call, the highest score first, and why. Reads the store only."""
     if as_json and as_csv:
@@ -49,10 +50,8 @@ def hot_command(
         raise ConfigError(msg)
     settings = read_settings(config)
     mappings = read_mappings(settings)
-    engine = open_store(settings)
-    with engine.begin() as connection:
+    with open_store(settings) as engine, engine.begin() as connection:
         document = hot_contacts(connection, settings, mappings, int(time.time()), limit)
-    engine.dispose()
     if as_json:
         print_json(document)
     elif as_csv:

@@ -61,22 +61,18 @@ def status_command(
 ) -> None:
     """The last runs, the worker and its schedule, what is pending, and the credits that are left."""
     settings = read_settings(config)
-    engine = open_store(settings)
-    if healthy:
-        _check_health(settings, engine, as_json=as_json)
-    if run_id is not None:
-        document = _run_document(engine, run_id)
-        if as_json:
-            print_json(document)
+    with open_store(settings) as engine:
+        if healthy:
+            _check_health(settings, engine, as_json=as_json)
+        if run_id is not None:
+            document, show = _run_document(engine, run_id), _show_run
         else:
-            _show_run(console(), document)
-        return
-    _notice_cut_short(engine)
-    document = _status_document(settings, engine)
+            _notice_cut_short(engine)
+            document, show = _status_document(settings, engine), _show_status
     if as_json:
         print_json(document)
     else:
-        _show_status(console(), document)
+        show(console(), document)
 
 
 def _check_health(settings: Settings, engine: Engine, *, as_json: bool) -> NoReturn:
@@ -315,9 +311,8 @@ def explain_command(
     """Why a contact is what it is: the rules, the evidence, the verdict, the last write."""
     settings = read_settings(config)
     mappings = read_mappings(settings)
-    engine = open_store(settings)
     moment = parse_moment(as_of, settings.time_zone) if as_of is not None else int(time.time())
-    with engine.begin() as connection:
+    with open_store(settings) as engine, engine.begin() as connection:
         found = persons_meant(connection, who)
         if not found:
             msg = "nobody in the store has this id or address; read Mautic first with `mautic-sync plan`"

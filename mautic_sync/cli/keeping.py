@@ -22,11 +22,8 @@ def register(app: typer.Typer) -> None:
 
 def backup_command(file: FileArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Write the whole store to a file, also while a run goes on, and read it again: any database, one format."""
-    engine = open_store(read_settings(config))
-    try:
+    with open_store(read_settings(config)) as engine:
         taken = backup.take(engine, file, int(time.time()))
-    finally:
-        engine.dispose()
     if as_json:
         print_json({"file": str(file), **_told(taken)})
     else:

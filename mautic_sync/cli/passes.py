@@ -49,32 +49,29 @@ def register(app: typer.Typer) -> None:
 def started(settings: Settings, command: str, *, wait: float = 0, with_actions: bool = False) -> Iterator[Run]:
     """A run of this command, its id on every log line."""
     mappings = read_mappings(settings)
-    engine = open_store(settings)
     spare_memory()
-    try:
-        with (
-            displayed(settings, observer()) as tell,
-            opened_run(
-                settings,
-                mappings,
-                engine,
-                command=command,
-                now=int(time.time()),
-                wait=wait,
-                tell=tell,
-                with_actions=with_actions,
-            ) as run,
-            seen(run, tell),
-        ):
-            yield run
-    finally:
-        engine.dispose()
+    with (
+        open_store(settings) as engine,
+        displayed(settings, observer()) as tell,
+        opened_run(
+            settings,
+            mappings,
+            engine,
+            command=command,
+            now=int(time.time()),
+            wait=wait,
+            tell=tell,
+            with_actions=with_actions,
+        ) as run,
+        seen(run, tell),
+    ):
+        yield run
 
 
 def plan_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many changes to show.")] = PLAN_ROWS,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=LARGEST_ID, help="How many changes to show.")] = PLAN_ROWS,
     as_of: Annotated[str | None, typer.Option("--as-of", help="Decide as of this day or time (ISO 8601).")] = None,
     adopt: Annotated[bool, typer.Option("--adopt", help="This store's Mautic has moved to another address.")] = False,
     wait: WaitOption = 0,
@@ -87,7 +84,9 @@ def plan_command(
 
 def _plan(settings: Settings, options: Options, limit: int, moment: int | None, *, as_json: bool) -> NoReturn:
     with started(settings, "plan", wait=options.wait) as run:
-        document = make_plan(run, limit, moment, options)
+        plan = make_plan(run, limit, moment, options)
+        # `sync` without a push prints this too, and has the keys that it always has.
+        document = {**summary(run), **plan}
     if as_json:
         print_json(document)
     else:

@@ -19,6 +19,7 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine
 
 from mautic_sync.cli.common import (
+    LARGEST_ID,
     ConfigOption,
     JsonOption,
     WaitOption,
@@ -61,7 +62,7 @@ def undo_command(
     as_json: JsonOption = False,
     yes: Annotated[bool, typer.Option("--yes", help="Carry it out without asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would write, and write nothing.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many changes to show.")] = PLAN_ROWS,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=LARGEST_ID, help="How many changes to show.")] = PLAN_ROWS,
     wait: WaitOption = 0,
 ) -> None:
     """Take back what a run wrote, where nobody has changed it since, and hold those people until their signals change."""
@@ -173,11 +174,8 @@ def release_command(
 
 @contextmanager
 def _store(config: Any) -> Iterator[Engine]:
-    engine = open_store(read_settings(config))
-    try:
+    with open_store(read_settings(config)) as engine:
         yield engine
-    finally:
-        engine.dispose()
 
 
 def _persons(connection: Connection, who: Collection[str]) -> set[int]:

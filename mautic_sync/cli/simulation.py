@@ -42,7 +42,11 @@ def sandbox_command(
             activities_per_contact=activities,
             credentials=read_credentials(credentials) if credentials is not None else None,
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        what = str(credentials) if error.filename else f"port {port} of 127.0.0.1"
+        msg = f"{what} cannot be used: {error.strerror}"
+        raise ConfigError(msg) from error
+    except ValueError as error:
         raise ConfigError(str(error)) from error
     with box:
         print(f"Mautic {version} at {box.url}, ZeroBounce at {box.zerobounce_url}; Ctrl-C ends it.", flush=True)

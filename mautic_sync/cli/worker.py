@@ -28,19 +28,16 @@ def run_command(config: ConfigOption = None, wait: WaitOption = 0) -> None:
     settings = read_settings(config)
     # What is missing in the settings is told now, not at three in the morning.
     connect_mautic(settings, "check").close()
-    engine = open_store(settings)
-    worker = Worker(
-        settings,
-        engine,
-        lambda: read_mappings(settings),
-        observer(),
-        watched=lambda tell: displayed(settings, tell),
-        seen=seen,
-    )
-    spare_memory()
-    try:
+    with open_store(settings) as engine:
+        worker = Worker(
+            settings,
+            engine,
+            lambda: read_mappings(settings),
+            observer(),
+            watched=lambda tell: displayed(settings, tell),
+            seen=seen,
+        )
+        spare_memory()
         with worker_lock(engine, wait):
             worker.check()
             worker.work()
-    finally:
-        engine.dispose()

@@ -7,6 +7,7 @@ is unknown it ends in DoubtfulError. No redirect is followed, so credentials go 
 from __future__ import annotations
 
 import ipaddress
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -133,6 +134,8 @@ class Transport:
         self.load = Load(concurrency)
         # However many readings go on side by side, Mautic has no more to do at once than it was promised.
         self._gate = Gate(self.load)
+        if verify_tls and ca_bundle is not None:
+            check_certificates(ca_bundle)
         self._verify: bool | str = (ca_bundle or True) if verify_tls else False
         self._secrets = [secret for secret in (client_secret, password) if secret]
         self._session = _session(concurrency, user_agent)
@@ -491,7 +494,7 @@ class Transport:
         except NotJsonError:
             return ""
         messages = list(_messages(body))
-        return prefix + shorten(self._clean("; ".join(messages)[:MOST_SAID])) if messages else ""
+        return prefix + shorten(self._clean("; ".join(messages)[:MOST_SAID])).rstrip(".") if messages else ""
 
     def _decoded(self, response: requests.Response) -> Any:
         value, repaired = decode(response.content)
@@ -541,6 +544,15 @@ def check_address(address: str, *, setting: str, allow_http: bool) -> str:
             )
         )
     return address
+
+
+def check_certificates(path: str) -> None:
+    """ConfigError where this file holds nothing that TLS could trust."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:
+        reason = "there is no certificate in PEM form in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"mautic.ca_bundle: {path} cannot be used: {reason}.") from error
 
 
 def is_loopback(address: str) -> bool:

@@ -127,15 +127,19 @@ AUDIT_APPLIED = "audit_applied"
 
 
 def meet_instance(run: Run, *, adopt: bool) -> None:
-    """One store belongs to one Mautic: another one is refused unless `adopt` insists."""
+    """One store belongs to one Mautic, the first that answered: another is refused unless `adopt` insists."""
     with run.engine.begin() as connection:
         known = notes.get(connection, INSTANCE)
-        if known is not None and known != run.mautic.base_url and not adopt:
-            msg = (
-                f"this store belongs to the Mautic at {known}, not to {run.mautic.base_url}. Give each Mautic a "
-                "store.url of its own, or say --adopt if the same Mautic has moved."
-            )
-            raise ConfigError(msg)
+    if known == run.mautic.base_url:
+        return
+    if known is not None and not adopt:
+        msg = (
+            f"this store belongs to the Mautic at {known}, not to {run.mautic.base_url}. Give each Mautic a "
+            "store.url of its own, or say --adopt if the same Mautic has moved."
+        )
+        raise ConfigError(msg)
+    list_stages(run.mautic)  # a wrong address or secret ends here, and nothing is remembered of it
+    with run.engine.begin() as connection:
         if known is None:
             notes.put(connection, NEW_STORE, str(run.now))
         notes.put(connection, INSTANCE, run.mautic.base_url)
@@ -904,11 +908,9 @@ def _check_not_set_back(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor
         _begin_again(run)
         run.tell("set_back", feed=feed)
         raise SetBack
-    msg = (
-        f"Mautic's {feed} ends below what was read before: it was restored from a backup, or is another Mautic. "
-        "Look at it, then read everything again with `mautic-sync sync --full`."
-    )
-    raise SafetyStop(msg)
+    why = f"Mautic's {feed} ends below what was read before: it was restored from a backup, or is another Mautic"
+    msg = f"{why}. Look at it, then read everything again with `mautic-sync sync --full`."
+    raise SafetyStop(msg, why=why)
 
 
 def _begin_again(run: Run) -> None:

@@ -310,15 +310,17 @@ def _stop_large_baseline(run: Run, options: Options) -> None:
         expected = int(known.get("contacts", known["changes"]))
         if planned <= expected + max(GROWTH, int(run.settings.push.max_change_ratio * expected)):
             return
+    raise _stopped(run, _told_of_baseline(run, planned))
+
+
+def _stopped(run: Run, why: str) -> SafetyStop:
+    """The refusal, with the plan stored."""
     plan_id = _store_plan(run)
-    raise SafetyStop(_with_the_way_out(_told_of_baseline(run, planned), plan_id))
-
-
-def _with_the_way_out(told: str, plan_id: str) -> str:
-    return (
-        f"{told}. Nothing was written. Look at it with `mautic-sync plan`, then carry it out with "
+    told = (
+        f"{why}. Nothing was written. Look at it with `mautic-sync plan`, then carry it out with "
         f"`mautic-sync sync --accept {plan_id}`."
     )
+    return SafetyStop(told, why=why, plan_id=plan_id, planned=_known_plan(run, plan_id))
 
 
 def _unsafe(run: Run) -> tuple[list[str], SafetyLimit, Moves, dict[str, int]]:
@@ -353,8 +355,7 @@ def _stop_unsafe(run: Run, options: Options) -> None:
         if not limit.broken_by({move: count for move, count in grown.items() if count > 0}, totals, {}):
             return
         told.append("that is far more than the accepted plan says")
-    plan_id = _store_plan(run)
-    raise SafetyStop(_with_the_way_out(_told_of_moves(run, told), plan_id))
+    raise _stopped(run, _told_of_moves(run, told))
 
 
 def _by_kind(run: Run, moves: Mapping[tuple[str | None, str], int]) -> Moves:

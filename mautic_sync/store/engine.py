@@ -38,6 +38,7 @@ from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_f
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
 from mautic_sync.store.bulk import execute_many, execute_rows
+from mautic_sync.store.failures import way_out
 from mautic_sync.store.migrations import HEAD
 from mautic_sync.store.schema import metadata
 
@@ -96,7 +97,10 @@ def open_engine(url: str) -> Engine:
             msg = f"store.url: {place} could not be opened with the options after the `?`: {said_by(error, parsed)}"
             raise ConfigError(msg) from error
         if isinstance(error, OperationalError | InterfaceError):
-            msg = f"cannot open the store {place}: {said_by(error, parsed)}. Check store.url and that it is up."
+            said = said_by(error, parsed)
+            in_a_file = parsed.get_backend_name() == "sqlite"
+            check = "that this user may write its directory" if in_a_file else "that it is up"
+            msg = f"cannot open the store {place}: {said}. {way_out(said) or f'Check store.url and {check}.'}"
             raise StopError(msg) from error
         if isinstance(error, DBAPIError) and parsed.get_backend_name() == "sqlite":
             msg = (
@@ -140,7 +144,10 @@ def _make_place(url: URL) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"cannot make the directory of the store {url.database}: {error.strerror}"
+        msg = (
+            f"cannot make the directory of the store {url.database}: {error.strerror}. Check store.url, and that this "
+            "user may write there."
+        )
         raise StopError(msg) from error
     if not url.database.startswith("file:"):
         # It will hold names and addresses: its owner's alone. Where it cannot be made, SQLite says so.

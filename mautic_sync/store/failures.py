@@ -29,6 +29,10 @@ _OTHERWISE = "Check store.url, free disk and rights."
 def told(error: DBAPIError) -> str:
     """One sentence for whoever reads standard error."""
     said = " ".join(str(error.orig).split()).rstrip(".")
+    return f"the store failed: {said}. {way_out(said) or _OTHERWISE}"
+
+
+def way_out(said: str) -> str | None:
+    """What to do about this, where a driver's words tell."""
     lowered = said.lower()
-    way_out = next((way for words, way in _WAYS_OUT if any(word in lowered for word in words)), _OTHERWISE)
-    return f"the store failed: {said}. {way_out}"
+    return next((way for words, way in _WAYS_OUT if any(word in lowered for word in words)), None)

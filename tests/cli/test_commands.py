@@ -119,7 +119,12 @@ def test_a_plan_that_a_sync_would_stop_at_says_how_it_is_carried_out(shell):
         assert "more than push.first_run_max = 10" in plan["safety_stop"]
         told = " ".join(other("plan").stdout.split())
         assert "mautic-sync sync --accept 20" in told
-        assert other.json("sync", "--accept", plan["plan_id"])["pushed"]["stages"] > 10
+        stop = other.json("sync", code=3)
+        assert stop["exit_code"] == 3
+        assert f"--accept {stop['plan']}" in stop["error"]
+        assert stop["safety_stop"] == plan["safety_stop"]
+        assert stop["planned"]["changes"] == plan["changes"]
+        assert other.json("sync", "--accept", stop["plan"])["pushed"]["stages"] > 10
         assert other.json("plan")["safety_stop"] is None
 
 
@@ -248,7 +253,10 @@ def test_dry_run_is_a_plan(shell):
 
 
 def test_push_disabled_is_a_plan_too(shell):
-    assert "plan_id" in json.loads(shell("sync", "--json", MAUTIC_SYNC_PUSH__ENABLED="false").stdout)
+    document = json.loads(shell("sync", "--json", MAUTIC_SYNC_PUSH__ENABLED="false").stdout)
+    assert "plan_id" in document
+    assert set(shell.first) <= set(document)
+    assert (document["pushed"]["calls"], document["transitions"]) == (0, [])
 
 
 def test_no_push_decides_and_writes_nothing(shell):
@@ -279,12 +287,15 @@ def test_a_human_sees_sentences(shell):
     [
         (["sync", "--nonsense"], {}, 2, "nonsense"),
         (["nonsense"], {}, 2, "nonsense"),
+        (["plan", "--limit", "9" * 20], {}, 2, "--limit"),
         (["sync", "--accept", "20200101T000000-abcdef"], {}, 2, "there is no plan"),
         (["sync", "--config", "nowhere.toml"], {}, 2, "nowhere.toml"),
         (["sync"], {"MAUTIC_SYNC_MAUTIC__BASE_ULR": "x"}, 2, "MAUTIC_SYNC_MAUTIC__BASE_URL"),
         (["sync"], {"MAUTIC_SYNC_MAUTIC__CLIENT_SECRET": "wrong"}, 1, "mautic.client_secret"),
         (["sync"], {"MAUTIC_SYNC_MAUTIC__BASE_URL": "http://127.0.0.1:9"}, 2, "belongs to the Mautic"),
         (["sync"], {"MAUTIC_SYNC_MAUTIC__BASE_URL": "http://mautic.example.com"}, 2, "mautic.allow_http"),
+        (["sync"], {"MAUTIC_SYNC_MAUTIC__CA_BUNDLE": "/none.pem"}, 2, "mautic.ca_bundle: /none.pem cannot be used: No"),
+        (["sync"], {"MAUTIC_SYNC_MAUTIC__CA_BUNDLE": __file__}, 2, "no certificate"),
         (["sync"], {"MAUTIC_SYNC_STORE__URL": "nosuch://x"}, 2, "store.url"),
         (["status"], {"MAUTIC_SYNC_STORE__URL": "sqlite:////proc/nowhere/x.db"}, 1, "store"),
         (["check", "nowhere"], {}, 2, "nowhere"),
@@ -297,6 +308,43 @@ def test_what_goes_wrong_has_its_exit_code_and_a_sentence(shell, arguments, env,
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+    if arguments[0] != "check":
+        document = json.loads(shell(*arguments, "--json", **env).stdout)
+        assert (document["exit_code"], told in document["error"]) == (code, True)
+
+
+def test_a_sandbox_on_a_busy_port_names_the_port(shell):
+    port = shell.box.url.rpartition(":")[2]
+    done = shell("sandbox", "--port", port)
+    assert done.returncode == 2
+    assert f"port {port} of 127.0.0.1 cannot be used: Address already in use" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [(["schema"], 1, "the output could not be written"), (["check", "nowhere", "--json"], 2, "nowhere")],
+)
+def test_output_that_finds_no_room_is_exit_1_and_a_sentence(shell, arguments, code, told):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mautic_sync", *arguments],
+            cwd=shell.directory,
+            env=shell.env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_without_our_signs_shows_the_rest(shell):
+    done = shell("explain", "1", PYTHONIOENCODING="latin-1")
+    assert done.returncode == 0, done.stderr
+    assert "?" in done.stdout
 
 
 def test_an_unreachable_mautic_is_exit_1(tmp_path, shell):
@@ -312,7 +360,7 @@ def test_a_second_run_is_exit_5_and_waits_when_told(shell):
     engine = open_engine(f"sqlite:///{shell.directory}/var/mautic_sync.db")
     try:
         with run_lock(engine):
-            assert shell("sync").returncode == 5
+            assert shell.json("sync", code=5)["exit_code"] == 5
             assert shell("sync", "--wait", "0.3").returncode == 5
         assert shell("sync", "--wait", "5").returncode == 0
     finally:
@@ -333,6 +381,26 @@ def test_check_reads_the_rules_without_mautic_and_names_file_line_and_nearest_wo
     assert {(one["file"], one["line"]) for one in found["problems"]} >= {(str(rules / "stages.yaml"), 4)}
     (problem,) = shell.json("check", "--config", "nowhere.toml", code=2)["problems"]
     assert "nowhere.toml" in problem["text"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MAUTIC__BASE_URL", "http://mautic.example.com"),
+        ("MAUTIC__BASE_URL", "https://host:port"),
+        ("MAUTIC__CA_BUNDLE", "/none.pem"),
+        ("STORE__URL", "nonsense"),
+        ("ZEROBOUNCE__BASE_URL", "http://zerobounce.example.com"),
+    ],
+)
+def test_check_refuses_what_a_run_would_refuse(shell, variable, value):
+    done = shell("check", **{f"MAUTIC_SYNC_{variable}": value})
+    assert done.returncode == 2
+    assert variable.replace("__", ".").lower() in done.stderr
+
+
+def test_check_says_when_no_rule_is_read_from_the_directory(tmp_path, shell):
+    assert f"{tmp_path} holds none of stages.yaml" in shell.json("check", str(tmp_path))["warnings"][0]
 
 
 def test_a_rule_on_a_field_that_mautic_lacks_is_exit_2_before_anything_is_read(tmp_path, shell):

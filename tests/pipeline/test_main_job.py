@@ -243,13 +243,25 @@ def test_another_mautic_behind_the_same_store_is_refused(worker, make_worker):
         other.sync()
 
 
+def test_a_store_belongs_to_the_first_mautic_that_answered(worker):
+    elsewhere = worker.box.url.replace("127.0.0.1", "localhost")
+    refused = worker.but(mautic={"base_url": elsewhere, "client_secret": "wrong"})
+    with pytest.raises(StopError):
+        refused.sync()
+    assert worker.sync()["failed"] == 0
+    with pytest.raises(StopError):
+        refused.sync(adopt=True)
+    assert worker.sync()["failed"] == 0
+
+
 def test_a_mautic_that_was_set_back_is_refused_until_a_full_run(worker, make_worker):
     """A feed that ends below our cursor: a restored backup, or another Mautic at the same address."""
     worker.sync()
     tables = worker.box.instance.tables.connection
     tables.execute("DELETE FROM audit_log WHERE id > 5")
-    with pytest.raises(SafetyStop, match="sync --full"):
+    with pytest.raises(SafetyStop, match="sync --full") as stopped:
         worker.sync()
+    assert stopped.value.facts["plan"] is None
     assert worker.sync(full=True)["failed"] == 0
     assert worker.sync()["pushed"]["calls"] == 0
 

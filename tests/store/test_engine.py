@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select, text
+from sqlalchemy.exc import OperationalError
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
 from mautic_sync.store import notes
@@ -95,7 +97,24 @@ def test_a_directory_that_cannot_be_made_stops_the_run():
 
 
 def test_a_directory_that_cannot_be_written_stops_the_run():
-    assert "cannot open the store" in refusal("sqlite:////proc/store.db", StopError)
+    told = refusal("sqlite:////proc/store.db", StopError)
+    assert "cannot open the store" in told
+    assert "that this user may write its directory" in told
+
+
+@pytest.mark.parametrize(
+    ("said", "way_out"),
+    [
+        ("database or disk is full", "The disk is full: make room"),
+        ("attempt to write a readonly database", "Give this user the right to write"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_told_with_the_way_out(tmp_path, monkeypatch, said, way_out):
+    def fail(_engine):
+        raise OperationalError("", {}, sqlite3.OperationalError(said))
+
+    monkeypatch.setattr("mautic_sync.store.engine.migrate", fail)
+    assert way_out in refusal(f"sqlite:///{tmp_path}/store.db", StopError)
 
 
 def test_the_directory_of_a_new_store_is_made(tmp_path):
