@@ -322,7 +322,7 @@ def test_a_sandbox_on_a_busy_port_names_the_port(shell):
 
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
-    [(["schema"], 1, "the output could not be written"), (["check", "nowhere", "--json"], 2, "nowhere")],
+    [(["schema"], 1, "the output could not be written"), (["status", "nowhere", "--json"], 2, "nowhere")],
 )
 def test_output_that_finds_no_room_is_exit_1_and_a_sentence(shell, arguments, code, told):
     with Path("/dev/full").open("w") as full:

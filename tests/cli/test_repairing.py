@@ -74,7 +74,8 @@ def test_undo_shows_its_plan_asks_and_takes_no_for_an_answer(shell):
 def test_undo_without_a_terminal_wants_to_be_told(shell):
     for arguments in ((), ("--json",)):
         done = shell("undo", shell.first["run_id"], *arguments)
-        assert (done.returncode, done.stdout) == (2, "")
+        assert (done.returncode, bool(done.stdout)) == (2, bool(arguments))
+        assert not done.stdout or json.loads(done.stdout)["exit_code"] == 2
         assert "--yes" in done.stderr
         assert "--dry-run" in done.stderr
     assert shell("undo", "never").returncode == 2

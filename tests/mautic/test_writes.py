@@ -238,7 +238,7 @@ def test_an_edit_of_a_merged_contact_reaches_the_survivor(http, transport, step)
         ),
         (
             {"status": 400, "json": {"errors": [{"message": "stage: This value is not valid.", "code": 400}]}},
-            Refused(400, "stage: This value is not valid."),
+            Refused(400, "stage: This value is not valid"),
         ),
     ],
 )
