@@ -211,13 +211,14 @@ def arrive(path: str) -> dict[str, Any]:
 
 
 def bare(path: str) -> dict[str, Any]:
-    """What SQLite itself needs for these: three rows of each are read, and one number is written, as it was."""
+    """What SQLite itself needs for these: three rows of each are read, and one number is written; taken back after."""
     from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION
 
     told: dict[str, Any] = {}
     store = sqlite3.connect(path)
     store.execute("PRAGMA synchronous=FULL")
     numbers = [number for (number,) in store.execute("SELECT person_id FROM dirty ORDER BY person_id")]
+    change = "UPDATE decision SET score = score + ? WHERE person_id = ?"
     with measured(told):
         for start in range(0, len(numbers), PERSONS_PER_TRANSACTION):
             some = numbers[start : start + PERSONS_PER_TRANSACTION]
@@ -226,8 +227,10 @@ def bare(path: str) -> dict[str, Any]:
                 "LEFT JOIN tally USING (person_id) WHERE dirty.person_id BETWEEN ? AND ?",
                 (some[0], some[-1]),
             ).fetchall()
-            store.executemany("UPDATE decision SET score = score WHERE person_id = ?", [(number,) for number in some])
+            store.executemany(change, [(1, number) for number in some])
             store.commit()
+    store.executemany(change, [(-1, number) for number in numbers])
+    store.commit()
     store.close()
     return {**told, "persons": len(numbers)}
 
