@@ -136,7 +136,8 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
     kinds = document["kinds"]
     out.print(f"Everybody: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
     if not document["changes"]:
-        out.print("Nothing to change: Mautic shows the truth.")
+        later = "Time alone changes nothing until then; what a sync would write now tells `mautic-sync plan` alone."
+        out.print(later if document["as_of"] else "Nothing to change: Mautic shows the truth.")
     for move in document["moves"]:
         out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
     if document["changes"]:

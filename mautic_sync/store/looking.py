@@ -88,6 +88,10 @@ def looked_at(place: Place) -> Iterator[Connection]:
 
 
 def _way_out(place: Place) -> str:
+    if place.file is not None and not os.access(place.file, os.R_OK):
+        return (
+            "Give this user the right to read and write it, or run as the one to whom it belongs; nothing is damaged."
+        )
     if place.file is not None:
         return "Stop the worker and restore a backup; without one, move the file away: everything but verdicts is read anew."
     return "Check store.url, and that the database server is up and lets this user in."

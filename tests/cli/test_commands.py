@@ -269,6 +269,7 @@ def test_as_of_decides_for_another_day_and_keeps_nothing(shell):
     document = shell.json("plan", "--as-of", "2031-01-01")
     assert document["as_of"] == "2031-01-01T00:00:00Z"
     assert shell.json("plan")["changes"] == 0
+    assert "Mautic shows the truth" not in shell("plan", "--as-of", "2020-01-01").stdout
     assert shell("plan", "--as-of", "tomorrow").returncode == 2
 
 

@@ -29,6 +29,16 @@ def test_an_empty_database_stays_empty(url, backend):
         assert inspect(connection).get_table_names() == []
 
 
+def test_a_file_that_may_not_be_read_is_no_damaged_one(tmp_path, monkeypatch):
+    path = tmp_path / "store.db"
+    path.write_bytes(b"what root reads all the same" * 100)
+    monkeypatch.setattr(looking.os, "access", lambda *_: False)
+    with pytest.raises(StopError) as told, looking.looked_at(looking.place_of(f"sqlite:///{path}")) as connection:
+        looking.version(connection)
+    assert "the right to read" in str(told.value)
+    assert "move the file away" not in str(told.value)
+
+
 def test_a_connection_for_looking_cannot_write(store):
     with looking.looked_at(place_of(store)) as connection:
         with pytest.raises(DBAPIError, match=r"(?i)read.?only"):
