@@ -155,7 +155,7 @@ def release_command(
     wait: WaitOption = 0,
 ) -> None:
     """Let people go who are held because a run was undone: the next run decides them again. Alone, lists them."""
-    if who is not None and everybody:
+    if who and everybody:
         msg = "say whom to let go, or --all; not both"
         raise ConfigError(msg)
     with _store(config) as engine:

@@ -8,7 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Select, and_, bindparam, delete, exists, func, insert, not_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    update,
+)
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import GROUP, POINTS
@@ -323,19 +336,19 @@ def numbers_of(connection: Connection, person_ids: Collection[int]) -> dict[int,
 
 def stages_of(connection: Connection, person_ids: Iterable[int]) -> dict[int, int | None]:
     """Person → id of the stage that its contact had when it was last read."""
-    found: dict[int, int | None] = {}
-    for chunk in in_chunks(list(person_ids)):
-        rows = connection.execute(select(contact.c.person_id, contact.c.stage_id).where(contact.c.person_id.in_(chunk)))
-        found.update((row.person_id, row.stage_id) for row in rows)
-    return found
+    return _last_read(connection, contact.c.stage_id, person_ids)
 
 
 def owners_of(connection: Connection, person_ids: Iterable[int]) -> dict[int, int | None]:
     """Person → id of the Mautic user that its contact belonged to when it was last read."""
+    return _last_read(connection, contact.c.owner_id, person_ids)
+
+
+def _last_read(connection: Connection, column: ColumnElement[Any], person_ids: Iterable[int]) -> dict[int, int | None]:
     found: dict[int, int | None] = {}
     for chunk in in_chunks(list(person_ids)):
-        rows = connection.execute(select(contact.c.person_id, contact.c.owner_id).where(contact.c.person_id.in_(chunk)))
-        found.update((row.person_id, row.owner_id) for row in rows)
+        rows = connection.execute(select(contact.c.person_id, column).where(contact.c.person_id.in_(chunk)))
+        found.update((number, value) for number, value in rows)
     return found
 
 
