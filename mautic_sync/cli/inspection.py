@@ -116,7 +116,7 @@ def _status_document(settings: Settings, engine: Engine) -> dict[str, Any]:
     now = int(time.time())
     with engine.begin() as connection:
         found = health.health(connection, settings, now)
-        pending = runs.pending_counts(connection)
+        pending = changes.pending_counts(connection)
         return {
             "mautic": notes.get(connection, pull.INSTANCE),
             "healthy": found.ok,

@@ -335,7 +335,7 @@ def _unsafe(run: Run) -> tuple[list[str], SafetyLimit, Moves, dict[str, int]]:
                 moves[move] -= count
         vanished = decisions.vanished_since(connection, int(notes.get(connection, PUSHED_AT) or run.now))
         totals: dict[str, int] = {}
-        for stage_id, count in people.kinds_in_mautic(connection).items():
+        for stage_id, count in people.count_by_stage(connection).items():
             kind = run.kinds.get(run.stage_names.get(stage_id or 0, ""))
             if kind is not None:
                 totals[kind] = totals.get(kind, 0) + count
@@ -431,7 +431,7 @@ def summary(run: Run) -> dict[str, Any]:
     counts = run.counts
     with run.engine.begin() as connection:
         kinds = people.count_by_kind(connection)
-        pending = runs.pending_counts(connection)
+        pending = changes.pending_counts(connection)
         actions_pending = actions.count_open(connection)
         eta = waiting.eta(connection, run.settings.push, sum(pending.values()))
         on_their_way = uploads.open_files(connection)

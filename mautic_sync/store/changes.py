@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, or_, select, update
 
 from mautic_sync.domain.plan import CONTACT, GROUP, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES
@@ -20,6 +20,7 @@ from mautic_sync.store.text import dump
 
 PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
 SETTLED, REFUSED, SUPERSEDED = "settled", "refused", "superseded"
+OPEN = (PLANNED, SENT, DOUBTFUL)
 PLANNED_AT_ONCE = 500
 
 
@@ -500,6 +501,14 @@ def supersede_points(connection: Connection, error: str, now: int) -> None:
     )
 
 
+def pending_counts(connection: Connection) -> dict[str, int]:
+    """Open changes by state: planned, sent, doubtful."""
+    rows = connection.execute(
+        select(change.c.state, func.count()).where(change.c.state.in_(OPEN)).group_by(change.c.state)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def count_planned(connection: Connection, *, baseline: bool | None = None, most_value: int | None = None) -> int:
     query = select(func.count()).select_from(change).where(change.c.state == PLANNED)
     if most_value is not None:
@@ -602,15 +611,17 @@ def last_write(connection: Connection, person_id: int) -> dict[str, Any] | None:
 
 def refused_persons(connection: Connection, numbers: Collection[int] | None = None) -> dict[int, list[Any]]:
     """Person → refused changes (these, or all), the newest of each target where nothing newer was settled there."""
-    latest = (
-        select(func.max(change.c.id).label("id"))
-        .where(change.c.state.in_((SETTLED, REFUSED)))
-        .group_by(change.c.person_id, change.c.target)
+    newer = change.alias()
+    outdated = exists().where(
+        newer.c.person_id == change.c.person_id,
+        newer.c.target == change.c.target,
+        newer.c.state.in_((SETTLED, REFUSED)),
+        newer.c.id > change.c.id,
     )
     query = (
         select(change, func.coalesce(person.c.redirect_to, change.c.person_id).label("survivor"))
         .outerjoin(person, person.c.id == change.c.person_id)
-        .where(change.c.id.in_(latest.scalar_subquery()), change.c.state == REFUSED)
+        .where(change.c.state == REFUSED, ~outdated)
         .order_by(change.c.id)
     )
     found: dict[int, list[Any]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, select
+from sqlalchemy import Connection, and_, delete, exists, func, select
 
 from mautic_sync.store.engine import in_chunks, rows_among, upsert
 from mautic_sync.store.people import mark_dirty
@@ -45,19 +45,20 @@ def next_held(connection: Connection, after: int, limit: int) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
-_THERE = held.join(contact, and_(contact.c.person_id == held.c.person_id, contact.c.vanished_at.is_(None)))
+_IS_THERE = exists().where(contact.c.person_id == held.c.person_id, contact.c.vanished_at.is_(None))
 
 
 def count(connection: Connection) -> int:
     """How many are held; who is gone from Mautic does not count."""
-    return int(connection.execute(select(func.count()).select_from(_THERE)).scalar() or 0)
+    return int(connection.execute(select(func.count()).select_from(held).where(_IS_THERE)).scalar() or 0)
 
 
 def listed(connection: Connection, limit: int | None = None) -> list[dict[str, Any]]:
     """Held persons with their number in Mautic, the longest held first."""
     query = (
         select(held, alias.c.mautic_id)
-        .select_from(_THERE.join(alias, and_(alias.c.person_id == held.c.person_id, alias.c.current)))
+        .join(alias, and_(alias.c.person_id == held.c.person_id, alias.c.current))
+        .where(_IS_THERE)
         .order_by(held.c.at, held.c.person_id)
         .limit(limit)
     )

@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from mautic_sync.store.engine import in_chunks, upsert
-from mautic_sync.store.schema import change, cursor, plan, quarantine, run
+from mautic_sync.store.schema import cursor, plan, quarantine, run
 from mautic_sync.store.text import storable
 
 EXCERPT_CHARACTERS = 2000
@@ -132,11 +132,3 @@ def in_quarantine(connection: Connection, source: str | None = None) -> list[dic
     if source:
         query = query.where(quarantine.c.source == source)
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def pending_counts(connection: Connection) -> dict[str, int]:
-    """Open changes by state: planned, sent, doubtful."""
-    rows = connection.execute(
-        select(change.c.state, func.count()).where(change.c.open_key.is_not(None)).group_by(change.c.state)
-    )
-    return {row[0]: row[1] for row in rows}

@@ -92,6 +92,9 @@ contact = Table(
     Column("seen", Integer, nullable=False),
     Column("vanished_at", BigInteger),
 )
+# Nearly nobody is gone.
+_GONE = contact.c.vanished_at.is_not(None)
+Index("ix_contact_vanished_at", contact.c.vanished_at, sqlite_where=_GONE, postgresql_where=_GONE)
 
 # Whose signals changed since they were decided; nobody who is gone from Mautic. A table of its own: whoever is decided
 # leaves it, and one number is written for that, not a whole contact.
@@ -125,8 +128,11 @@ evidence = Table(
     metadata,
     Column("matcher", Line(32), primary_key=True),
     Column("activity_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("person_id", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
+    # All that is read to decide: it answers alone, in order.
+    Index("ix_evidence_person_id_matcher_at", "person_id", "matcher", "at"),
+    Index("ix_evidence_activity_id", "activity_id"),
 )
 
 membership = Table(
@@ -264,7 +270,7 @@ change = Table(
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("run_id", Line(32), nullable=False, index=True),
-    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("person_id", BigInteger, nullable=False),
     Column("target", Line(32), nullable=False),
     Column("open_key", Line(64), unique=True),
     Column("state", Line(16), nullable=False),
@@ -282,6 +288,8 @@ change = Table(
     Column("event_key", Line(64)),
     Column("log_above", BigInteger),
     Index("ix_change_in_order", "state", "target", "value", "id"),
+    # What is open of a person is found without a look at all that ever was.
+    Index("ix_change_person_id_open_key", "person_id", "open_key"),
 )
 
 # Points that Mautic has received from us: their sum is what a person was granted.
@@ -289,13 +297,15 @@ ledger = Table(
     "ledger",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("person_id", BigInteger, nullable=False, index=True),
+    Column("person_id", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("run_id", Line(32), nullable=False),
     Column("change_id", BigInteger, nullable=False),
     Column("event_key", Line(64), nullable=False),
     Column("delta", Integer, nullable=False),
     Column("reason", Prose, nullable=False),
+    # Sums are made of it alone: an account of many lines costs hardly more than one of few.
+    Index("ix_ledger_person_id_delta", "person_id", "delta"),
 )
 
 transition = Table(
@@ -311,6 +321,7 @@ transition = Table(
     Column("run_id", Line(32), nullable=False, index=True),
     Column("change_id", BigInteger, nullable=False),
     Column("baseline", Boolean, nullable=False),
+    Index("ix_transition_baseline_at", "baseline", "at"),
 )
 
 # What one transition set off for one person: `todo` with its texts rendered, `done` what of it is done. The key makes

@@ -1,9 +1,9 @@
 """Scores at scale, without any Mautic: `python -m tests.bench.scores [PERSONS] [ACTIVITIES PER PERSON]`.
 
-A store is filled with persons and activity, by the packaged rules and a fixed seed. Measured are, each in a process of
-its own: tallies and evidence made anew, everybody scored, everybody scored again a day later, new activity of one person
-in a hundred stored, and these scored. How fast that could be at most is measured beside it: their rows read and one
-number of each written, without any rule.
+A store is filled with persons, activity and points that were granted and lost again, by the packaged rules and a fixed
+seed. Measured are, each in a process of its own: tallies and evidence made anew, everybody scored, everybody scored
+again a day later, new activity of one person in a hundred stored, and these scored. How fast that could be at most is
+measured beside it: their rows read and one number of each written, without any rule.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Shown
+from sqlalchemy import Engine
 
 from tests.bench.worker import measured, peak_mb
 
@@ -30,6 +31,7 @@ MOST_MEGABYTES = 200
 ROWS = 10_000
 DAY = 86_400
 NOW = 1_795_000_000  # 2026-11-18, 11:06 UTC
+PAST = (3, -3, 5, -5)
 URLS = ("pricing", "blog/one", "blog/two", "", "order/thank-you", "about", "contact", "docs")
 KINDS = ("page_hits page.hit", "page_hits page.hit", "page_hits page.hit", "email_stats email.sent",
          "email_stats email.read", "asset_downloads asset.download")  # fmt: skip
@@ -73,12 +75,50 @@ def fill(path: str, persons: int, each: float) -> None:
                 ],
             )
             insert_rows(connection, dirty, ("person_id",), [(number,) for number in numbers])
+    _fill_past(engine, persons, chance)
     columns = ("id", "source", "source_id", "type", "person_id", "at", "object_id", "attributes")
     for rows in _chunks(_activity(persons, int(persons * each), chance)):
         with engine.begin() as connection:
             insert_rows(connection, activity, columns, rows)
             notes.put(connection, NEXT_ACTIVITY, str(rows[-1][0] + 1))
     engine.dispose()
+
+
+def _fill_past(engine: Engine, persons: int, chance: random.Random) -> None:
+    """Points that everybody was granted and lost again, one after the other as runs go: a store that has worked for
+    long."""
+    from mautic_sync.store.bulk import insert_rows
+    from mautic_sync.store.schema import change, ledger
+
+    settled = ("person_id", "target", "state", "value", "old", "new", "reason", "baseline", "attempts", "planned_at",
+               "settled_at", "run_id", "settled_run", "event_key", "log_above")  # fmt: skip
+    granted = ("person_id", "at", "run_id", "change_id", "event_key", "delta", "reason")
+    reason = "Pricing page 3, Opens 2"
+    for round_, delta in enumerate(PAST):
+        numbers = chance.sample(range(1, persons + 1), persons)
+        for start in range(0, persons, ROWS):
+            some, at = numbers[start : start + ROWS], NOW - (300 - 10 * round_) * DAY + start
+            run = f"{at}-bench"
+            first = round_ * persons + start + 1
+            keyed = [(number, f"{first + place:016x}", first + place) for place, number in enumerate(some)]
+            texts = (
+                "points",
+                "settled",
+                1,
+                '{"points":3}',
+                f'{{"points":{3 + delta}}}',
+                reason,
+                False,
+                1,
+                at,
+                at,
+                run,
+                run,
+            )
+            with engine.begin() as connection:
+                insert_rows(connection, change, settled, [(number, *texts, key, 0) for number, key, _ in keyed])
+                lines = [(number, at, run, change_id, key, delta, reason) for number, key, change_id in keyed]
+                insert_rows(connection, ledger, granted, lines)
 
 
 def _fields(number: int, chance: random.Random) -> str:
@@ -165,7 +205,7 @@ def _show_everything(run: Any) -> None:
         return literal(value).label(value or "nothing")
 
     with run.engine.begin() as connection:
-        connection.execute(delete(change))
+        connection.execute(delete(change).where(change.c.open_key.is_not(None)))
         stage_of = select(decision.c.stage).where(decision.c.person_id == contact.c.person_id).scalar_subquery()
         numbers = {name: number for number, name in run.stage_names.items()}
         connection.execute(update(contact).values(stage_id=case(numbers, value=stage_of)))

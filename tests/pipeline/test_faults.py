@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mautic_sync.errors import MauticSyncError
-from mautic_sync.store import runs
+from mautic_sync.store import changes
 from tests.conftest import LONG
 
 CONTACTS = 60
@@ -53,7 +53,7 @@ def test_faults_of_every_sort_change_nothing_in_the_end(make_worker, seed):
     assert worker.sync()["doubtful"] == 0
     assert worker.box.stats()["writes"] == 0
     with worker.run("look") as run, run.engine.begin() as connection:
-        assert runs.pending_counts(connection) == {}
+        assert changes.pending_counts(connection) == {}
     spent = worker.box.stats()["credits"]["by_address"]
     # An answer that was lost may be paid for and asked for again later; never twice in one run.
     assert all(count <= 6 for count in spent.values())

@@ -8,7 +8,7 @@ from sqlalchemy import event, insert, select
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import Standing
 from mautic_sync.domain.validation import Verdict
-from mautic_sync.store import decisions, people, verdicts
+from mautic_sync.store import decisions, ledger, people, verdicts
 from mautic_sync.store.people import Reading
 from mautic_sync.store.schema import decision, standing, transition
 
@@ -67,20 +67,40 @@ def test_persons_come_by_number_page_by_page(connection):
     assert seen == sorted(numbers)
 
 
-@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
-def test_who_is_not_to_be_decided_is_not_looked_at(connection):
+def ways_to(connection, ask):
+    """How SQLite plans what this asks, step by step."""
     looks = []
 
     def see(_connection, _cursor, statement, parameters, *_rest):
         looks.append((statement, parameters))
 
     event.listen(connection, "before_cursor_execute", see)
-    decisions.to_decide(connection, 0, 9)
+    ask()
     event.remove(connection, "before_cursor_execute", see)
-    ((statement, parameters),) = looks
-    steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).scalars("detail").all()
+    return [
+        step
+        for statement, parameters in looks
+        for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).scalars("detail")
+    ]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_who_is_not_to_be_decided_is_not_looked_at(connection):
+    steps = ways_to(connection, lambda: decisions.to_decide(connection, 0, 9))
     assert steps[0].startswith("SEARCH dirty ")
     assert not [step for step in steps if step.startswith("SCAN")]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("numbers", [[1, 2, 3], [1, 10**6, 10**9]])
+def test_what_a_person_has_behind_it_is_no_burden(connection, numbers):
+    """Accounts, evidence and changes that are done grow for ever; each is asked of whoever is decided."""
+    (account, *_) = ways_to(connection, lambda: ledger.granted(connection, numbers))
+    assert "COVERING INDEX ix_ledger_person_id_delta (person_id" in account
+    (evidence,) = ways_to(connection, lambda: decisions.evidence_of(connection, numbers))
+    assert "COVERING INDEX ix_evidence_person_id_matcher_at (person_id" in evidence
+    (changes,) = ways_to(connection, lambda: decisions.open_changes(connection, numbers))
+    assert "INDEX ix_change_person_id_open_key (person_id" in changes
 
 
 def test_only_those_who_changed_are_decided_unless_everybody_is(connection):

@@ -110,6 +110,9 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_poi
         ("0006", "INSERT INTO dirty"),
         ("0006", "DROP INDEX ix_contact_dirty"),
         ("0007", "ADD COLUMN owner_id"),
+        ("0008", "CREATE INDEX ix_change_person_id_open_key"),
+        ("0008", "DROP INDEX ix_evidence_person_id"),
+        ("0008", "CREATE INDEX ix_contact_vanished_at"),
     ],
 )
 def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, at):

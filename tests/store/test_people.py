@@ -206,7 +206,7 @@ def test_who_vanished_is_not_missed_again_and_is_not_decided(connection, keep):
     people.mark_everyone_dirty(connection)
     assert [row.mautic_id for row in people.unseen(connection, 1, 9)] == [2]
     assert number not in {row.person_id for row in decisions.to_decide(connection, 0, 10)}
-    assert people.kinds_in_mautic(connection) == {None: 1}
+    assert people.count_by_stage(connection) == {None: 1}
 
 
 def test_vanishing_closes_what_was_open(connection, keep):
