@@ -562,6 +562,8 @@ class Contacts:
         Between two items others may write, and a batch then puts old points back: that is Mautic's race.
         """
         _check_size(items)
+        if any(isinstance(item, int | float) for item in items):
+            raise CrashedError
         with self._instance.lock:
             loaded, errors = self._load_batch(items)
         outcomes: dict[int, Outcome] = {}

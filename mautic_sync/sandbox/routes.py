@@ -5,7 +5,7 @@ import binascii
 import re
 import secrets
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -325,7 +325,7 @@ class Mautic:
         return json_response({"contact": self.shapes.full([outcome.row], echo=outcome.echo)[0]})
 
     def _batch_new(self, call: Call) -> Response:
-        items = self._items(call)
+        keys, items = self._items(call)
         with self.instance.lock:
             outcomes, _ = self.contacts.batch_create(call.actor, items)
             shown: dict[int, Row] = {}
@@ -338,10 +338,10 @@ class Mautic:
                     shown[index] = self.shapes.failed(outcome.row)
                 else:
                     shown[index] = self.shapes.full([outcome.row], echo=outcome.echo)[0]
-        return self._batch_answer(shown, dict(enumerate(outcomes)), 201)
+        return self._batch_answer(keys, shown, dict(enumerate(outcomes)), 201)
 
     def _batch_edit(self, call: Call) -> Response:
-        items = self._items(call)
+        keys, items = self._items(call)
         outcomes = self.contacts.batch_edit(call.actor, items, method=call.request.method, step=self.batch_step)
         with self.instance.lock:
             shown: dict[int, Row] = {}
@@ -355,23 +355,32 @@ class Mautic:
                     shown[index] = self.shapes.failed(outcome.row)
                 else:
                     shown[index] = self.shapes.full([outcome.row], listed=True, echo=outcome.echo)[0]
-        return self._batch_answer(shown, outcomes, 200)
+        return self._batch_answer(keys, shown, outcomes, 200)
 
     @staticmethod
-    def _items(call: Call) -> list[Any]:
+    def _items(call: Call) -> tuple[list[int | str], list[Any]]:
+        """The items and their keys: a list counts them, in an object they stand before them."""
         sent = call.sent
-        if isinstance(sent, dict) and all(str(k).isdigit() for k in sent):
-            return list(sent.values())
+        if isinstance(sent, dict):
+            return [int(key) if key.isdigit() else key for key in map(str, sent)], list(sent.values())
         if not isinstance(sent, list):
             raise CrashedError
-        return sent
+        return list(range(len(sent))), sent
 
     @staticmethod
-    def _batch_answer(shown: dict[int, Row], outcomes: Mapping[int, Outcome], status: int) -> Response:
-        answer: Row = {"contacts": _keyed(shown), "statusCodes": [outcomes[i].status for i in sorted(outcomes)]}
+    def _batch_answer(
+        keys: Sequence[int | str], shown: Mapping[int, Row], outcomes: Mapping[int, Outcome], status: int
+    ) -> Response:
+        """Whatever the key of an item, it is the key of its answer."""
+
+        def keyed(values: Mapping[int, Any]) -> Any:
+            return php_array({keys[index]: value for index, value in sorted(values.items())})
+
+        statuses = {index: outcome.status for index, outcome in outcomes.items()}
+        answer: Row = {"contacts": keyed(shown), "statusCodes": keyed(statuses)}
         errors = {i: o.error | {"type": o.error.get("type")} for i, o in outcomes.items() if o.error is not None}
         if errors:
-            answer["errors"] = _keyed(errors)
+            answer["errors"] = keyed(errors)
         return json_response(answer, status)
 
     def _batch_delete(self, call: Call) -> Response:

@@ -158,6 +158,25 @@ def test_an_item_without_id_shifts_the_values(mautic):
     assert mautic.contact(two)["fields"]["all"]["city"] == "Bern"
 
 
+def test_items_under_keys_of_their_own_are_answered_under_them(mautic):
+    one, two = mautic.new(firstname="One"), mautic.new(firstname="Two")
+    answer = mautic.patch("/api/contacts/batch/edit", {"7": {"id": one}, "3": {"id": two}, "a": {"id": 99}}).json()
+    assert {key: found["id"] for key, found in answer["contacts"].items()} == {"7": one, "3": two}
+    assert answer["statusCodes"] == {"7": 200, "3": 200, "a": 404}
+    assert answer["errors"]["a"]["code"] == 404
+    in_order = mautic.patch("/api/contacts/batch/edit", {"0": {"id": two}, "1": {"id": one}}).json()
+    assert [found["id"] for found in in_order["contacts"]] == [two, one]
+    assert in_order["statusCodes"] == [200, 200]
+    new = mautic.post("/api/contacts/batch/new", {"5": {"firstname": "Three"}}).json()
+    assert new["statusCodes"] == {"5": 201}
+    assert new["contacts"]["5"]["fields"]["all"]["firstname"] == "Three"
+
+
+def test_one_contact_sent_to_the_address_of_batches_is_a_crash(mautic):
+    contact = mautic.new(firstname="Eve")
+    assert mautic.patch("/api/contacts/batch/edit", {"id": contact, "city": "Rome"}).status_code == 500
+
+
 def test_a_repeated_id_makes_a_new_contact_on_5_1_only(mautic, version):
     contact = mautic.new(firstname="Eve")
     mautic.patch("/api/contacts/batch/edit", [{"id": contact, "city": "Rome"}, {"id": contact, "city": "Bern"}])
