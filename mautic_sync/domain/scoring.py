@@ -490,6 +490,16 @@ def reasons_text(parts: Sequence[Part], rules: ScoreRules, most: int = 3) -> str
     return ", ".join([f"{rules.rules[place].name} {points:.0f}" for _weight, place, points in weighty[:most]])
 
 
+def reasons_due_at(scored: Score, parts: Sequence[Part], rules: ScoreRules) -> int | None:
+    """When `reasons_text` of these parts could say something else by time alone: as long as one of them fades, daily.
+
+    Parts fade while their sum stays the same whole number, so that the score's own `due_at` may be later.
+    """
+    if any(round(points) and rules.rules[place].group in rules.decay for place, points in parts):
+        return _line_start(scored.day + 1, rules.grid, rules._compiled[0])  # noqa: SLF001  # as in `score`
+    return None
+
+
 def _parts(
     signals: Signals, rules: ScoreRules, day: int, start: int
 ) -> Iterator[tuple[ScoreRule, Sequence[int], float]]:

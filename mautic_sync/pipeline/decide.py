@@ -35,7 +35,17 @@ from mautic_sync.domain.plan import (
     plan_points,
     plan_stage,
 )
-from mautic_sync.domain.scoring import COLD, Flags, Part, Score, ScoreRules, reasons_text, score, sooner
+from mautic_sync.domain.scoring import (
+    COLD,
+    Flags,
+    Part,
+    Score,
+    ScoreRules,
+    reasons_due_at,
+    reasons_text,
+    score,
+    sooner,
+)
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline import groups, occasions, opening
@@ -81,7 +91,8 @@ class Considered(NamedTuple):
     """What each rule gives of the score."""
     named: tuple[str, ...]
     """Flags of the conditions of actions that are true."""
-    named_due_at: int | None
+    told_due_at: int | None
+    """When time could change one of these, or what fields tell of the score."""
     verdict_run: str | None
     """The run that asked for the verdict."""
 
@@ -93,7 +104,7 @@ class Considered(NamedTuple):
     def due_at(self, planned: StagePlan) -> int | None:
         """When time alone could change anything of what is decided, with this plan for the stage."""
         due_at = self.decision.due_at
-        for at in (planned.due_at, self.score.due_at, self.flags.due_at, self.named_due_at):
+        for at in (planned.due_at, self.score.due_at, self.flags.due_at, self.told_due_at):
             if at is not None and (due_at is None or at < due_at):
                 due_at = at
         return due_at
@@ -171,6 +182,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
     gate_open = by.gate_open
     named = by.mappings.action_rules.named
+    tells_reasons = "reasons" in by.mappings.placeholders
     stage_names = by.stage_names
     made = tuple.__new__  # of a NamedTuple, as calling it would, which for so many costs twice as much
     nothing: dict[str, frozenset[str]] = {}
@@ -219,7 +231,9 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         # Nobody pays for a verdict about somebody of low value.
         asks = asks and not flags.low_value
         standing = decisions.standing_of(row) if row.written is not None else NOTHING_STANDS
-        holding, named_due_at = _holding(named, signals, decision.kind, now) if named else ((), None)
+        holding, told_due_at = _holding(named, signals, decision.kind, now) if named else ((), None)
+        if tells_reasons:
+            told_due_at = sooner(told_due_at, reasons_due_at(scored, parts, scores))
         one = (
             row,
             signals,
@@ -231,7 +245,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             asks,
             parts,
             holding,
-            named_due_at,
+            told_due_at,
             verdict_run,
         )
         found.append(made(Considered, one))

@@ -24,7 +24,10 @@ from mautic_sync.domain.scoring import (
     day_of,
     day_start,
     flags_of,
+    reasons_due_at,
+    reasons_text,
     score,
+    sooner,
 )
 from mautic_sync.mappings import load_mappings
 
@@ -341,6 +344,29 @@ HOT = ScoreRules(
 
 def with_total(total, **more):
     return Signals({}, scores={"total": total}, **more)
+
+
+@given(
+    st.sampled_from([Decay(5), Decay(40), Decay(None, ((2, 0.5), (9, 0.1))), None]),
+    st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    st.integers(1, 9),
+    st.integers(1, 7),
+)
+def test_reasons_say_the_same_until_they_are_due(decay, ago, each, grid):
+    by = rules(counting(each), being({"tag": "x"}, 4), decay={"interest": decay} if decay else {}, grid=grid)
+    signals = did(*[(day, 1) for day in set(ago)], tags=frozenset({"x"}))
+
+    def told(now):
+        parts = []
+        return score(signals, by, now, parts=parts), parts
+
+    found, parts = told(NOW)
+    due_at = sooner(found.due_at, reasons_due_at(found, parts, by))
+    for day in range(60):
+        now = NOW + day * DAY
+        if due_at is not None and now >= due_at:
+            break
+        assert reasons_text(told(now)[1], by) == reasons_text(parts, by)
 
 
 @pytest.mark.parametrize(

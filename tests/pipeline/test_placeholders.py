@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from mautic_sync.mappings import packaged_mappings_dir
+from tests.pipeline.conftest import everyone_again
 
+DAY = 86_400
 SHOP = "https://shop.example"
 
 
@@ -99,6 +101,23 @@ def test_points_reasons_name_and_link_are_told_and_come_to_rest(worker_with):
     assert (found["p_who"], found["p_all"]) == ("Pat Doe", "15")
     assert found["p_link"] == f"{worker.box.url}/s/contacts/view/{number}"
     quiet(worker)
+
+
+def test_reasons_fade_in_mautic_day_by_day(worker_with):
+    """Also while the score stays the same whole number."""
+    worker = worker_with(p_why="{reasons}")
+    number = worker.visitor(f"{SHOP}/pricing")
+    for page in ("blog/one", "blog/two", "blog/three", "docs"):
+        worker.act("visit", contact=number, url=f"{SHOP}/{page}")
+    told = set()
+    for days in (10, 1, 1, 1, 1, 1, 1):
+        worker.post("/_sandbox/clock", {"advance": days * DAY})
+        worker.skew += days * DAY
+        worker.sync()
+        told.add(fields(worker, number)["p_why"])
+        everyone_again(worker)
+        assert worker.sync()["pushed"]["calls"] == 0
+    assert len(told) > 1
 
 
 def test_points_that_mautic_grants_are_told_as_well(worker_with):
