@@ -540,16 +540,21 @@ def planned_moves(connection: Connection, *, baseline: bool | None = None) -> di
 
 def planned_transitions(connection: Connection, kinds: Mapping[str, str]) -> Iterator[Transition]:
     """What the planned changes of stage will be once they are settled; the baseline's and those of an undo aside."""
-    planned = [change.c.state == PLANNED, change.c.target == CONTACT, change.c.baseline.is_(False)]
-    query = select(change.c.id, change.c.person_id, change.c.old, change.c.new).where(*planned).order_by(change.c.id)
-    after = 0
-    while rows := connection.execute(query.where(change.c.id > after).limit(PLANNED_AT_ONCE)).all():
-        after = rows[-1].id
-        places = last_places(connection, [row.person_id for row in rows], kinds)
-        for row in rows:
-            new = orjson.loads(row.new)
-            if new.get("stage") in kinds and UNDOES not in new:
-                yield _transition(row.id, row.person_id, orjson.loads(row.old), new, places, kinds)
+    planned = [change.c.state == PLANNED, change.c.target == CONTACT]
+    values = connection.execute(select(change.c.value).where(*planned).distinct()).scalars().all()
+    news = select(change.c.id, change.c.person_id, change.c.old, change.c.new).where(
+        *planned, change.c.value == bindparam("worth"), change.c.id > bindparam("after"), change.c.baseline.is_(False)
+    )
+    page = news.order_by(change.c.id).limit(PLANNED_AT_ONCE)
+    for value in values:  # one after the other, as in `next_planned`
+        after = 0
+        while rows := connection.execute(page, {"worth": value, "after": after}).all():
+            after = rows[-1].id
+            places = last_places(connection, [row.person_id for row in rows], kinds)
+            for row in rows:
+                new = orjson.loads(row.new)
+                if new.get("stage") in kinds and UNDOES not in new:
+                    yield _transition(row.id, row.person_id, orjson.loads(row.old), new, places, kinds)
 
 
 def _transition(

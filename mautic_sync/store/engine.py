@@ -195,6 +195,9 @@ def _prepare_mariadb(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     # Too long or broken values are refused, never cut, whatever the server's settings say.
     cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+    # A list of many numbers is looked up one by one. Above a number of them the server would guess instead how many
+    # rows they have, take a column of which most is NULL for one value, and read the whole table.
+    cursor.execute("SET SESSION eq_range_index_dive_limit = 0")
     cursor.close()
 
 
@@ -249,6 +252,7 @@ def _migrating(connection: Connection) -> Iterator[None]:
     """One transaction in which nobody else migrates; on MariaDB a lock, for there each statement is its own."""
     backend = connection.dialect.name
     if backend == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={MIGRATION_SECONDS * 1000}")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif backend == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key, 1)"), {"key": LOCK_NUMBER})
@@ -259,7 +263,9 @@ def _migrating(connection: Connection) -> Iterator[None]:
         yield
         connection.commit()
     finally:
-        if backend not in {"sqlite", "postgresql"}:
+        if backend == "sqlite":
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={SQLITE_BUSY_SECONDS * 1000}")
+        elif backend != "postgresql":
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
 
 

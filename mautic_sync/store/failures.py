@@ -7,12 +7,17 @@ from sqlalchemy.exc import DBAPIError
 # What the drivers say → what to do. SQLite, PostgreSQL and MariaDB each have words of their own.
 _WAYS_OUT = (
     (
-        ("malformed", "not a database", "file is encrypted", "disk i/o error"),
+        ("malformed", "not a database", "file is encrypted"),
         "The store is damaged: put a backup back with `mautic-sync restore FILE --force`; the damaged file is kept.",
     ),
     (
         ("disk is full", "no space left", "could not extend", "table is full", "' is full"),
         "The disk is full: make room and run again. What was done is kept, what was on its way is looked up.",
+    ),
+    (
+        # What SQLite says where it gets no room for its files beside the store, and of a disk that fails.
+        ("disk i/o error",),
+        "The disk is full, or fails: make room, look at it with `mautic-sync doctor`, and run again. What was done is kept.",
     ),
     (
         ("database is locked", "database table is locked"),

@@ -107,6 +107,7 @@ def test_a_directory_that_cannot_be_written_stops_the_run():
     [
         ("database or disk is full", "The disk is full: make room"),
         ("attempt to write a readonly database", "Give this user the right to write"),
+        ("disk I/O error", "The disk is full, or fails: make room"),
     ],
 )
 def test_a_store_that_cannot_be_opened_is_told_with_the_way_out(tmp_path, monkeypatch, said, way_out):

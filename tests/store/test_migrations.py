@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from threading import Timer
 
 import pytest
 from alembic import command
@@ -10,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.schema import CreateTable
 
 from mautic_sync.errors import StopError
@@ -48,6 +51,20 @@ def test_processes_that_start_at_the_same_time_migrate_once(url):
     assert set(inspect(engines[0]).get_table_names()) == {*metadata.tables, VERSION_TABLE}
     for engine in engines:
         engine.dispose()
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_who_starts_while_another_migrates_waits_until_that_is_done(url, monkeypatch):
+    """Longer than for anything else: a large store takes its time."""
+    store_of_version("0008", url, monkeypatch)
+    monkeypatch.setattr("mautic_sync.store.engine.SQLITE_BUSY_SECONDS", 0)
+    with closing(sqlite3.connect(make_url(url).database, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        Timer(0.5, other.rollback).start()
+        engine = open_engine(url)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 0
+    engine.dispose()
 
 
 def test_a_store_of_a_newer_version_is_refused(url, opened):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select, text, update
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.store import decisions, holds, people
@@ -342,3 +342,14 @@ def test_of_those_who_are_held_only_the_named_are_found(connection):
 def test_nobody_is_found_without_number_and_address(connection):
     people.save_contacts(connection, [made(1)], READING, now=NOW)
     assert people.find_person(connection, None, None) == []
+
+
+@pytest.mark.parametrize("backend", ["mariadb"], indirect=True)
+def test_mariadb_looks_up_many_merged_persons_one_by_one(connection):
+    """It would read all persons instead, taking those of whom none was merged into another for one and the same."""
+    connection.execute(insert(person), [{"id": number, "created_at": NOW} for number in range(1, 5_001)])
+    connection.execute(update(person).where(person.c.id <= 20).values(redirect_to=person.c.id + 1_000))
+    connection.execute(text("ANALYZE TABLE person"))
+    query = select(person.c.id).where(person.c.redirect_to.in_(range(1_001, 1_501)))
+    plan = connection.execute(text(f"EXPLAIN {query.compile(connection, compile_kwargs={'literal_binds': True})}"))
+    assert [row.type for row in plan] == ["range"]
