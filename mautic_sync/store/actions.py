@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
@@ -61,19 +60,21 @@ def take_back(connection: Connection, occasion: str, person_ids: Collection[int]
 
     Returns the persons for whom nothing had been done about it yet, so that its opposite has nothing to undo.
     """
+    survivors = former_of(connection, person_ids)
+    found: dict[int, list[Any]] = {}
+    for chunk in in_chunks(sorted(survivors)):
+        rows = connection.execute(
+            select(action).where(action.c.person_id.in_(chunk), action.c.occasion == occasion).order_by(action.c.id)
+        )
+        for row in rows:
+            found.setdefault(survivors[row.person_id], []).append(row)
     whole: set[int] = set()
     numbers: list[int] = []
-    for chunk in in_chunks(sorted(person_ids)):
-        found = connection.execute(
-            select(action)
-            .where(action.c.person_id.in_(chunk), action.c.occasion == occasion)
-            .order_by(action.c.person_id, action.c.id.desc())
-        )
-        for person_id, some in groupby(found, attrgetter("person_id")):
-            rows = list(some)
-            numbers += [row.id for row in rows if row.state in _WAITING]
-            if all(_is_untouched(row) for row in rows if row.run_id == rows[0].run_id):
-                whole.add(person_id)
+    for person_id, some in found.items():
+        numbers += [row.id for row in some if row.state in _WAITING]
+        last = max(some, key=attrgetter("id")).run_id
+        if all(_is_untouched(row) for row in some if row.run_id == last):
+            whole.add(person_id)
     for chunk in in_chunks(numbers):
         connection.execute(
             update(action)

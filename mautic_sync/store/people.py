@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 
+from mautic_sync.domain.actions import HOT, LOW_VALUE, flags_text, read_flags
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import GROUP, POINTS
 from mautic_sync.domain.validation import normalise_address
@@ -518,6 +519,7 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
         connection.execute(update(contact).where(contact.c.person_id == loser).values(person_id=survivor))
     connection.execute(delete(contact).where(contact.c.person_id == loser))
     connection.execute(delete(dirty).where(dirty.c.person_id == loser))
+    _unite_flags(connection, survivor, loser)
     connection.execute(delete(decision).where(decision.c.person_id == loser))
     _keep_standing_of_number(connection, new, survivor, loser)
     connection.execute(
@@ -527,6 +529,23 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
     )
     mark_dirty(connection, [survivor])
     return survivor, loser
+
+
+def _unite_flags(connection: Connection, survivor: int, loser: int) -> None:
+    """What either of them is, the one that is left is: what came with it is done, and goes when it is over."""
+    rows = connection.execute(
+        select(decision.c.person_id, decision.c.flags, decision.c.hot_since).where(
+            decision.c.person_id.in_((survivor, loser))
+        )
+    ).all()
+    if survivor not in {row.person_id for row in rows}:
+        connection.execute(update(decision).where(decision.c.person_id == loser).values(person_id=survivor))
+        return
+    flags = frozenset[str]().union(*(read_flags(row.flags) for row in rows))
+    named = tuple(sorted(flags - {HOT, LOW_VALUE}))
+    since = min((row.hot_since for row in rows if row.hot_since is not None), default=None)
+    values = {"flags": flags_text(HOT in flags, LOW_VALUE in flags, named), "hot_since": since}
+    connection.execute(update(decision).where(decision.c.person_id == survivor).values(**values))
 
 
 def _keep_standing_of_number(connection: Connection, owner: int, survivor: int, loser: int) -> None:

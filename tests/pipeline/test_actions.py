@@ -152,6 +152,41 @@ def test_becoming_hot_sets_a_tag_and_one_note(started, scores, mautic_version):
     assert len(notes_of(worker, number)) == 1
 
 
+@pytest.mark.parametrize("of_whom", ["visitor", "known"])
+def test_who_is_hot_is_hot_through_a_merge_and_cold_after_it(started, scores, mautic_version, of_whom):
+    """Mautic keeps the tag of either: nobody is told twice, and it goes when it is over."""
+    worker = started(HOT, version=mautic_version)
+    known = worker.new(firstname="Kim", phone="+49 30 1", email="valid@example.com")
+    visitor = worker.visitor()
+    worker.act("edit", contact=visitor, fields={"firstname": "Vis", "phone": "+49 30 2"})
+    worker.sync()
+    rescore(worker, scores, **({"Vis": 12} if of_whom == "visitor" else {"Kim": 12}))
+    assert worker.sync()["actions"]["done"] == 1
+    scores.update(Vis=5, Kim=5)  # between `until` and `when`: still hot
+    worker.act("merge", visitor=visitor, known=known)
+    worker.sync()
+    assert (worker.contact(visitor).tags, len(notes_of(worker, visitor))) == ({"hot"}, 1)
+    rescore(worker, scores, Vis=1, Kim=1)
+    worker.sync()
+    assert (worker.contact(visitor).tags, len(notes_of(worker, visitor))) == (frozenset(), 1)
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_what_waits_for_a_merged_person_is_not_done_when_it_is_over(started, scores):
+    worker = started(HOT)
+    known = worker.new(firstname="Kim", phone="+49 30 1", email="valid@example.com")
+    visitor = worker.visitor()
+    worker.act("edit", contact=visitor, fields={"firstname": "Vis", "phone": "+49 30 2"})
+    worker.sync()
+    rescore(worker, scores, Vis=12)
+    worker.sync(push=False)
+    assert [row.state for row in rows_of(worker)] == ["planned"]
+    scores.update(Vis=1, Kim=1)
+    worker.act("merge", visitor=visitor, known=known)
+    worker.sync()
+    assert (worker.contact(visitor).tags, notes_of(worker, visitor)) == (frozenset(), [])
+
+
 def test_nothing_is_done_on_the_baseline_nor_for_what_it_knew(make_worker, rules, scores):
     scores["Pat"] = 12
     worker = make_worker(mappings=rules(HOT + "  - {enter: {kind: lead}, do: {note: Hello}}\n"))

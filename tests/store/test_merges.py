@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from sqlalchemy import insert, select
 
@@ -350,3 +351,30 @@ def test_every_number_has_one_person_and_every_person_one_current_number(connect
 
 def test_the_matcher_of_these_tests_counts_every_hit():
     assert HIT.matches(Activity("page.hit", NOW))
+
+
+def decide(connection, person_id, **values):
+    row = {"kind": "lead", "stage": "Lead", "score": 0, "rule": "", "reason": "", "trace": "[]", "asks": False}
+    row |= {"waiting": False, "decided_at": NOW, "run_id": "run", "person_id": person_id}
+    connection.execute(insert(decision), row | values)
+
+
+@pytest.mark.parametrize("hot", ["ghost", "known", "both"])
+def test_who_is_left_is_what_either_was(connection, two, hot):
+    """The tag that came with it is there still: it goes when the flag goes, and nothing is told twice."""
+    for number, name, since in ((two[0], "ghost", NOW - 5), (two[1], "known", NOW)):
+        is_hot = hot in {name, "both"}
+        decide(connection, number, flags='["hot"]' if is_hot else '["when:x"]', hot_since=since if is_hot else None)
+    survivor, loser = follow(connection, KNOWN, GHOST)
+    rows = connection.execute(select(decision.c.person_id, decision.c.flags, decision.c.hot_since)).all()
+    ((number, flags, since),) = rows
+    assert (number, loser) == (survivor, two[0])
+    assert set(orjson.loads(flags)) == ({"hot"} if hot == "both" else {"hot", "when:x"})
+    assert since == (NOW if hot == "known" else NOW - 5)
+
+
+def test_who_was_never_decided_is_what_the_other_was(connection, two):
+    decide(connection, two[0], flags='["hot"]', hot_since=NOW)
+    survivor, _loser = follow(connection, KNOWN, GHOST)
+    rows = connection.execute(select(decision.c.person_id, decision.c.flags, decision.c.hot_since)).all()
+    assert rows == [(survivor, '["hot"]', NOW)]
