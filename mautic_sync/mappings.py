@@ -58,7 +58,7 @@ __all__ = [
 LONGEST_WRITTEN = 191  # characters; a longer text is refused by Mautic (mautic.md: "Writing")
 MOST_RENDERED = 4_096  # sets of values that are remembered
 _NAMES = {
-    "field": "contact field", "segment": "segment", "campaign": "campaign", "form": "form", "asset": "asset",
+    "field": "contact field", "segment": "segment", "campaign": "campaign", "stage": "stage", "form": "form", "asset": "asset",
     "email": "e-mail", "page": "landing page",
 }  # fmt: skip
 
@@ -272,13 +272,13 @@ class Mappings:
         for source, condition in per_file:
             for one in condition.requirements if condition else ():
                 if not one.optional and not has.one(one.kind, one.name) and not self._created(one):
-                    told = _and(has.lacks(one.kind, one.name), "If it may be missing, add `optional: true`")
+                    told = _and(self._lacks(has, one), "If it may be missing, add `optional: true`")
                     yield source.problem(one.path, told)
         scoring = self._sources["scoring"]
         for condition in self.scores.conditions:
             for one in condition.requirements:
                 if not one.optional and not has.one(one.kind, one.name) and not self._created(one):
-                    told = _and(has.lacks(one.kind, one.name), "If it may be missing, add `optional: true`")
+                    told = _and(self._lacks(has, one), "If it may be missing, add `optional: true`")
                     yield scoring.problem(one.path, told)
         for one in (one for leaf in self._scored_activity for one in requirements_of(leaf)):
             if not one.optional and not has.one(one.kind, one.name):
@@ -287,7 +287,7 @@ class Mappings:
         for _flag, condition in self.action_rules.named:
             for one in condition.requirements:
                 if not one.optional and not has.one(one.kind, one.name) and not self._created(one):
-                    told = _and(has.lacks(one.kind, one.name), "If it may be missing, add `optional: true`")
+                    told = _and(self._lacks(has, one), "If it may be missing, add `optional: true`")
                     yield actions.problem(one.path, told)
         for index, action in enumerate(self.actions.on):
             for alias in action.do.fields:
@@ -323,7 +323,14 @@ class Mappings:
                         told = f"this Mautic has no {kind} `{name}`{suggestion(name, known)}"
                         yield self._sources["actions"].problem(("on", index, "do", f"{kind}s", key, place), told)
 
+    def _lacks(self, has: _Existing, requirement: Requirement) -> str:
+        ours = [stage.name for stage in self.stages.stages] if requirement.kind == "stage" else []
+        return has.lacks(requirement.kind, requirement.name, ours)
+
     def _created(self, requirement: Requirement) -> bool:
+        """Whether `init` makes it."""
+        if requirement.kind == "stage":
+            return any(fold(stage.name) == fold(requirement.name) for stage in self.stages.stages)
         return requirement.kind == "field" and any(new.alias == requirement.name for new in self.fields.create)
 
     def _stage_segments_read(self, catalogue: Catalogue) -> Iterator[FileProblem]:
@@ -387,8 +394,8 @@ class _Existing:
     def type(self, alias: str) -> str:
         return next((kind for known, kind in self.catalogue.fields.items() if fold(known) == fold(alias)), "")
 
-    def lacks(self, kind: Named, name: str) -> str:
-        near = nearest(name, self.names(kind))
+    def lacks(self, kind: Named, name: str, to_come: Iterable[str] = ()) -> str:
+        near = nearest(name, [*self.names(kind), *to_come])
         return f"this Mautic has no {_NAMES[kind]} `{name}`" + (f"; did you mean `{near}`?" if near else "")
 
 

@@ -1137,6 +1137,26 @@ def test_what_mautic_lacks_is_told_with_file_line_and_the_nearest_name(rules, tm
     ]
 
 
+def test_a_stage_that_a_condition_names_exists_in_mautic_or_is_made_by_init(rules):
+    """A misspelt one would never match, and nobody would notice."""
+    partners = replace(MAUTIC, stages={1: "Partner"})
+    written = "version: 1\non:\n  - {{when: {{stage: {}}}, name: A, do: {{note: x}}}}\n"
+    for right in ("partner", "LEAD", "[Partner, Customer]"):
+        rules(actions=written.format(right)).bind(partners)
+    mappings = rules(actions=written.format("Partnr"), scoring=scored("{name: D, when: {stage: Partnr}, points: 5}"))
+    assert "stages" in mappings.catalogues_needed
+    with pytest.raises(MappingsError) as caught:
+        mappings.bind(partners)
+    told = "this Mautic has no stage `Partnr`; did you mean `Partner`? If it may be missing, add `optional: true`"
+    assert [(one.key, one.text) for one in caught.value.problems] == [
+        ("groups.fit[0].when.stage", told),
+        ("on[0].when.stage", told),
+    ]
+    with pytest.raises(MappingsError, match="no stage `Leed`; did you mean `Lead`"):
+        rules(actions=written.format("Leed"), scoring="version: 1\ngroups: {}\n").bind(partners)
+    rules(actions=written.format("Leed, optional: true")).bind(partners)
+
+
 def test_a_field_that_init_creates_may_be_written_before_it_exists(rules):
     rules(
         fields="version: 1\ncreate: [{alias: why, label: Why}]\nwrite: {why: '{reason}'}\n", validation="version: 1\n"

@@ -95,7 +95,7 @@ class Catalogue:
     """What a Mautic instance has, for rules that name it: read once, kept in the store.
 
     `fields` maps the alias of a published contact field to its type; the others map Mautic's id to the name that
-    people write in rules (segments: alias; forms, assets, emails, pages, campaigns: name). Actions may name a segment by
+    people write in rules (segments: alias; stages, forms, assets, emails, pages, campaigns: name). Actions may name a segment by
     its name too, as `segment_names` has it.
     """
 
@@ -103,6 +103,7 @@ class Catalogue:
     segments: Mapping[int, str] = field(default_factory=dict)
     segment_names: Mapping[int, str] = field(default_factory=dict)
     campaigns: Mapping[int, str] = field(default_factory=dict)
+    stages: Mapping[int, str] = field(default_factory=dict)
     forms: Mapping[int, str] = field(default_factory=dict)
     assets: Mapping[int, str] = field(default_factory=dict)
     emails: Mapping[int, str] = field(default_factory=dict)

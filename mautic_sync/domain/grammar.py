@@ -46,7 +46,7 @@ TOTAL = "total"
 CHANNELS = ("email", "sms", "notification")
 
 Path = tuple[str | int, ...]
-Named = Literal["field", "segment", "campaign", "form", "asset", "email", "page"]
+Named = Literal["field", "segment", "campaign", "stage", "form", "asset", "email", "page"]
 NAMED_WHERE: tuple[Named, ...] = ("form", "asset", "email", "page", "campaign", "segment")
 
 
@@ -605,7 +605,7 @@ def path_text(path: Path) -> str:
 
 def requirements_of(leaf: Leaf) -> Iterator[Requirement]:
     """What a Mautic must have for this leaf. Tags are made by use, so they are never required."""
-    if leaf.subject in {"field", "segment", "campaign"}:
+    if leaf.subject in {"field", "segment", "campaign", "stage"}:
         for name in leaf.names:
             yield Requirement(leaf.subject, name, leaf.optional, (*leaf.path, leaf.subject))  # type: ignore[arg-type]
     if leaf.matcher is not None:

@@ -16,7 +16,7 @@ Info = TypeVar("Info")
 
 PAGE = 100  # entities per call: forms and e-mails carry their whole text
 # What `read_catalogue` may be asked for, beside the fields, which it always reads.
-CATALOGUE_PARTS = ("segments", "campaigns", "forms", "assets", "emails", "pages", "tags")
+CATALOGUE_PARTS = ("segments", "campaigns", "stages", "forms", "assets", "emails", "pages", "tags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +287,9 @@ def read_catalogue(
     if unknown:
         raise ValueError(f"No such part of a catalogue: {', '.join(sorted(unknown))}.")
     names: dict[str, dict[int, str]] = {}
-    readers: dict[str, Callable[[Transport], list[Named]]] = {
+    readers: dict[str, Callable[[Transport], Sequence[Named | StageInfo]]] = {
         "campaigns": list_campaigns,
+        "stages": list_stages,
         "forms": list_forms,
         "assets": list_assets,
         "emails": list_emails,
@@ -311,7 +312,9 @@ def read_catalogue(
     )
 
 
-def _or_none(reader: Callable[[Transport], list[Named]], transport: Transport) -> list[Named]:
+def _or_none(
+    reader: Callable[[Transport], Sequence[Named | StageInfo]], transport: Transport
+) -> Sequence[Named | StageInfo]:
     """What the reader lists; nothing where this Mautic has no such thing, a bundle being switched off."""
     try:
         return reader(transport)

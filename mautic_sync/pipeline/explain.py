@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -119,9 +120,9 @@ def explain_person(
 def deciding_from_store(connection: Connection, settings: Settings, mappings: Mappings) -> Deciding:
     """What decides, as far as the store knows this Mautic."""
     stored = notes.get_json(connection, CATALOGUE)
-    catalogue = catalogue_from_json(stored or {})
-    bound = mappings.bind(catalogue) if stored is not None else mappings
     stage_names = {int(number): name for number, name in (notes.get_json(connection, STAGES) or {}).items()}
+    catalogue = replace(catalogue_from_json(stored or {}), stages=stage_names)
+    bound = mappings.bind(catalogue) if stored is not None else mappings
     return Deciding(bound, catalogue, stage_names, gate_open=settings.zerobounce.api_key is None)
 
 

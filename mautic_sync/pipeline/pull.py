@@ -164,10 +164,11 @@ def read_instance(run: Run, *, fresh: bool) -> None:
     if stored is None or fresh or changed or lacking:
         run.catalogue = read_catalogue(
             run.mautic,
-            run.mappings.catalogues_needed,
+            run.mappings.catalogues_needed - {"stages"},
             written_fields=run.mappings.fields.write,
             written_tags=run.mappings.written_tags,
         )
+        run.catalogue = replace(run.catalogue, stages=run.stage_names)
         bound = run.unbound.bind(run.catalogue)
         with run.engine.begin() as connection:
             notes.put_json(connection, CATALOGUE, asdict(run.catalogue))
@@ -175,7 +176,7 @@ def read_instance(run: Run, *, fresh: bool) -> None:
         for told in bound.warnings[len(run.unbound.warnings) :]:
             run.tell("lacking", reason=told)
     else:
-        run.catalogue = catalogue_from_json(stored)
+        run.catalogue = replace(catalogue_from_json(stored), stages=run.stage_names)
         bound = run.unbound.bind(run.catalogue)
     run.mappings = bound
 

@@ -10,10 +10,12 @@ import requests
 from sqlalchemy import select
 
 from mautic_sync.errors import ConfigError, SafetyStop
+from mautic_sync.mapping_problems import MappingsError
 from mautic_sync.mautic import contacts as mautic_contacts
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.pipeline import pull
+from mautic_sync.pipeline.explain import deciding_from_store
 from mautic_sync.pipeline.run import Options, sync
 from mautic_sync.store import notes, people, runs
 from mautic_sync.store.activities import MATCHERS, count_anew
@@ -462,6 +464,22 @@ def test_a_form_made_since_the_catalogue_was_read_is_known_by_its_name(make_work
     worker.box.reset_stats()
     worker.sync()
     assert not [call for call in worker.box.stats()["calls"] if "/api/forms" in call]
+
+
+def test_a_misspelt_stage_is_refused_and_one_of_mautic_found_in_an_older_store_too(make_worker, tmp_path):
+    """Older stores kept a catalogue without stages."""
+    worker = make_worker(contacts=5, mappings=rules(tmp_path, "{stage: Partner}"))
+    worker.init()
+    worker.sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        kept = notes.get_json(connection, pull.CATALOGUE)
+        kept.pop("stages", None)
+        notes.put_json(connection, pull.CATALOGUE, kept)
+        assert deciding_from_store(connection, run.settings, run.mappings).catalogue.stages
+    assert worker.sync()["kinds"]["lead"] == 0
+    worker.mappings_dir = rules(tmp_path, "{stage: Partnr}", "misspelt")
+    with pytest.raises(MappingsError, match="this Mautic has no stage `Partnr`; did you mean `Partner`"):
+        worker.sync()
 
 
 # -- what the rules need and the store lacks
