@@ -57,6 +57,8 @@ def _one_of(path: Path, keys: Mapping[str, object]) -> Problems:
 
 
 def _problems_of_do(here: Path, do: DoText, not_ours: Collection[str]) -> Problems:
+    if do == DoText():
+        yield here, "this does nothing; say what is to be done, like `{tags: {add: [hot]}}`, or remove the action"
     both = {"segments": do.segments, "campaigns": do.campaigns, "tags": do.tags, "dnc": do.dnc}
     for key, members in both.items():
         for name in sorted(set(members.add) & set(members.remove)):

@@ -373,6 +373,8 @@ class NotifyText(_Model):
 class DoText(_Model):
     """What is done."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     segments: AddRemoveText = AddRemoveText()
     campaigns: AddRemoveText = AddRemoveText()
     tags: AddRemoveText = AddRemoveText()

@@ -531,12 +531,9 @@ def _read_sources(directory: Path | None) -> tuple[dict[str, SourceFile], list[F
         )
     if directory is not None:
         for path in sorted(directory.iterdir()):
-            if (
-                path.suffix.lower() in {".yaml", ".yml"}
-                and not path.name.startswith(".")
-                and path.name not in _FILE_NAMES
-            ):
-                told = f"no file of this name is read{suggestion(path.name, _FILE_NAMES)}"
+            meant = path.name.lower().removesuffix(".txt")  # which editors of Windows add, and its folders do not show
+            if meant.endswith((".yaml", ".yml")) and not path.name.startswith(".") and path.name not in _FILE_NAMES:
+                told = f"no file of this name is read{suggestion(meant, _FILE_NAMES)}"
                 problems.append(FileProblem(str(path), 1, "", told))
     sources = {}
     for name in FILES:

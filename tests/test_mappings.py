@@ -140,6 +140,19 @@ def test_a_file_with_a_name_that_nobody_reads_is_an_error(problems, tmp_path):
     assert problems() == ["Stages.YAML, line 1: no file of this name is read; did you mean `stages.yaml`?"]
 
 
+@pytest.mark.parametrize("name", ["scoring.yaml.txt", "Scoring.yml.TXT", "scoring.YML"])
+def test_a_file_that_an_editor_named_otherwise_is_an_error(problems, tmp_path, name):
+    """Windows hides the ending, so that the packaged scoring would count without anybody noticing."""
+    (tmp_path / name).write_text("version: 1\n", encoding="utf-8")
+    assert problems() == [f"{name}, line 1: no file of this name is read; did you mean `scoring.yaml`?"]
+
+
+@pytest.mark.parametrize("name", ["scoring.yaml.bak", "scoring.yaml~", ".scoring.yaml.swp", "notes.txt", "tests"])
+def test_backups_and_notes_are_left_alone(rules, tmp_path, name):
+    (tmp_path / name).write_text("nothing", encoding="utf-8")
+    assert rules(stages=stages("{tag: a}")).stages.stages[0].name == "S0"
+
+
 def test_a_file_that_cannot_be_read_is_one_problem(tmp_path):
     (tmp_path / "stages.yaml").mkdir()
     with pytest.raises(
@@ -158,7 +171,7 @@ def test_a_key_left_blank_has_its_default_however_deep(rules):
         stages="version: 1\nstages: [{stage: Ghost, kind: ghost, weight: 10, sticky: , when: }]\nloop_guard: {within: }\n",
         fields="version: 1\n",
         scoring=f"version: 1\ngroups:\n  fit:\n  interest: [{blank}]\npush:\n  to:\n  groups:\nhot: {{when: {{score: fit, gte: 1}}, until: }}\n",
-        actions="version: 1\non: [{become: hot, name: , do: {tags: , dnc: {add: }, note: }}]\nnotify: {max_per_run: }\n",
+        actions="version: 1\non: [{become: hot, name: , do: {tags: , dnc: {add: }, note: , segments: {add: [vip]}}}]\nnotify: {max_per_run: }\n",
         identity="version: 1\nkeys: {email: , user: {field: }}\nmerge: {strategy: }\n",
     )
     assert mappings.scores.groups == ("fit", "interest")
@@ -911,6 +924,8 @@ def test_the_packaged_scores_suit_a_mautic_without_custom_fields():
             "{become: hot, do: {note: '{reasns}'}}",
             "on[0].do.note: there is no placeholder `{reasns}`; did you mean `reasons`?",
         ),
+        ("{become: hot, do: {}}", "on[0].do: this does nothing; say what is to be done"),
+        ("{become: hot, do: {tags: {add: []}, note: }}", "on[0].do: this does nothing; say what is to be done"),
         ("{become: hot, do: {notes: x}}", "on[0].do.notes: there is no key `notes` here; did you mean `note`?"),
         ("{when: {score: fit, gte: x}, name: a, do: {note: x}}", "on[0].when.gte: `gte` takes a number, not `x`"),
         ("{become: hot, do: {dnc: {add: [mail]}}}", "on[0].do.dnc.add[0]: there is no channel `mail`"),

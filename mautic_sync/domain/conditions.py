@@ -864,11 +864,7 @@ def _build_elapsed(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
             return at + low
         return at + high + 1 if high is not None and at + high >= now else None
 
-    least = duration_text(low) if low > 0 else ""
-    most = duration_text(high) if high is not None else ""
-    told = f"{word} " + (
-        f"{least} to {most} ago" if least and most else f"{least} ago or longer" if least else f"less than {most} ago"
-    )
+    told = f"{word} {_elapsed_text(leaf)}"
 
     def text(signals: Signals, now: int, answer: bool) -> str:
         at = since(signals)
@@ -878,6 +874,22 @@ def _build_elapsed(leaf: Leaf, context: _Context) -> Condition:  # noqa: ARG001
         return f"{word} {days:.1f} days ago{', ' if answer else ', not '}{told.removeprefix(word).strip()}"
 
     return _leaf(holds, text, lambda _s, _n: told, due=due)
+
+
+def _elapsed_text(leaf: Leaf) -> str:
+    """The operand as it is written, not the seconds that it comes to."""
+    if leaf.at_least_age is not None:
+        return f"{duration_text(leaf.at_least_age)} ago or longer"
+    ((operator, operand),) = leaf.operators.items()
+    if operator == "between":
+        return " to ".join(map(duration_text, operand)) + " ago"
+    length = duration_text(operand)
+    return {
+        "gte": f"{length} ago or longer",
+        "gt": f"more than {length} ago",
+        "lte": f"at most {length} ago",
+        "lt": f"less than {length} ago",
+    }[operator]
 
 
 def elapsed_span(leaf: Leaf) -> tuple[int, int | None]:

@@ -514,7 +514,8 @@ class _LeafReader:
 def parse_where(spec: Any, problems: list[Problem], path: Path) -> dict[str, str | list[str]] | None:
     """Read what stands under `where:`; None when something is wrong with it."""
     if not isinstance(spec, Mapping) or not spec:
-        problems.append(Problem(path, f'`where` is a map, like `{{url: "*/pricing*"}}`, not {_shown(spec)}'))
+        what = "is empty; write what it compares" if spec == {} else f"is a map, not {_shown(spec)}; write it"
+        problems.append(Problem(path, f'`where` {what}, like `{{url: "*/pricing*"}}`'))
         return None
     before = len(problems)
     where: dict[str, str | list[str]] = {}

@@ -364,6 +364,26 @@ def test_the_evidence_is_told_in_a_few_words(spec, signals, evidence_text, reaso
     assert condition.reason_text(signals, NOW) == reason_text
 
 
+@pytest.mark.parametrize("subject", ["idle", "age"])
+@pytest.mark.parametrize(
+    ("compared", "told"),
+    [
+        ({"lt": "30d"}, "less than 30d ago"),
+        ({"lte": "30d"}, "at most 30d ago"),
+        ({"gt": "30d"}, "more than 30d ago"),
+        ({"gte": "30d"}, "30d ago or longer"),
+        ({"between": ["5d", "30d"]}, "5d to 30d ago"),
+    ],
+)
+def test_a_distance_in_time_is_told_as_it_is_written(subject, compared, told):
+    condition = compile_condition({subject: None, **compared})
+    someone = Signals({}, first_seen=NOW - 12 * DAY, last_active=NOW - 12 * DAY)
+    word = {"idle": "last active", "age": "first seen"}[subject]
+    assert condition.evidence_text(someone, NOW) == f"{word} {told}"
+    trace = condition.trace(someone, NOW)
+    assert trace.text == f"{word} 12.0 days ago, {'' if trace.holds else 'not '}{told}"
+
+
 def test_activity_is_told_with_the_day_that_fulfilled_the_rule():
     spec = {"activity": "form.submitted", "where": {"form": "Checkout"}, "at_least": 2}
     condition = compile_condition(spec, time_zone="Europe/Berlin")
