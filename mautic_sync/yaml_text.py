@@ -74,8 +74,12 @@ def read_yaml(raw: bytes) -> Document:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.problem == _NO_COLON:  # noticed in the next line
+            mark = error.context_mark
+        advice = _advice(error, text.splitlines())
         what = "; ".join(part for part in (error.context, error.problem) if part)
-        document.problems.append(YamlProblem(mark.line + 1 if mark else 1, (), f"this is not YAML: {what}"))
+        told = f"this is not YAML: {what}" if advice is None else f"{advice} (YAML: {error.problem})"
+        document.problems.append(YamlProblem(mark.line + 1 if mark else 1, (), told))
         return document
     except yaml.YAMLError as error:
         document.problems.append(YamlProblem(1, (), f"this is not YAML: {str(error).splitlines()[0]}"))
@@ -86,6 +90,50 @@ def read_yaml(raw: bytes) -> Document:
     if node is not None:
         document.value = _Reader(document).read(node, ())
     return document
+
+
+_NO_COLON = "could not find expected ':'"
+_NO_BREAK_SPACE = "a no-break space stands here, which is no space to YAML; type the spaces of this line anew"
+_INDENTED = "this line is indented otherwise than its neighbours; give keys of one map, and items of one list, the same indentation"
+_QUOTE = "put the value in quotes"
+
+
+def _advice(error: yaml.MarkedYAMLError, lines: list[str]) -> str | None:
+    """What to do about the mistakes that people make most; None where it is another."""
+    problem, context = error.problem or "", error.context or ""
+    mark = (error.context_mark if problem == _NO_COLON else error.problem_mark) or error.context_mark
+    if mark is None:
+        return None
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    before, rest = line[: mark.column], line[mark.column :]
+    if "character '\\t'" in problem:
+        return "use spaces, not tabs, to indent"
+    if "\xa0" in line:
+        return _NO_BREAK_SPACE
+    if context in {"while scanning an alias", "while scanning an anchor"} and error.context_mark is not None:
+        rest = line[error.context_mark.column :]
+        return f"what begins with `{rest[:1]}` is put in quotes: {_quoted(rest)}"
+    if "undefined alias" in problem or "cannot start any token" in problem:
+        return f"what begins with `{rest[:1]}` is put in quotes: {_quoted(rest)}"
+    if problem == "mapping values are not allowed here":
+        return f"{_QUOTE}: it contains a colon" if ":" in before else _INDENTED
+    if problem == _NO_COLON:
+        return "this line lacks `: ` between its key and its value"
+    if problem.startswith("expected ','") and error.context_mark is not None:
+        if error.context_mark.line != mark.line:
+            return f"what is opened in line {error.context_mark.line + 1} is not closed, or lacks a comma"
+        return f"a comma is missing, or the value contains a colon: {_QUOTE}"
+    if "<block end>" in problem:
+        return _INDENTED if not before.strip() else f"something follows the end of the value: {_QUOTE} as a whole"
+    if context == "while scanning a quoted scalar" and error.context_mark is not None:
+        return f"the quotes that begin in line {error.context_mark.line + 1} do not end"
+    return None
+
+
+def _quoted(rest: str) -> str:
+    """The value that a line goes on with, in quotes."""
+    value = re.split(r"[,}\]]|\s+#|\s*$", rest, maxsplit=1)[0]
+    return f'"{value}"'
 
 
 class _TooMuchError(Exception):
@@ -142,6 +190,9 @@ class _Reader:
                 continue
             key = key_node.value
             here = (*path, key)
+            if key.startswith("\xa0") or ":\xa0" in key:
+                self.problem(key_node, path, _NO_BREAK_SPACE)
+                continue
             if key in found:
                 first = self.document.lines[here]
                 self.problem(key_node, here, f"`{key}` stands twice here, first in line {first}; remove one of them")

@@ -227,7 +227,7 @@ def test_all_that_is_wrong_in_all_files_is_told_at_once(problems):
         ('version: "1"\nstages:\n' + GHOST, 'line 1, version: `"1"` is text because of its quotes; remove them'),
         ("version: 1\n", "stages.yaml, line 1, stages: `stages` is missing; add it"),
         ("version: 1\nstages: []\n", "stages.yaml, line 2, stages: `stages` is empty"),
-        ("version: 1\nstages:\n  - [x\n", "stages.yaml, line 4: this is not YAML"),
+        ("version: 1\nstages:\n  - [x\n", "stages.yaml, line 4: what is opened in line 3 is not closed"),
         ("version: 1\nversion: 1\nstages:\n" + GHOST, "stages.yaml, line 2, version: `version` stands twice here"),
         (stages(extra="respect_manual: 90\n"), "line 4, respect_manual: `90` is not a length of time"),
         (stages(extra="respect_manual: yes\n"), "line 4, respect_manual: `yes` is not a length of time"),
