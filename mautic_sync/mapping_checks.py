@@ -53,6 +53,10 @@ from mautic_sync.mapping_problems import FileProblem, SourceFile, existing_path,
 
 NAMED_BY = frozenset({"company", "firstname", "lastname"})
 """Fields that the placeholder `{name}` is made of."""
+NAME_CALLED = dict.fromkeys(
+    ("firstname", "first_name", "first name", "lastname", "last_name", "last name", "fullname", "full_name", "contact"),
+    "name",
+)
 NOT_OURS_TO_WRITE = frozenset({"email", "id", "last_active", "owner", "points", "stage", "tags"})
 DAY = 86_400  # seconds
 CIRCLE = "a rule that reads it would swap people for ever; read what they did or are instead"
@@ -363,7 +367,7 @@ class Checker:
         known = (*known, *(f"score.{group}" for group in self.groups))
         for name in names:
             if name not in known:
-                self.problem(file, path, f"there is no placeholder `{{{name}}}`{suggestion(name, known)}")
+                self.problem(file, path, f"there is no placeholder `{{{name}}}`{suggestion(name, known, NAME_CALLED)}")
 
     def exactly_one(self, file: str, path: Path, keys: Mapping[str, object]) -> None:
         given = [key for key, value in keys.items() if value is not None]

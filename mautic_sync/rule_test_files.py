@@ -18,6 +18,7 @@ from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ACTIVITY_TYPES, ATT
 from mautic_sync.domain.conditions import moment_of
 from mautic_sync.domain.contact import Kind
 from mautic_sync.domain.grammar import (
+    CALLED,
     OUTCOMES,
     RELATIVE_PATTERN,
     STATUSES,
@@ -272,7 +273,7 @@ def _meaning(source: SourceFile, file: RuleTestsFile) -> Iterable[FileProblem]:
         for number, one in enumerate(test.activity):
             at = (*here, "activity", number)
             if "." in one.type and one.type not in ACTIVITY_TYPES:
-                told = f"there is no activity `{one.type}`{suggestion(one.type, ACTIVITY_TYPES)}"
+                told = f"there is no activity `{one.type}`{suggestion(one.type, ACTIVITY_TYPES, CALLED)}"
                 yield source.problem((*at, "type"), told)
             if (one.at is None) == (one.days_ago is None):
                 yield source.problem(at, "this takes `at` or `days_ago`, one of them")

@@ -924,6 +924,7 @@ def test_the_packaged_scores_suit_a_mautic_without_custom_fields():
             "{become: hot, do: {note: '{reasns}'}}",
             "on[0].do.note: there is no placeholder `{reasns}`; did you mean `reasons`?",
         ),
+        ("{become: hot, do: {note: '{firstname}'}}", "no placeholder `{firstname}`; did you mean `name`?"),
         ("{become: hot, do: {}}", "on[0].do: this does nothing; say what is to be done"),
         ("{become: hot, do: {tags: {add: []}, note: }}", "on[0].do: this does nothing; say what is to be done"),
         ("{become: hot, do: {notes: x}}", "on[0].do.notes: there is no key `notes` here; did you mean `note`?"),

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ACTIVITY_TYPES
-from mautic_sync.domain.contact import DNC_REASONS, KINDS
+from mautic_sync.domain.contact import DNC_REASONS, KINDS, NOTHING
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.matchers import ActivityMatcher, listed
 
@@ -25,6 +25,16 @@ LONGEST_SUBJECT = 1_000  # characters of a value that a regular expression sees
 LONGEST_DURATION = 100 * 366 * 86_400  # seconds
 DEEPEST = 30  # levels of all, any and not
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_UNITS = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), (1, "s")),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), (1, "m")),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), (1, "h")),
+    **dict.fromkeys(("d", "day", "days"), (1, "d")),
+    **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), (1, "w")),
+    **dict.fromkeys(("mo", "month", "months"), (30, "d")),
+    **dict.fromkeys(("y", "yr", "yrs", "year", "years"), (365, "d")),
+}
+"""What people call units of time, in units of the grammar."""
 DURATION_PATTERN = r"^[0-9]{1,10}(s|m|h|d|w)$"
 RELATIVE_PATTERN = r"^[+-][0-9]{1,10}(s|m|h|d|w)$"
 
@@ -45,6 +55,24 @@ TOTAL = "total"
 """The score that is the sum of all groups; the other scores are groups of scoring.yaml."""
 CHANNELS = ("email", "sms", "notification")
 
+CALLED = {
+    **dict.fromkeys(
+        ("email.open", "email.opened", "email.opens", "mail.open", "mail.opened", "mail.read"), "email.read"
+    ),
+    **dict.fromkeys(("email.send", "email.delivered", "mail.sent"), "email.sent"),
+    **dict.fromkeys(("email.clicked", "email.clicks", "mail.click", "link.click", "link.clicked"), "email.click"),
+    **dict.fromkeys(("email.reply", "email.answered"), "email.replied"),
+    **dict.fromkeys(("page.view", "page.viewed", "page.visit", "page.visited", "page.open", "url.hit"), "page.hit"),
+    **dict.fromkeys(("form.submit", "form.sent", "form.filled", "form.submission"), "form.submitted"),
+    **dict.fromkeys(("asset.downloaded", "file.download", "file.downloaded"), "asset.download"),
+    **dict.fromkeys(("video.view", "video.watch", "video.watched", "video.play", "video.played"), "video.hit"),
+    **dict.fromkeys(("email.unsubscribe", "email.unsubscribed"), "dnc.unsubscribed"),
+    **dict.fromkeys(("segment.join", "segment.joined"), "segment.added"),
+    **dict.fromkeys(("segment.left", "segment.leave"), "segment.removed"),
+    **dict.fromkeys(("campaign.join", "campaign.joined"), "campaign.added"),
+    **dict.fromkeys(("campaign.left", "campaign.leave"), "campaign.removed"),
+}
+"""What people call types of activity."""
 Path = tuple[str | int, ...]
 Named = Literal["field", "segment", "campaign", "stage", "form", "asset", "email", "page"]
 NAMED_WHERE: tuple[Named, ...] = ("form", "asset", "email", "page", "campaign", "segment")
@@ -334,7 +362,7 @@ class _LeafReader:
         words = self.subject.words
         if self.name == "activity":
             if "." in name and name not in ACTIVITY_TYPES:
-                self.problem("activity", f"there is no activity `{name}`{suggestion(name, ACTIVITY_TYPES)}")
+                self.problem("activity", f"there is no activity `{name}`{suggestion(name, ACTIVITY_TYPES, CALLED)}")
             elif meant := _type_meant(name):
                 told = f"a name without a dot is an event of the intake, spelt exactly so; did you mean `{meant}`?"
                 self.problem("activity", told, warning=True)
@@ -625,10 +653,13 @@ def nearest(word: object, known: Iterable[str]) -> str | None:
     return by_fold[found[0]] if found else None
 
 
-def suggestion(word: object, known: Iterable[str]) -> str:
-    """`; did you mean …?`, or a list of what is known when nothing is near."""
+def suggestion(word: object, known: Iterable[str], called: Mapping[str, str] = NOTHING) -> str:
+    """`; did you mean …?`, or a list of what is known when nothing is near.
+
+    `called` has other words for what is known, which are less like it than what is something else.
+    """
     known = list(known)
-    near = nearest(word, known)
+    near = called.get(fold(str(word))) or nearest(word, known)
     if near is not None:
         return f"; did you mean `{near}`?"
     if not known:
@@ -644,9 +675,18 @@ def parse_duration(value: object) -> int:
         if seconds <= LONGEST_DURATION:
             return seconds
         raise ValueError(f"`{value}` is longer than a hundred years")
-    raise ValueError(
-        f"{_shown(value)} is not a length of time; write a whole number and a unit, like 90s, 15m, 6h, 30d, 2w"
-    )
+    meant = _duration_meant(value)
+    what = f"did you mean `{meant}`?" if meant else "write a whole number and a unit, like 90s, 15m, 6h, 30d, 2w"
+    raise ValueError(f"{_shown(value)} is not a length of time; {what}")
+
+
+def _duration_meant(value: object) -> str | None:
+    """`7d` for `7 days`, as far as a whole number and a word for a unit are written."""
+    written = re.fullmatch(r"([0-9]{1,10})[\s-]*([a-z]+)\.?", str(value).strip().lower())
+    if written is None or written[2] not in _UNITS:
+        return None
+    times, unit = _UNITS[written[2]]
+    return f"{int(written[1]) * times}{unit}"
 
 
 def duration_text(seconds: int) -> str:

@@ -7,8 +7,10 @@ import time
 import jsonschema
 import pytest
 
+from mautic_sync.domain.activity import ACTIVITY_TYPES
 from mautic_sync.domain.conditions import compile_condition
 from mautic_sync.domain.grammar import (
+    CALLED,
     compile_regex,
     condition_schema,
     duration_text,
@@ -83,7 +85,18 @@ def said(spec):
         ({"age": None}, "when.age: `age` needs a length of time, like `{age: 30d}`"),
         ({"age": "30d", "lt": "2d"}, "when.lt: `age: 30d` already means “at least”"),
         ({"age": None, "between": ["2d", "1d"]}, "when.between: `between` takes the smaller value first: [1d, 2d]"),
-        ({"idle": "soon"}, "when.idle: `soon` is not a length of time"),
+        ({"idle": "soon"}, "when.idle: `soon` is not a length of time; write a whole number and a unit"),
+        ({"idle": "7 days"}, "when.idle: `7 days` is not a length of time; did you mean `7d`?"),
+        ({"idle": "7 d"}, "did you mean `7d`?"),
+        ({"idle": "7D"}, "did you mean `7d`?"),
+        ({"idle": "1 week"}, "did you mean `1w`?"),
+        ({"idle": "24 Hours"}, "did you mean `24h`?"),
+        ({"idle": "2 months"}, "did you mean `60d`?"),
+        ({"activity": "email.open"}, "when.activity: there is no activity `email.open`; did you mean `email.read`?"),
+        ({"activity": "Email.Opened"}, "did you mean `email.read`?"),
+        ({"activity": "page.view"}, "did you mean `page.hit`?"),
+        ({"activity": "form.submit"}, "did you mean `form.submitted`?"),
+        ({"activity": "asset.downloaded"}, "did you mean `asset.download`?"),
         ({"field": "a", "is": None}, "when.is: `is` takes one value, not nothing; for no value write `empty: true`"),
         ({"field": "a", "is": ["x"]}, "when.is: `is` takes one value, not a list; for several values write `in`"),
         ({"field": "a", "in": "x"}, "when.in: `in` takes a list, like [a, b], not `x`"),
@@ -242,3 +255,8 @@ def test_the_schema_refuses_what_the_reader_refuses(spec):
     assert said(spec)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(spec, schema())
+
+
+def test_what_people_call_activities_is_said_of_types_that_there_are():
+    assert set(CALLED.values()) <= set(ACTIVITY_TYPES)
+    assert not set(CALLED) & set(ACTIVITY_TYPES)
