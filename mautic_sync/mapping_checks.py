@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ATTRIBUTES_OF, Activity
 from mautic_sync.domain.contact import KINDS
 from mautic_sync.domain.contradictions import Known
-from mautic_sync.domain.countries import country_key, fold, is_country_code
+from mautic_sync.domain.countries import country_key, fold, is_country_code, mautic_countries, translated_country
 from mautic_sync.domain.grammar import (
     STATUSES,
     SUB_STATUSES,
@@ -23,11 +23,14 @@ from mautic_sync.domain.grammar import (
     Path,
     Problem,
     duration_text,
+    in_typographic_quotes,
     leaves,
+    nearest,
     parse_condition,
     parse_duration,
     path_text,
     suggestion,
+    without_typographic_quotes,
 )
 from mautic_sync.domain.validation import ORDER_KEYS, OrderKey
 from mautic_sync.mapping_actions import circles, problems_of, segment_alias, templates_of, unset_addresses
@@ -173,6 +176,7 @@ class Checker:
             found += self.too_long(node)
             found += _unknown_countries(node)
             found += _unknown_attributes(node)
+            found += _typographic_quotes(node)
             self.nodes[file, path] = node
         self.keep(file, found)
 
@@ -434,6 +438,7 @@ class Checker:
         node = parse_condition(spec, found, here)
         if node is not None:
             found += _unknown_attributes(node)
+            found += _typographic_quotes(node)
             self.nodes["scoring", (*here, "on")] = node
         written = {(*here, "activity"): (*here, "on")}
         self.keep("scoring", (replace(one, path=written.get(one.path, one.path)) for one in found))
@@ -649,9 +654,30 @@ def _unknown_countries(node: Node) -> Iterator[Problem]:
         for operator in ("is", "is_not", "in", "not_in"):
             operand = leaf.operators.get(operator, ())
             for one in operand if isinstance(operand, tuple) else (operand,):
-                if isinstance(one, str) and is_country_code(one) and one.isupper() and country_key(one) == fold(one):
+                if not isinstance(one, str) or not one or country_key(one) != fold(one) or in_typographic_quotes(one):
+                    continue
+                place = (*leaf.path, operator)
+                if is_country_code(one) and one.isupper():
                     told = f"`{one}` is no ISO 3166 code of a country; write the English name if in doubt"
-                    yield Problem((*leaf.path, operator), told)
+                    yield Problem(place, told)
+                    continue
+                meant = translated_country(one) or nearest(one, mautic_countries())
+                told = f"Mautic's list of countries has no `{one}`, so nobody is from there; "
+                told += f"did you mean `{meant}`?" if meant else "write the English name, or the ISO code"
+                yield Problem(place, told, warning=True)
+
+
+def _typographic_quotes(node: Node) -> Iterator[Problem]:
+    """Values whose quotes are part of the text, so that nothing is called so."""
+    for leaf in leaves(node):
+        told = [((leaf.subject,), leaf.names), *(((key,), operand) for key, operand in leaf.operators.items())]
+        told += [] if leaf.matcher is None else [(("where", key), one) for key, one in leaf.matcher.where.items()]
+        for place, values in told:
+            for one in values if isinstance(values, (list, tuple)) else (values,):
+                if isinstance(one, str) and in_typographic_quotes(one):
+                    meant = without_typographic_quotes(one)
+                    hint = f'the quotes of `{one}` are part of the text; use straight ones, "{meant}", or none'
+                    yield Problem((*leaf.path, *place), hint, warning=True)
 
 
 def _unknown_attributes(node: Node) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mautic_sync.domain.contradictions import Contradiction, Known, Literal, Reach, contradictions
 from mautic_sync.domain.countries import fold
-from mautic_sync.domain.grammar import TOTAL, Leaf, Node, Path, leaves
+from mautic_sync.domain.grammar import TOTAL, Leaf, Node, Path, in_typographic_quotes, leaves
 from mautic_sync.domain.matchers import listed
 from mautic_sync.domain.scoring import MOST_POINTS
 from mautic_sync.mapping_files import ScoreRuleText, ScoringFile
@@ -102,6 +102,8 @@ def _partial_addresses(node: Node) -> Iterator[tuple[Path, str]]:
         for name in ("url", "referer"):
             for pattern in listed(where.get(name, [])):
                 begin = fold(pattern).partition("*")[0]
+                if in_typographic_quotes(pattern):
+                    continue  # told of the quotes
                 if "://" not in pattern and not any(scheme.startswith(begin) for scheme in SCHEMES):
                     meant = f"*{pattern.strip('*')}*"
                     told = f"whole addresses are compared, and none begins with `{begin}`; did you mean `{meant}`?"

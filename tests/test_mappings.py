@@ -572,6 +572,47 @@ def test_a_part_of_an_address_is_named_and_allowed(rules):
 
 
 @pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("when: {field: company, is: “Acme”}", 'when.is: the quotes of `“Acme”` are part of the text; use straight ones, "Acme",'),
+        ("when: {field: company, in: [Acme, „Bcme“]}", "when.in: the quotes of `„Bcme“` are"),
+        ("when: {field: company, like: ‘Acme*’}", 'when.like: the quotes of `‘Acme*’` are part of the text; use straight ones, "Acme*"'),
+        ("when: {tag: « vip »}", 'when.tag: the quotes of `« vip »` are part of the text; use straight ones, "vip"'),
+        ("on: page.hit, where: {url: “*/pricing*”}", 'where.url: the quotes of `“*/pricing*”` are part of the text; use straight ones, "*/pricing*"'),
+    ],
+)  # fmt: skip
+def test_typographic_quotes_are_named_and_allowed(rules, rule, told):
+    (warning,) = rules(scoring=scored(f"{{name: A, {rule}, points: 1}}")).warnings
+    assert f"scoring.yaml, line 3, groups.fit[0].{told}" in warning
+
+
+@pytest.mark.parametrize("city", ["’s-Hertogenbosch", "Acme’s", "St. John’s"])
+def test_an_apostrophe_is_no_quote(rules, city):
+    assert rules(scoring=scored(f"{{name: A, when: {{field: city, is: {city}}}, points: 1}}")).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("operator", "told"),
+    [
+        ("is: Deutschland", "is: Mautic's list of countries has no `Deutschland`, so nobody is from there; did you mean `Germany`?"),
+        ("is_not: Österreich", "is_not: Mautic's list of countries has no `Österreich`, so nobody is from there; did you mean `Austria`?"),
+        ("in: [DE, Schweiz, France]", "in: Mautic's list of countries has no `Schweiz`, so nobody is from there; did you mean `Switzerland`?"),
+        ("is: Espana", "is: Mautic's list of countries has no `Espana`, so nobody is from there; did you mean `Spain`?"),
+        ("is: Grmany", "is: Mautic's list of countries has no `Grmany`, so nobody is from there; did you mean `Germany`?"),
+        ("is: Xqzzy", "is: Mautic's list of countries has no `Xqzzy`, so nobody is from there; write the English name, or the ISO code"),
+    ],
+)  # fmt: skip
+def test_a_country_that_mautic_does_not_know_is_named_and_allowed(rules, operator, told):
+    (warning,) = rules(scoring=scored(f"{{name: A, when: {{field: country, {operator}}}, points: 1}}")).warnings
+    assert warning.endswith(f"scoring.yaml, line 3, groups.fit[0].when.{told}")
+
+
+@pytest.mark.parametrize("country", ["Germany", "DE", "deu", "Russian Federation", "UK", "Holland", "Türkiye"])
+def test_a_country_that_mautic_knows_is_not_doubted(rules, country):
+    assert rules(scoring=scored(f"{{name: A, when: {{field: country, is: {country}}}, points: 1}}")).warnings == ()
+
+
+@pytest.mark.parametrize(
     "url", ["*", "*/pricing", "https://shop.example/", "HTTPS://*", "http*", "h*", "*shop*", "app://screen"]
 )
 def test_what_may_be_a_whole_address_is_not_doubted(rules, url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gettext
 import unicodedata
 from functools import cache, lru_cache
 from typing import Any
@@ -48,6 +49,10 @@ _ALSO = {
     "US": ("United States of America", "U.S.", "U.S.A."),
     "VA": ("Vatican", "Vatican City"),
 }
+_LANGUAGES = (
+    *("ar", "bg", "cs", "da", "de", "el", "es", "fi", "fr", "he", "hr", "hu", "it", "ja", "ko"),
+    *("nb", "nl", "pl", "pt", "pt_BR", "ro", "ru", "sk", "sl", "sv", "tr", "uk", "zh_CN"),
+)
 
 
 @lru_cache(maxsize=65_536)
@@ -83,8 +88,34 @@ def country_key(text: str) -> str:
 def mautic_country(text: str) -> str | None:
     """How Mautic's list of countries spells the country that `text` names or codes; None when nobody knows it."""
     code = _codes().get(fold(text.strip()))
-    if code is None:
-        return None
+    return None if code is None else _mautic_name(code)
+
+
+def translated_country(text: str) -> str | None:
+    """The same for a name in another language, like `Deutschland`, which Mautic does not know."""
+    codes = _translated().get(fold(text.strip()), set())
+    return _mautic_name(next(iter(codes))) if len(codes) == 1 else None
+
+
+def mautic_countries() -> tuple[str, ...]:
+    """All countries as Mautic spells them."""
+    return tuple(_mautic_name(country.alpha_2) for country in pycountry.countries)
+
+
+@cache
+def _translated() -> dict[str, set[str]]:
+    known: dict[str, set[str]] = {}
+    for language in _LANGUAGES:
+        spoken = gettext.translation("iso3166-1", pycountry.LOCALES_DIR, [language], fallback=True)
+        for country in pycountry.countries:
+            for key in ("common_name", "name"):
+                name = getattr(country, key, None)
+                if name:
+                    known.setdefault(fold(spoken.gettext(name)), set()).add(country.alpha_2)
+    return known
+
+
+def _mautic_name(code: str) -> str:
     if code in _MAUTIC:
         return _MAUTIC[code]
     country: Any = pycountry.countries.get(alpha_2=code)

@@ -624,6 +624,19 @@ def _shown(value: object) -> str:
     return f"`{text}`" if len(text) <= 60 else f"`{text[:60]}…`"
 
 
+def in_typographic_quotes(text: str) -> bool:
+    """Whether a text begins or ends with quotes that an editor has made of straight ones, and that YAML takes for text."""
+    return text[:1] in _DOUBLE or text[-1:] in _DOUBLE or (text[:1] in _SINGLE and text[-1:] in _SINGLE)
+
+
+def without_typographic_quotes(text: str) -> str:
+    return text.strip("".join(_DOUBLE | _SINGLE) + " ")
+
+
+_DOUBLE = frozenset("„“”«»")
+_SINGLE = frozenset("‚‘’")
+
+
 def path_text(path: Path) -> str:
     """`('when', 'any', 0)` as people read it: `when.any[0]`."""
     told = ""
