@@ -670,9 +670,11 @@ def _unknown_countries(node: Node) -> Iterator[Problem]:
 def _typographic_quotes(node: Node) -> Iterator[Problem]:
     """Values whose quotes are part of the text, so that nothing is called so."""
     for leaf in leaves(node):
-        told = [((leaf.subject,), leaf.names), *(((key,), operand) for key, operand in leaf.operators.items())]
-        told += [] if leaf.matcher is None else [(("where", key), one) for key, one in leaf.matcher.where.items()]
-        for place, values in told:
+        written: list[tuple[Path, Any]] = [((leaf.subject,), leaf.names)]
+        written += [((key,), operand) for key, operand in leaf.operators.items()]
+        if leaf.matcher is not None:
+            written += [(("where", key), wanted) for key, wanted in leaf.matcher.where.items()]
+        for place, values in written:
             for one in values if isinstance(values, (list, tuple)) else (values,):
                 if isinstance(one, str) and in_typographic_quotes(one):
                     meant = without_typographic_quotes(one)

@@ -235,8 +235,8 @@ def _misses(rules: _Rules, test: RuleTest, tried: _Tried, entries: Sequence[Entr
     def stages() -> tuple[str, ...]:
         return (f"decided by {decision.rule}: {decision.reason}", *_stage_lines(rules.mappings, tried))
 
-    def points() -> tuple[str, ...]:
-        return _account_lines(entries)
+    def points(*groups: str) -> Callable[[], tuple[str, ...]]:
+        return lambda: _account_lines([one for one in entries if one.group in groups], groups)
 
     def told_by(*conditions: Condition | None) -> Callable[[], tuple[str, ...]]:
         return lambda: tuple(
@@ -250,8 +250,8 @@ def _misses(rules: _Rules, test: RuleTest, tried: _Tried, entries: Sequence[Entr
     asked: list[tuple[str, Any, Any, Callable[[], tuple[str, ...]]]] = [
         ("kind", expect.kind, decision.kind, stages),
         ("stage", expect.stage, decision.stage, stages),
-        ("score", expect.score, tried.score.total, points),
-        *((f"scores.{name}", wanted, tried.score.groups[name], points) for name, wanted in expect.scores.items()),
+        ("score", expect.score, tried.score.total, points(*scores.groups)),
+        *((f"scores.{name}", wanted, tried.score.groups[name], points(name)) for name, wanted in expect.scores.items()),
         ("hot", expect.hot, flags.hot, told_by(*hot)),
         ("low_value", expect.low_value, flags.low_value, told_by(scores.low_value)),
         ("waiting", expect.waiting, decision.waiting, stages),
@@ -285,12 +285,12 @@ def _trace_lines(trace: Mapping[str, Any], depth: int) -> Iterator[str]:
         yield from _trace_lines(child, depth + 1)
 
 
-def _account_lines(entries: Iterable[Entry]) -> tuple[str, ...]:
+def _account_lines(entries: Iterable[Entry], groups: Sequence[str]) -> tuple[str, ...]:
     lines = []
     for one in entries:
         how = one.evidence or f"{one.times} times, last on {_day(one.last_day)}"
         lines.append(f"{one.points:g} {one.group}: {one.rule} ({how})")
-    return tuple(lines) or ("no rule gives points",)
+    return tuple(lines) or (f"no rule gives points{f' to {groups[0]}' if len(groups) == 1 else ''}",)
 
 
 def _day(number: int | None) -> str:

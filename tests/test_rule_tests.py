@@ -183,7 +183,7 @@ def test_what_does_not_hold_is_told_with_what_explains_it(tried):
     found = tried(
         "  - name: wrong\n"
         "    person: {fields: {position: CEO}, was: {stage: Lead}}\n"
-        "    expect: {kind: customer, stage: Customer, score: 11, scores: {fit: 9}, hot: true, low_value: true,"
+        "    expect: {kind: customer, stage: Customer, score: 11, scores: {fit: 9, interest: 1}, hot: true, low_value: true,"
         " waiting: true, reason: because, actions: [become hot]}\n"
     )
     assert misses(found) == {
@@ -191,6 +191,7 @@ def test_what_does_not_hold_is_told_with_what_explains_it(tried):
         "stage": ("Customer", "Ghost"),
         "score": (11, 10),
         "scores.fit": (9, 10),
+        "scores.interest": (1, 0),
         "hot": (True, False),
         "low_value": (True, False),
         "waiting": (True, False),
@@ -201,6 +202,8 @@ def test_what_does_not_hold_is_told_with_what_explains_it(tried):
     why = {one["key"]: "\n".join(one["why"]) for one in failure["expectations"]}
     assert failure["line"] == 3
     assert "10 fit: Decides" in why["score"]
+    assert "10 fit: Decides" in why["scores.fit"]
+    assert why["scores.interest"] == "no rule gives points to interest"
     assert "stage Lead" in why["kind"]
     assert "kind" in why["hot"]
 
