@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -26,10 +27,9 @@ from mautic_sync.cli.common import (
 from mautic_sync.errors import ConfigError
 from mautic_sync.pipeline.hot import hot_contacts
 
-COLUMNS = (
-    "id", "name", "email", "company", "phone", "score", "points", "fit", "interest", "reasons", "since", "owner",
-    "link",
-)  # fmt: skip
+COLUMNS = ("id", "name", "email", "company", "phone", "score", "points")
+"""Then come the scores, a column for each group of `scoring.yaml`, and after them these."""
+MORE_COLUMNS = ("reasons", "since", "owner", "link")
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 """What a spreadsheet takes for the beginning of a formula; `+49301` would become a number without its `+`."""
 
@@ -56,17 +56,20 @@ def hot_command(
         print_json(document)
     elif as_csv:
         sys.stdout.flush()
-        typer.get_binary_stream("stdout").write(as_csv_text(document["hot"]).encode())
+        typer.get_binary_stream("stdout").write(as_csv_text(document["hot"], document["groups"]).encode())
     else:
         _show(console(), document)
 
 
-def as_csv_text(rows: list[dict[str, Any]]) -> str:
+def as_csv_text(rows: list[dict[str, Any]], groups: Sequence[str]) -> str:
     """A head and a line for each contact; text that a spreadsheet would take for a formula begins with `'`."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
+    writer.writerow([_cell(name) for name in (*COLUMNS, *groups, *MORE_COLUMNS)])
+    for row in rows:
+        scores = [row["groups"].get(name, 0) for name in groups]
+        cells = [*(row[name] for name in COLUMNS), *scores, *(row[name] for name in MORE_COLUMNS)]
+        writer.writerow(map(_cell, cells))
     return out.getvalue()
 
 
@@ -89,9 +92,11 @@ def _show(out: Console, document: dict[str, Any]) -> None:
         since = f" since {row['since']}" if row["since"] else ""
         owner = f", owner {row['owner']}" if row["owner"] else ""
         score = f"score {row['score']} (ours), points {row['points']} (Mautic's total)"
-        groups = f"fit {row['fit'] or 0}, interest {row['interest'] or 0}"
+        groups = ", ".join(f"{name} {row['groups'].get(name, 0)}" for name in document["groups"])
         told.add_row("", escape(f"{score}; {groups}{since}{owner}: {row['reasons']}"))
         told.add_row("", escape(row["link"]))
         out.print(told)
     if document["total"] > len(rows):
         out.print(f"… and {document['total'] - len(rows)} more (--limit)")
+    if document["outdated"]:
+        out.print(f"Of {document['outdated']} of them the score has changed since the last run: `sync` decides anew.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.domain.scoring import reasons_text
@@ -21,7 +20,11 @@ from mautic_sync.store import decisions, notes, people
 def hot_contacts(
     connection: Connection, settings: Settings, mappings: Mappings, now: int, limit: int | None = None
 ) -> dict[str, Any]:
-    """The document of `hot --json`: everybody who was hot when last decided, the highest score first."""
+    """The document of `hot --json`: everybody who was hot when last decided, the highest score first.
+
+    Scores and reasons are those of now, by the rules of now. `outdated` are those whose score was another one when they
+    were decided.
+    """
     deciding = deciding_from_store(connection, settings, mappings)
     base_url = settings.mautic.public_url or settings.mautic.base_url or notes.get(connection, INSTANCE) or ""
     found = decisions.hot_persons(connection, limit)
@@ -31,7 +34,14 @@ def hot_contacts(
         _told(connection, deciding, row, numbers.get(row.person_id), owners.get(row.person_id), base_url, now)
         for row in found
     ]
-    return {"total": decisions.count_hot(connection), "hot": listed}
+    outdated = sum(one["score"] != row.score for one, row in zip(listed, found, strict=True))
+    listed.sort(key=lambda one: -one["score"])
+    return {
+        "total": decisions.count_hot(connection),
+        "groups": list(deciding.mappings.scores.groups),
+        "outdated": outdated,
+        "hot": listed,
+    }
 
 
 def _told(
@@ -44,14 +54,14 @@ def _told(
     now: int,
 ) -> dict[str, Any]:
     (one,) = consider(deciding, connection, [row], now)
-    fields, groups = one.signals.fields, orjson.loads(row.scores)
+    fields, groups = one.signals.fields, dict(one.score.groups)
     return {
         "id": number,
         "name": name_of(fields, number),
         "email": fields.get("email"),
         "company": fields.get("company"),
         "phone": fields.get("phone") or fields.get("mobile"),
-        "score": row.score,
+        "score": one.score.total,
         "points": row.points,
         "fit": groups.get("fit"),
         "interest": groups.get("interest"),

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mautic_sync.cli import app
-from mautic_sync.cli.hot import COLUMNS, as_csv_text
+from mautic_sync.cli.hot import COLUMNS, MORE_COLUMNS, as_csv_text
 from mautic_sync.pipeline.hot import hot_contacts
 
 
@@ -92,6 +92,48 @@ def test_who_has_bought_needs_no_call_and_loses_the_tag(make_worker, listed):
     assert (listed(worker), worker.stage(pat), worker.contact(pat).tags) == ([], "Customer", {"customer"})
 
 
+OTHER_GROUPS = """version: 1
+groups:
+  profile:
+    - {name: Leads, when: {field: position, in: [CEO, CTO]}, points: 20}
+  at home:
+    - {name: Home, when: {field: country, in: [Germany]}, points: 3}
+hot:
+  when: {score: total, gte: 7}
+"""
+
+
+@pytest.fixture
+def other_rules(hot, tmp_path, monkeypatch):
+    """The rules were edited after the last run."""
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "scoring.yaml").write_text(OTHER_GROUPS)
+    monkeypatch.setenv("MAUTIC_SYNC_MAPPINGS__DIR", str(tmp_path / "edited"))
+    return hot
+
+
+def test_groups_of_any_name_are_shown(other_rules):
+    told = " ".join(other_rules().stdout.split())
+    assert "profile 20, at home 3" in told
+    (first, second) = csv.DictReader(io.StringIO(other_rules("--csv").stdout_bytes.decode(), newline=""))
+    assert (first["profile"], first["at home"], second["profile"], second["at home"]) == ("20", "3", "20", "0")
+    assert "interest" not in first
+
+
+def test_scores_and_reasons_are_of_the_same_rules_and_say_that_these_have_changed(other_rules):
+    document = json.loads(other_rules("--json").stdout)
+    first, _ = document["hot"]
+    assert (first["score"], first["groups"]) == (23, {"profile": 20, "at home": 3})
+    assert first["reasons"] == "Leads 20, Home 3"
+    assert document["outdated"] == 2
+    told = " ".join(other_rules().stdout.split())
+    assert "Of 2 of them the score has changed since the last run: `sync` decides anew." in told
+
+
+def test_as_long_as_the_rules_stay_nothing_is_said_of_them(hot):
+    assert "decides anew" not in hot().stdout
+
+
 def test_people_read_it_as_text(hot):
     told = " ".join(hot().stdout.split())
     assert "Pat =Doe" in told
@@ -104,7 +146,7 @@ def test_spreadsheets_read_it_as_text_and_never_as_a_formula(hot):
     printed = hot("--csv").stdout_bytes.decode()
     rows = list(csv.reader(io.StringIO(printed, newline="")))
     assert printed.count("\r\n") == 3
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*COLUMNS, "fit", "interest", *MORE_COLUMNS)
     assert rows[1][1:5] == ["Pat =Doe", "", "Acme, Inc", "'+49 30 1"]
     assert rows[1][5:7] == ["15", "40"]
 
@@ -114,16 +156,16 @@ def test_programs_find_the_name_of_the_first_column(hot):
 
 
 def test_every_cell_that_could_be_a_formula_is_guarded():
-    row = dict.fromkeys(COLUMNS, "")
+    row = {**dict.fromkeys((*COLUMNS, *MORE_COLUMNS), ""), "groups": {}}
     row.update(name="=1+1", company="@SUM(A1)", email="-2", phone="+3", reasons='say "x", y\nz', score=-5)
-    (told,) = list(csv.DictReader(io.StringIO(as_csv_text([row]), newline="")))
+    (told,) = list(csv.DictReader(io.StringIO(as_csv_text([row], ["fit"]), newline="")))
     assert [told[name] for name in ("name", "company", "email", "phone")] == ["'=1+1", "'@SUM(A1)", "'-2", "'+3"]
     assert (told["reasons"], told["score"]) == ('say "x", y\nz', "-5")
 
 
 @pytest.mark.parametrize("sign", "＝＋－＠")
 def test_full_width_signs_are_guarded_as_well(sign):
-    text = as_csv_text([dict.fromkeys(COLUMNS, f"{sign}1+1")])
+    text = as_csv_text([{**dict.fromkeys((*COLUMNS, *MORE_COLUMNS), f"{sign}1+1"), "groups": {}}], [])
     assert next(csv.DictReader(io.StringIO(text)))["company"] == f"'{sign}1+1"
 
 
