@@ -66,16 +66,16 @@ DOCUMENTS = {
     "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, outdated, addresses}, failed_again` (`outdated`: actions that were let go, because what set them off holds no more); with `--discard`: `discarded`.",
     "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
-    "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state, points}]` (`points`: all that Mautic shows now; of the target `points`, `old` and `new` hold our score as far as it was granted, and `delta` what Mautic receives)`, held, quarantined, "
+    "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state, points}]` (`points`: all that Mautic shows now; of the target `points`, `old` and `new` hold our score as far as it was granted, and `delta` what Mautic receives)`, held, refused` (contacts to whom something could not be written: `quarantine`)`, quarantined, "
     "gate_open` (there is no ZeroBounce key: addresses count as accepted)`, warnings` (what looks odd in the rules)`, safety_stop` (why a sync would stop and wait for `--accept`; null where it would go on). "
     "Beside them stands what `sync` prints: how much was read; what was not done is 0 or empty.",
     "explain": "`--json`: `id, kind, stage, score, reason, rule, trace, waiting, due_at` (when time alone could change anything of it)`, rules, in_mautic, left_alone, held {since, run_id, undone}, "
-    "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], granted, opening, mautic, ledger [{at, delta, reason}]}, identity, activity, folded {activities, not_counted}, "
-    "actions [{rule, state, todo, at, key, error}], last_write`.",
-    "hot": "`--json`: `total, hot [{id, name, email, company, phone, score, points, fit, interest, groups, reasons, since, owner, "
-    "link}]`. `--csv` has the same columns but `groups`, in UTF-8 without a byte order mark: in Excel, Data > From Text/CSV opens it with its umlauts; "
+    "verdict, points {score, groups, groups_in_mautic, hot, low_value, conditions, account [{group, rule, points, before_decay, times, first_day, last_day, evidence, expires_at}], cut_off` (the exact sum of each group that is not whole)`, granted, opening, mautic, ledger [{at, delta, reason, granted}]}, identity, activity, folded {activities, not_counted}, "
+    "actions [{rule, state, todo, at, key, error}], last_write, refused [{target, new, error, at}]` (what Mautic did not take)`.",
+    "hot": "`--json`: `total, groups, outdated, hot [{id, name, email, company, phone, score, points, fit, interest, groups, reasons, since, owner, "
+    "link}]`. `--csv` has the same columns, one for each group of `scoring.yaml` in the place of `fit`, `interest` and `groups`, in UTF-8 without a byte order mark: in Excel, Data > From Text/CSV opens it with its umlauts; "
     "text that a spreadsheet would take for a formula, or for a number without its `+`, begins with `'`, as phone numbers like `'+49 30 1` do. "
-    "`score` is ours, `points` are all that Mautic shows, its own included. `since` is when we first saw it, `owner` the id of the Mautic user whom the contact belongs to, as last read.",
+    "`score`, its groups and `reasons` are those of now by the rules of now; `outdated` tells of how many the score was another one when they were decided: `sync` decides anew. `score` is ours, `points` are all that Mautic shows, its own included. `since` is when we first saw it, `owner` the id of the Mautic user whom the contact belongs to, as last read.",
     "status": "`--json`: `mautic, healthy, health, kinds, worker {alive, host, pid, run, started_at, seen_at, active_at, stopped_at}, "
     "schedule {sync, full_sync: {cron, time_zone, last_success, next, misfires, last_misfire}}, rules {fingerprint, kept_at, "
     "broken {since, reason}}, runs, cursors, pending, pending_eta_seconds, pending_runs, pending_in_window, quarantined, failed, held, "

@@ -369,10 +369,14 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         out.print(escape(f"Point groups: {', '.join(shown)}"))
     for entry in points["account"]:
         out.print(escape(f"  {_describe_entry(entry)}"))
-    if points["ledger"]:
-        out.print("Granted:")
-    for line in points["ledger"]:
-        out.print(escape(f"  {line['at']}  {line['delta']:+d}  {line['reason']}"))
+    for group, exact in points["cut_off"].items():
+        out.print(escape(f"  {group} {points['groups'][group]} ({exact:.3f}, cut off)"))
+    for granted, heading in ((True, "Granted:"), (False, "Not granted:")):
+        lines = [line for line in points["ledger"] if line["granted"] == granted]
+        if lines:
+            out.print(heading)
+        for line in lines:
+            out.print(escape(f"  {line['at']}  {line['delta']:+d}  {line['reason']}"))
     identity = document["identity"]
     if identity["former_ids"]:
         out.print(f"Former Mautic ids: {', '.join(map(str, identity['former_ids']))}")
@@ -390,6 +394,8 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     if document["last_write"]:
         write = document["last_write"]
         out.print(escape(f"Last write: {describe_change(write)} ({write['state']})"))
+    for one in document["refused"]:
+        out.print(escape(f"Not written: {describe_change({'old': {}, **one})}: {one['error']}"))
 
 
 def _describe_entry(entry: dict[str, Any]) -> str:

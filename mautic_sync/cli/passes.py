@@ -100,6 +100,7 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
     with run.engine.begin() as connection:
         shared = {
             "held": holds.count(connection),
+            "refused": len(changes.refused_persons(connection)),
             "gate_open": run.zerobounce is None,
             "warnings": list(run.mappings.warnings),
         }
@@ -135,9 +136,14 @@ def change_as_json(row: dict[str, Any]) -> dict[str, Any]:
 def show_plan(out: Console, document: dict[str, Any]) -> None:
     kinds = document["kinds"]
     out.print(f"Everybody: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
+    refused = document["refused"]
     if not document["changes"]:
         later = "Time alone changes nothing until then; what a sync would write now tells `mautic-sync plan` alone."
-        out.print(later if document["as_of"] else "Nothing to change: Mautic shows the truth.")
+        truth = "Nothing else to change." if refused else "Nothing to change: Mautic shows the truth."
+        out.print(later if document["as_of"] else truth)
+    if refused:
+        told = f"{refused} {'contact' if refused == 1 else 'contacts'} could not be written"
+        out.print(f"{told}: `mautic-sync quarantine` tells why, `mautic-sync retry` tries again.")
     for move in document["moves"]:
         out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
     if document["changes"]:

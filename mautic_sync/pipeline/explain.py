@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -50,6 +50,7 @@ def explain_person(
     last = changes.last_write(connection, person_id)
     opening = ledger.openings(connection, [person_id]).get(person_id, 0)
     verdict = considered.verdict
+    entries = account(signals, mappings.scores, now, considered.score.day)
     return {
         "id": current,
         "kind": decision.kind,
@@ -82,12 +83,18 @@ def explain_person(
             "hot": considered.flags.hot,
             "low_value": considered.flags.low_value,
             "conditions": [flag.removeprefix(WHEN) for flag in considered.named],
-            "account": [_entry(one) for one in account(signals, mappings.scores, now, considered.score.day)],
+            "account": [_entry(one) for one in entries],
+            "cut_off": _cut_off(entries),
             "granted": ledger.granted(connection, [person_id]).get(person_id, 0) - opening,
             "opening": opening,
             "mautic": row.points,
             "ledger": [
-                {"at": iso(line["at"]), "delta": line["delta"], "reason": line["reason"]}
+                {
+                    "at": iso(line["at"]),
+                    "delta": line["delta"],
+                    "reason": line["reason"],
+                    "granted": line["event_key"] != ledger.OPENING,
+                }
                 for line in ledger.account(connection, person_id, GRANTS_SHOWN)
             ],
         },
@@ -114,6 +121,10 @@ def explain_person(
             "at": iso(last["settled_at"] or last["sent_at"] or last["planned_at"]),
             "error": last["error"],
         },
+        "refused": [
+            {"target": one.target, "new": orjson.loads(one.new), "error": one.error, "at": iso(one.settled_at)}
+            for one in changes.refused_of(connection, person_id)
+        ],
     }
 
 
@@ -158,6 +169,15 @@ def _entry(one: Entry) -> dict[str, Any]:
         "evidence": one.evidence,
         "expires_at": iso(one.expires_at) if one.expires_at is not None else None,
     }
+
+
+def _cut_off(entries: Sequence[Entry]) -> dict[str, float]:
+    """Group → the sum of its entries, where that is no whole number, as its score is."""
+    sums: dict[str, float] = {}
+    for one in entries:
+        sums[one.group] = sums.get(one.group, 0.0) + one.points
+    exact = {group: round(points, 3) for group, points in sums.items()}
+    return {group: points for group, points in exact.items() if not points.is_integer()}
 
 
 def _activity(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,6 +230,7 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
             "low_value": False,
             "conditions": [],
             "account": [],
+            "cut_off": {},
             "granted": 0,
             "opening": 0,
             "mautic": 0,
@@ -220,4 +241,5 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
         "folded": {"activities": {}, "not_counted": []},
         "actions": [],
         "last_write": None,
+        "refused": [],
     }

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import CONTACT, GROUPS, POINTS, VALUE_OF_KIND, channel_of
+from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import MauticSyncError
 from mautic_sync.mautic.contacts import contacts_by_id
 from mautic_sync.mautic.points import Granted, GroupsSet
@@ -56,11 +57,13 @@ BAD_VALUE = 400
 class Outcome:
     """What became of one change, and `sent`: what of its `new` really went out.
 
-    `dropped` in there are fields that Mautic refused and that are not asked for again.
+    `dropped` in there are fields that Mautic refused and that are not asked for again; `refused` is its no to the rest
+    of `new`, which is kept.
     """
 
     result: Result | Granted | GroupsSet
     sent: Mapping[str, Any]
+    refused: Refused | None = None
 
 
 def settle_doubts(run: Run) -> None:
@@ -260,12 +263,12 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
     result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, new)))
     if isinstance(result, Refused) and result.status == SHARED_ADDRESS and "stage" in new:
         # Every edit of a contact whose address another one has is refused; its stage can still be set.
-        stage = new["stage"]
+        no, stage = result, new["stage"]
         if stage is not None:
             result = set_stage(run.mautic, run.stage_ids[stage], row.mautic_id)
         else:
             result = clear_stage(run.mautic, row.stage_id, row.mautic_id)
-        return Outcome(result, {"stage": stage})
+        return Outcome(result, {name: new[name] for name in ("stage", UNDOES) if name in new}, no)
     if isinstance(result, Refused) and result.status == BAD_VALUE:
         # A value from ZeroBounce's answer that Mautic does not know (a region, say) must not cost the stage.
         fields = new.get("fields", {})
@@ -312,11 +315,14 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
         raise
     with run.engine.begin() as connection:
         settled: list[tuple[Any, Contact, Mapping[str, Any]]] = []
+        in_part: list[tuple[Any, Refused]] = []
         granted = 0
         for row in rows:
             result, sent = outcomes[row.id].result, outcomes[row.id].sent
             if isinstance(result, Settled):
                 settled.append((row, result.contact, sent))
+                if (no := outcomes[row.id].refused) is not None:
+                    in_part.append((row, no))
                 if result.differing:
                     run.tell("made_otherwise", contact=row.mautic_id, values=list(result.differing))
             elif isinstance(result, Granted):
@@ -336,15 +342,49 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
                 changes.doubt(connection, [row.id], result.reason)
                 run.counts.doubtful += 1
                 run.tell("doubtful", contact=row.mautic_id, reason=result.reason)
+        still_open = changes.open_among(connection, [row.id for row, _ in in_part])
         _settle(run, connection, settled)
+        for row, no in in_part:
+            if row.id in still_open:
+                _refuse_rest(run, connection, row, no)
     run.counts.landed += len(rows)
     run.tell("pushed", changes=len(settled) + granted)
 
 
 def _refuse(run: Run, connection: Connection, row: Any, status: int | None, reason: str) -> None:
-    changes.refuse(connection, row.id, f"{status or ''} {reason}".strip(), run.now)
-    run.counts.failed += 1
+    if status == SHARED_ADDRESS:
+        reason = _about_shared_address(connection, row, reason)
+    error = f"{status or ''} {reason}".strip()
+    changes.refuse(connection, row.id, error, run.now)
+    _count_refused(run, connection, row, error)
     run.tell("refused", contact=row.mautic_id, status=status, reason=reason)
+
+
+def _refuse_rest(run: Run, connection: Connection, row: Any, no: Refused) -> None:
+    """What was not written of a change whose stage alone could be set."""
+    rest = {name: value for name, value in orjson.loads(row.new).items() if name != "stage"}
+    if not _values(run, rest):
+        return
+    reason = _about_shared_address(connection, row, no.reason)
+    error = f"{no.status} {reason}"
+    changes.refuse_rest(connection, row, rest, error, run_id=run.id, now=run.now)
+    _count_refused(run, connection, row, error)
+    run.tell("refused", contact=row.mautic_id, status=no.status, reason=reason)
+
+
+def _count_refused(run: Run, connection: Connection, row: Any, error: str) -> None:
+    """The same no to the same person as before is kept and listed, but is nothing new."""
+    if not changes.refused_before(connection, row, error):
+        run.counts.failed += 1
+
+
+def _about_shared_address(connection: Connection, row: Any, reason: str) -> str:
+    """Mautic names a field that we do not write: what is wrong instead, and the way out. docs/mautic.md: "Writing"."""
+    others = people.numbers_sharing_address(connection, row.person_id)
+    if not others and "email" not in reason:
+        return reason
+    who = f"contact {others[0]}" if others else "another contact"
+    return f"{who} has this address too: merge them in Mautic, or change one address; then `mautic-sync retry`"
 
 
 def _moved(run: Run, connection: Connection, row: Any, result: Moved, sent: Mapping[str, Any]) -> None:

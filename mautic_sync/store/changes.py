@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, func, or_, select, update
 
 from mautic_sync.domain.plan import CONTACT, GROUP, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES
@@ -360,8 +360,8 @@ def settle(
     """Mautic took what we asked for: close the changes, note what stands, record transitions and return them.
 
     `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind, the highest first,
-    `sent` a change to what became of its `new` where that is less. What was closed while it was on its way, by a merge
-    or a deletion, stays closed.
+    `sent` a change to what became of its `new` where that is less: as that it is kept. What was closed while it was on
+    its way, by a merge or a deletion, stays closed.
     """
     still_open = open_among(connection, [row.id for row in settled])
     settled = [row for row in settled if row.id in still_open]
@@ -382,8 +382,9 @@ def settle(
     baseline = {row.id: row.baseline for row in settled}
     for row in settled:
         old, new = orjson.loads(row.old), orjson.loads(row.new)
-        if sent is not None:
-            new = sent.get(row.id, new)
+        if sent is not None and new != (less := sent.get(row.id, new)):
+            new = less
+            connection.execute(update(change).where(change.c.id == row.id).values(new=dump(new)))
         # One person may have several changes here: edit and do-not-contact.
         stands = standings.setdefault(row.person_id, _nothing_stands(row.person_id))
         stands["written"].update(_written(row.target, new, echoes.get(row.person_id, {})))
@@ -481,6 +482,32 @@ def refuse(connection: Connection, number: int, error: str, now: int) -> None:
         .where(change.c.id == number, change.c.open_key.is_not(None))
         .values(state=REFUSED, open_key=None, settled_at=now, error=error)
     )
+
+
+def refuse_rest(
+    connection: Connection, row: Any, rest: Mapping[str, Any], error: str, *, run_id: str, now: int
+) -> None:
+    """Mautic said no to this part of a change that settled without it: it waits for `retry` as a change of its own."""
+    kept = ("person_id", "target", "value", "old", "reason", "baseline", "attempts", "planned_at", "sent_at")
+    closed = {"state": REFUSED, "open_key": None, "settled_at": now, "settled_run": run_id, "error": error}
+    values = {name: getattr(row, name) for name in kept}
+    insert_many(connection, change, [{**values, **closed, "run_id": row.run_id, "new": dump(rest)}])
+
+
+def refused_before(connection: Connection, row: Any, error: str) -> bool:
+    """Whether the last that Mautic said about this person and target, before this change, was the very same no."""
+    last = connection.execute(
+        select(change.c.state, change.c.error)
+        .where(
+            change.c.person_id == row.person_id,
+            change.c.target == row.target,
+            change.c.state.in_((SETTLED, REFUSED)),
+            change.c.id < row.id,
+        )
+        .order_by(change.c.id.desc())
+        .limit(1)
+    ).first()
+    return last is not None and (last.state, last.error) == (REFUSED, error)
 
 
 def supersede(connection: Connection, numbers: Collection[int], error: str, now: int) -> None:
@@ -599,10 +626,14 @@ def _in_run(run_id: str) -> ColumnElement[bool]:
 
 
 def last_write(connection: Connection, person_id: int) -> dict[str, Any] | None:
+    """The newest change of a person that Mautic took or may take; what it refused is no write."""
     row = (
         connection.execute(
             select(change)
-            .where(change.c.person_id.in_(former_of(connection, [person_id])), change.c.state != SUPERSEDED)
+            .where(
+                change.c.person_id.in_(former_of(connection, [person_id])),
+                change.c.state.not_in((SUPERSEDED, REFUSED)),
+            )
             .order_by(change.c.id.desc())
             .limit(1)
         )
@@ -616,24 +647,33 @@ def last_write(connection: Connection, person_id: int) -> dict[str, Any] | None:
 
 def refused_persons(connection: Connection, numbers: Collection[int] | None = None) -> dict[int, list[Any]]:
     """Person → refused changes (these, or all), the newest of each target where nothing newer was settled there."""
+    found: dict[int, list[Any]] = {}
+    for row in connection.execute(_refusals()):
+        if numbers is None or row.id in numbers:
+            found.setdefault(row.survivor, []).append(row)
+    return found
+
+
+def refused_of(connection: Connection, person_id: int) -> list[Any]:
+    """What `refused_persons` has of one person."""
+    return list(connection.execute(_refusals().where(change.c.person_id.in_(former_of(connection, [person_id])))))
+
+
+def _refusals() -> Select[Any]:
     newer = change.alias()
     outdated = exists().where(
-        newer.c.person_id == change.c.person_id,
+        # What was written to the survivor of a merge answers for the one that is gone, too.
+        newer.c.person_id.in_((change.c.person_id, _SURVIVOR)),
         newer.c.target == change.c.target,
         newer.c.state.in_((SETTLED, REFUSED)),
         newer.c.id > change.c.id,
     )
-    query = (
-        select(change, func.coalesce(person.c.redirect_to, change.c.person_id).label("survivor"))
+    return (
+        select(change, _SURVIVOR.label("survivor"))
         .outerjoin(person, person.c.id == change.c.person_id)
         .where(change.c.state == REFUSED, ~outdated)
         .order_by(change.c.id)
     )
-    found: dict[int, list[Any]] = {}
-    for row in connection.execute(query):
-        if numbers is None or row.id in numbers:
-            found.setdefault(row.survivor, []).append(row)
-    return found
 
 
 # -- undoing a run --------------------------------------------------------------------------------------------------

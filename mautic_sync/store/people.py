@@ -703,6 +703,19 @@ def _count_there(connection: Connection, column: Column[Any]) -> dict[Any, int]:
     return {value: count for value, count in there.items() if count}
 
 
+def numbers_sharing_address(connection: Connection, person_id: int) -> list[int]:
+    """The Mautic numbers of the others who have the address of this person, ascending."""
+    other = contact.alias()
+    query = (
+        select(alias.c.mautic_id)
+        .join(other, and_(other.c.person_id == alias.c.person_id, alias.c.current))
+        .join(contact, contact.c.address == other.c.address)
+        .where(contact.c.person_id == person_id, other.c.person_id != person_id, other.c.vanished_at.is_(None))
+        .order_by(alias.c.mautic_id)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def find_person(connection: Connection, mautic_id: int | None, address: str | None) -> list[int]:
     """Persons behind a Mautic number (former ones too) or an address; nobody without either."""
     if mautic_id is not None:

@@ -12,8 +12,8 @@ from sqlalchemy import select
 from mautic_sync.errors import SafetyStop
 from mautic_sync.pipeline import push
 from mautic_sync.pipeline.waiting import eta, note_pace
-from mautic_sync.store import changes
-from mautic_sync.store.schema import standing, transition
+from mautic_sync.store import changes, people
+from mautic_sync.store.schema import change, standing, transition
 
 DAY = 86400
 ETA = ("pending_eta_seconds", "pending_runs", "pending_in_window")
@@ -220,6 +220,46 @@ def test_of_a_shared_address_only_the_stage_counts_as_written(worker):
     worker.act("edit", contact=twin, values={"firstname": "Anna"})
     worker.sync()
     assert worker.contact(twin).fields["sync_reason"] == "Lead: e-mail accepted"
+
+
+def advice(number: int) -> str:
+    return f"422 contact {number} has this address too: merge them in Mautic, or change one address; then `mautic-sync retry`"
+
+
+def test_what_a_shared_address_keeps_from_being_written_is_told_once_and_not_claimed(worker):
+    """The stage settles; the fields are a refused change of their own, with what to do, as long as that holds."""
+    address = scripted(worker, "anna@one-address.example", "valid")
+    first, twin = worker.new(email=address), worker.visitor()
+    sql(worker, "UPDATE leads SET email = ? WHERE id = ?", address, twin)
+    assert (worker.sync()["failed"], refused(worker)) == (2, [advice(twin), advice(first)])
+    settled = [orjson.loads(row.new) for row in rows_of(worker, change) if row.state == changes.SETTLED]
+    assert [new for new in settled if "stage" in new] == [{"stage": "Lead"}] * 2
+    assert persons_refused(worker) == 2
+    for _ in range(2):
+        with worker.run("look") as run, run.engine.begin() as connection:
+            people.mark_everyone_dirty(connection)
+        assert (worker.sync()["failed"], persons_refused(worker)) == (0, 2)
+    sql(worker, "UPDATE leads SET email = ? WHERE id = ?", scripted(worker, "ann@other.example", "valid"), twin)
+    worker.act("edit", contact=twin, values={"firstname": "Anne"})
+    assert worker.sync()["failed"] == 0
+    assert worker.contact(twin).fields["sync_reason"] == "Lead: e-mail accepted"
+    assert persons_refused(worker) == 1
+
+
+def test_another_no_to_the_same_person_is_new(worker, monkeypatch):
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    said = iter(["no", "no", "never"])
+    monkeypatch.setattr(push, "edit_one", lambda *_: push.Refused(400, next(said)))
+    failed = []
+    for name in ("Pit", "Pot", "Put"):
+        worker.act("edit", contact=number, values={"firstname": name})
+        failed.append(worker.sync()["failed"])
+    assert failed == [1, 0, 1]
+
+
+def persons_refused(worker) -> int:
+    with worker.run("look") as run, run.engine.begin() as connection:
+        return len(changes.refused_persons(connection))
 
 
 def test_a_filled_value_that_mautic_refuses_is_neither_counted_nor_asked_again(worker):

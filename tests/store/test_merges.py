@@ -318,10 +318,13 @@ def test_what_was_written_for_the_loser_is_shown_for_the_survivor(connection, tw
         )
     )
     follow(connection, KNOWN, GHOST)
-    assert changes.last_write(connection, known)["state"] == "refused"
+    assert [row.state for row in changes.refused_of(connection, known)] == ["refused"]
     assert list(changes.refused_persons(connection)) == [known]
     assert [row["mautic_id"] for row in changes.listed(connection, ["refused"])] == [GHOST]
     assert decisions.recent_transitions(connection, [known], NOW - 1) == {known: 1}
+    add_change(connection, known, state="settled", open_key=None)
+    assert changes.last_write(connection, known)["state"] == "settled"
+    assert changes.refused_persons(connection) == {}
 
 
 def add_change(connection, person_id, **values):

@@ -1,0 +1,75 @@
+"""`explain` as its users read it, from the store alone."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from mautic_sync.cli import app
+from mautic_sync.cli.common import console
+from mautic_sync.cli.passes import make_plan, show_plan
+from mautic_sync.pipeline.run import summary
+
+RULES = """version: 1
+start: now
+groups:
+  fit:
+    - {name: Decides, when: {field: position, in: [CEO]}, points: 10}
+  interest:
+    - {name: Reads, on: page.hit, points: 2}
+decay: {group: interest, half_life: 90d}
+"""
+
+
+@pytest.fixture
+def explain(make_worker, tmp_path, monkeypatch):
+    """`explain(worker_does, …)` of a worker whose points begin now."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "scoring.yaml").write_text(RULES)
+    worker = make_worker(mappings=tmp_path / "rules")
+    worker.init()
+    monkeypatch.setenv("MAUTIC_SYNC_STORE__URL", worker.settings.store.url)
+    monkeypatch.setenv("MAUTIC_SYNC_MAPPINGS__DIR", str(tmp_path / "rules"))
+
+    def run(number, *arguments):
+        worker.sync()
+        done = CliRunner().invoke(app, ["explain", str(number), *arguments])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    run.worker = worker
+    return run
+
+
+def test_what_is_cut_off_of_a_score_is_told(explain):
+    number = explain.worker.visitor()
+    later = datetime.fromtimestamp(time.time(), UTC) + timedelta(days=30)
+    assert "cut off" not in explain(number)
+    assert "interest 1 (1.587, cut off)" in explain(number, "--as-of", later.date().isoformat())
+
+
+def test_history_that_was_not_granted_does_not_stand_among_what_was(explain):
+    number = explain.worker.new(firstname="Pat", position="CEO", phone="+49 30 1")
+    told = explain(number)
+    assert "Granted:" not in told.splitlines()
+    assert "Not granted:\n" in told
+    assert "+10  history before the start, not granted" in told
+
+
+def test_of_a_shared_address_the_last_write_is_the_stage_and_the_fields_are_not_written(explain, capsys):
+    worker = explain.worker
+    first, twin = worker.new(email="anna@one.example", phone="+49 30 1"), worker.visitor()
+    worker.box.instance.tables.connection.execute("UPDATE leads SET email = ? WHERE id = ?", ("anna@one.example", twin))
+    told = " ".join(explain(first).split())
+    assert "Last write: no stage → Lead (settled)" in told
+    assert f"422 contact {twin} has this address too: merge them in Mautic, or change one address" in told
+    assert "Not written: sync_reason = " in told
+    with worker.run("plan") as run:
+        show_plan(console(), {**summary(run), **make_plan(run, 10)})
+    planned = " ".join(capsys.readouterr().out.split())
+    assert "2 contacts could not be written: `mautic-sync quarantine` tells why" in planned
+    assert "Nothing else to change." in planned
+    assert "Mautic shows the truth" not in planned
