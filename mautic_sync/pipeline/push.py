@@ -361,14 +361,13 @@ def _refuse(run: Run, connection: Connection, row: Any, status: int | None, reas
 
 
 def _refuse_rest(run: Run, connection: Connection, row: Any, no: Refused) -> None:
-    """What was not written of a change whose stage alone could be set."""
+    """What was not written of a change whose stage alone could be set: kept and told, but no failure of the run."""
     rest = {name: value for name, value in orjson.loads(row.new).items() if name != "stage"}
     if not _values(run, rest):
         return
     reason = _about_shared_address(connection, row, no.reason)
     error = f"{no.status} {reason}"
     changes.refuse_rest(connection, row, rest, error, run_id=run.id, now=run.now)
-    _count_refused(run, connection, row, error)
     run.tell("refused", contact=row.mautic_id, status=no.status, reason=reason)
 
 
