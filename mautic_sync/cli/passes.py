@@ -145,7 +145,7 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         told = f"{refused} {'contact' if refused == 1 else 'contacts'} could not be written"
         out.print(f"{told}: `mautic-sync quarantine` tells why, `mautic-sync retry` tries again.")
     for move in document["moves"]:
-        out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
+        out.print(escape(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}"))
     if document["changes"]:
         out.print(f"Writing them: {describe_eta(document)}.")
     for one in document["actions"]:

@@ -70,19 +70,20 @@ NO_CHANGE = StagePlan()
 def plan_stage(decided: str, current: str | None, standing: Standing, rules: StageRules, now: int) -> StagePlan:
     """Whether we may replace `current`, the stage in Mautic now, by the one decided (mappings/stages.yaml).
 
-    An empty stage is filled. A stage that no mapping names is foreign and left alone unless `takes_over` lists it. A
-    managed stage that somebody else set stays: upwards until our evidence overtakes it (then it is ours), downwards
-    for `respect_manual` seconds from when we first saw it.
+    An empty stage is filled, and one that we set ourselves replaced, also when no mapping names it any more: it was
+    renamed or taken out of the mappings. Any other stage that no mapping names is foreign and left alone unless
+    `takes_over` lists it. A managed stage that somebody else set stays: upwards until our evidence overtakes it (then
+    it is ours), downwards for `respect_manual` seconds from when we first saw it.
     """
     if current == decided:
         ours = standing.stage == decided and standing.manual_stage is None
         return NO_CHANGE if ours else StagePlan(adopted=decided)
     if current is None or current in rules.takes_over:
         return StagePlan(set_to=decided)
-    if current not in rules.by_name:
-        return StagePlan(left_alone=f"stage {current} was not set by us", foreign=True)
     if current == standing.stage and standing.manual_stage is None:
         return StagePlan(set_to=decided)
+    if current not in rules.by_name:
+        return StagePlan(left_alone=f"stage {current} was not set by us", foreign=True)
     since = standing.manual_since if standing.manual_stage == current and standing.manual_since else now
     if rules.by_name[current].weight > rules.by_name[decided].weight:
         return StagePlan(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -93,6 +94,8 @@ class Run:
     stage_ids: dict[str, int] = field(default_factory=dict)
     stage_names: dict[int, str] = field(default_factory=dict)
     unpublished_stages: frozenset[int] = frozenset()
+    former_kinds: Mapping[str, str] = field(default_factory=dict)
+    """Stages that mappings named once, and that these do not name any more → the kind that they had then."""
     group_ids: dict[str, int] = field(default_factory=dict)
     """Groups of scores that go to Mautic's point groups → the id there; those that Mautic lacks are absent."""
     counts: Counts = field(default_factory=Counts)
@@ -137,6 +140,11 @@ class Run:
     def kinds(self) -> dict[str, str]:
         """Stage → kind."""
         return {stage.name: stage.kind for stage in self.mappings.stages.stages}
+
+    @property
+    def kinds_ever(self) -> dict[str, str]:
+        """Stage → kind, the stages that no mapping names any more last: whoever is in one has not left its kind."""
+        return {**self.kinds, **self.former_kinds}
 
     def quarantine(self, connection: Connection, source: str, key: str, reason: str, excerpt: str) -> None:
         """Keep what cannot be used, and go on."""

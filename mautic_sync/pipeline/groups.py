@@ -87,7 +87,7 @@ def send(run: Run, row: Any) -> GroupsSet | Refused | Gone | Doubtful:
 def settle(run: Run, connection: Connection, rows: Sequence[Any]) -> None:
     """Mautic has these scores: close the changes, and remember what stands."""
     sent = {row.id: _sent(run, row) for row in rows}
-    changes.settle(connection, rows, echoes={}, kinds=run.kinds, run_id=run.id, now=run.now, sent=sent)
+    changes.settle(connection, rows, echoes={}, kinds=run.kinds_ever, run_id=run.id, now=run.now, sent=sent)
     run.counts.groups += sum(len(one["groups"]) for one in sent.values())
 
 

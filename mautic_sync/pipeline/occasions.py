@@ -63,7 +63,7 @@ def queue_by_hand(run: Run, connection: Connection, stages: Mapping[int, str], a
     """Store the actions of those whose stage somebody had set by hand before it was decided; `among` has them."""
     if not stages:
         return
-    transitions = changes.settle_by_hand(connection, stages, kinds=run.kinds, run_id=run.id, now=run.now)
+    transitions = changes.settle_by_hand(connection, stages, kinds=run.kinds_ever, run_id=run.id, now=run.now)
     considered = {one.row.person_id: one for one in among}
     due = [
         (rule, considered[one.person_id], key_of(rule, f"{run.id} {one.person_id} stage:{one.to_stage}"))
@@ -74,8 +74,9 @@ def queue_by_hand(run: Run, connection: Connection, stages: Mapping[int, str], a
 
 
 def set_off(run: Run, one: Transition) -> tuple[ActionRule, ...]:
-    """The actions of a transition; none where a stage was only put back."""
-    if not one.moves:
+    """The actions of a transition; none where a stage was only put back, or was renamed in the mappings."""
+    renamed = one.from_stage not in run.kinds and one.from_kind == one.to_kind
+    if not one.moves or renamed:
         return ()
     return run.mappings.action_rules.of(moved(one.from_stage, one.from_kind, one.to_stage, one.to_kind))
 

@@ -109,6 +109,8 @@ BOUNCED = "email.bounced"
 INSTANCE = "mautic"
 CATALOGUE = "catalogue"
 STAGES = "stages"
+STAGE_KINDS = "stage_kinds"
+"""Stage → the kind that it had when the mappings last named it."""
 READ_FIELDS = "fields_read"
 RULES = "rules"
 """Fingerprint of the rules for which the catalogue was read."""
@@ -179,6 +181,11 @@ def read_instance(run: Run, *, fresh: bool) -> None:
         run.catalogue = replace(catalogue_from_json(stored), stages=run.stage_names)
         bound = run.unbound.bind(run.catalogue)
     run.mappings = bound
+    with run.engine.begin() as connection:
+        known = notes.get_json(connection, STAGE_KINDS) or {}
+        run.former_kinds = {stage: kind for stage, kind in known.items() if stage not in run.kinds}
+        if run.kinds_ever != known:
+            notes.put_json(connection, STAGE_KINDS, run.kinds_ever)
 
 
 def prepare_store(run: Run) -> bool:

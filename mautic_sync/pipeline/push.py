@@ -427,7 +427,7 @@ def _close(run: Run, connection: Connection, settled: Sequence[tuple[Any, Contac
         connection,
         [row for row, _, _ in settled],
         echoes={row.person_id: one.fields for row, one, _ in settled},
-        kinds=run.kinds,
+        kinds=run.kinds_ever,
         run_id=run.id,
         now=run.now,
         sent={row.id: sent for row, _, sent in settled},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -336,7 +336,7 @@ def _unsafe(run: Run) -> tuple[list[str], SafetyLimit, Moves, dict[str, int]]:
         vanished = decisions.vanished_since(connection, int(notes.get(connection, PUSHED_AT) or run.now))
         totals: dict[str, int] = {}
         for stage_id, count in people.count_by_stage(connection).items():
-            kind = run.kinds.get(run.stage_names.get(stage_id or 0, ""))
+            kind = run.kinds_ever.get(run.stage_names.get(stage_id or 0, ""))
             if kind is not None:
                 totals[kind] = totals.get(kind, 0) + count
     limit = SafetyLimit(run.settings.push.max_change_ratio)
@@ -350,7 +350,12 @@ def _stop_unsafe(run: Run, options: Options) -> None:
         return
     if options.accept is not None:
         accepted = _known_plan(run, options.accept)["moves"]
-        before = {(move["from"], move["to"]): move["count"] for move in accepted}
+        kinds = run.kinds_ever
+        # Totals name a kind, or a stage that the mappings did not name.
+        before = _summed(
+            ((one["from"] if one["from"] in kinds.values() else kinds.get(one["from"]), one["to"]), one["count"])
+            for one in accepted
+        )
         grown = {move: count - before.get(move, 0) for move, count in moves.items()}
         if not limit.broken_by({move: count for move, count in grown.items() if count > 0}, totals, {}):
             return
@@ -359,9 +364,21 @@ def _stop_unsafe(run: Run, options: Options) -> None:
 
 
 def _by_kind(run: Run, moves: Mapping[tuple[str | None, str], int]) -> Moves:
+    kinds = run.kinds_ever
+    return _summed(((kinds.get(before or ""), kinds[after]), count) for (before, after), count in moves.items())
+
+
+def _shown(run: Run, moves: Mapping[tuple[str | None, str], int]) -> Moves:
+    """By kind, for people to read: a stage that the mappings do not name is told by its name."""
+    return _summed(
+        ((run.kinds.get(before or "", before), run.kinds_ever[after]), count)
+        for (before, after), count in moves.items()
+    )
+
+
+def _summed(moves: Iterable[tuple[tuple[str | None, str], int]]) -> Moves:
     counted: Moves = {}
-    for (before, after), count in moves.items():
-        move = (run.kinds.get(before or ""), run.kinds[after])
+    for move, count in moves:
         counted[move] = counted.get(move, 0) + count
     return counted
 
@@ -387,7 +404,7 @@ def _store_plan(run: Run) -> str:
 def plan_totals(run: Run) -> dict[str, Any]:
     """What the open plan holds: moves of kinds, number of changes, verdicts that would be bought."""
     with run.engine.begin() as connection:
-        moves = _by_kind(run, changes.planned_moves(connection))
+        moves = _shown(run, changes.planned_moves(connection))
         asked = decisions.count_to_ask(connection, run.now) if run.zerobounce is not None else 0
         planned = changes.count_planned(connection)
         return {
@@ -397,7 +414,7 @@ def plan_totals(run: Run) -> dict[str, Any]:
             "moves": moves_as_json(moves),
             "kinds": all_kinds(people.count_by_kind(connection)),
             "actions": occasions.expected(
-                run, changes.planned_transitions(connection, run.kinds), actions.count_open_by_rule(connection)
+                run, changes.planned_transitions(connection, run.kinds_ever), actions.count_open_by_rule(connection)
             ),
             "verdicts_to_buy": min(asked, answers.credits_left(run, connection)) if asked else 0,
             "verdicts_needed": asked,

@@ -318,8 +318,8 @@ def _places(run: Run, wanted: Mapping[tuple[int, str], Change]) -> dict[int, tup
     found = {}
     for (number, target), change in wanted.items():
         if target == CONTACT and "stage" in change.new:
-            stage = change.new["stage"] if change.new["stage"] in run.kinds else otherwise.name
-            found[number] = (stage, run.kinds[stage])
+            stage = change.new["stage"] if change.new["stage"] in run.kinds_ever else otherwise.name
+            found[number] = (stage, run.kinds_ever[stage])
     return found
 
 

@@ -359,9 +359,9 @@ def settle(
 ) -> list[Transition]:
     """Mautic took what we asked for: close the changes, note what stands, record transitions and return them.
 
-    `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind, the highest first,
-    `sent` a change to what became of its `new` where that is less: as that it is kept. What was closed while it was on
-    its way, by a merge or a deletion, stays closed.
+    `echoes` maps a person to the fields as Mautic holds them now, `kinds` a stage to its kind, the highest first and
+    those that no mapping names any more last, `sent` a change to what became of its `new` where that is less: as that
+    it is kept. What was closed while it was on its way, by a merge or a deletion, stays closed.
     """
     still_open = open_among(connection, [row.id for row in settled])
     settled = [row for row in settled if row.id in still_open]
@@ -389,8 +389,9 @@ def settle(
         stands = standings.setdefault(row.person_id, _nothing_stands(row.person_id))
         stands["written"].update(_written(row.target, new, echoes.get(row.person_id, {})))
         if "stage" in new:
-            stands.update(stage=new["stage"], stage_at=now, manual_stage=None, manual_since=None)
-        # An undo may lead back to no stage at all, or to one that no mapping names.
+            # An undo may lead back to no stage at all, or to one that is not ours and must not become so.
+            ours = new["stage"] if new["stage"] in kinds else None
+            stands.update(stage=ours, stage_at=now, manual_stage=None, manual_since=None)
         if new.get("stage") in kinds:
             transitions.append(_transition(row.id, row.person_id, old, new, places, kinds))
     upsert(connection, standing, [{**stands, "written": dump(stands["written"])} for stands in standings.values()])
