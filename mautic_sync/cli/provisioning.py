@@ -70,14 +70,17 @@ def init_command(
             "user": user.username,
             "config": str(path),
             "created": [{"what": one.what, "name": one.name} for one in made if one.created],
-            "present": [{"what": one.what, "name": one.name} for one in made if not one.created],
+            "present": [
+                {"what": one.what, "name": one.name, "amiss": one.amiss or None} for one in made if not one.created
+            ],
         }
     if as_json:
         print_json(document)
     else:
         print(f"Connected to Mautic {document['version']} at {document['mautic']} as {document['user']}.")
         for one in made:
-            print(f"  {'created' if one.created else 'present'}: {one.what} {one.name}")
+            amiss = f", but it {one.amiss}" if one.amiss else ""
+            print(f"  {'created' if one.created else 'present'}: {one.what} {one.name}{amiss}")
     if yes or as_json:
         if not as_json:
             print("The first push is accepted beforehand. Run `mautic-sync sync` now.")

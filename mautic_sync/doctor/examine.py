@@ -55,6 +55,7 @@ CHECKS = (
     Check("rights.writing", "May write", rights.writing, RULES),
     Check("stages", "Managed stages", provisions.stages, RULES),
     Check("fields", "Written fields", provisions.fields, RULES),
+    Check("segments", "Segments of ours", provisions.segments, RULES),
     Check("names", "What rules name", provisions.names, RULES),
     Check("two_writers.stages", "Others who move stages", rivals.stages, RULES),
     Check("two_writers.points", "Points granted twice", rivals.points, RULES),

@@ -11,7 +11,8 @@ from mautic_sync.doctor.examination import Examination
 from mautic_sync.doctor.finding import Finding, failed, listed, ok, skipped, warning
 from mautic_sync.errors import ConfigError, ForbiddenError
 from mautic_sync.mappings import MappingsError
-from mautic_sync.mautic.provisioning import list_users, read_catalogue
+from mautic_sync.mautic.provisioning import list_tags, list_users, read_catalogue
+from mautic_sync.pipeline.provision import CORRECT, called, wrong_filter
 
 INIT = "Run `mautic-sync init`, which creates it."
 
@@ -78,6 +79,25 @@ def fields(exam: Examination) -> Finding:
     if other:
         return failed(listed(other), "Name another alias in fields.yaml: the type of a field cannot be changed.")
     return ok(f"{listed(sorted(set(wanted)), 20)}: published, of the right type" if wanted else "none is written")
+
+
+def segments(exam: Examination) -> Finding:
+    wanted = exam.rules.fields.create_segments
+    if not wanted:
+        return skipped("fields.yaml names none under create_segments")
+    try:
+        tags = list_tags(exam.probe) if any(one.tag for one in wanted.values()) else {}
+        found = {name: called(name, exam.segments) for name in wanted}
+    except ForbiddenError:
+        return skipped("a list cannot be read, see the rights")
+    wrong = {
+        name: wrong_filter(exam.probe, found[name], on, exam.stages, tags) for name, on in wanted.items() if found[name]
+    }
+    if told := [f"segment {name} {what}" for name, what in wrong.items() if what]:
+        return warning("; ".join(told), f"{CORRECT[0].upper()}{CORRECT[1:]}.")
+    if missing := [name for name in wanted if not found[name]]:
+        return warning(f"missing in Mautic: {listed(missing)}", INIT)
+    return ok(f"{listed(list(wanted), 20)}: each filters its stage or tag")
 
 
 def names(exam: Examination) -> Finding:

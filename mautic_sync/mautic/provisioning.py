@@ -330,13 +330,26 @@ def _reads(segment: SegmentInfo, written: Collection[str], tag_ids: Collection[s
         name = str(condition.get("field"))
         if name in written:
             return True
-        if name == "tags":
-            properties = condition.get("properties")
-            wanted = properties.get("filter") if isinstance(properties, Mapping) else condition.get("filter")
-            values = wanted if isinstance(wanted, list) else [wanted]
-            if {str(value) for value in values} & set(tag_ids):
-                return True
+        if name == "tags" and _values(condition) & set(tag_ids):
+            return True
     return False
+
+
+def held_by(segment: SegmentInfo, field: str) -> set[str]:
+    """The ids of the stages (`field` "stage") or tags ("tags") that the segment's filters ask for."""
+    found: set[str] = set()
+    for condition in segment.filters:
+        if condition.get("field") == field and not str(condition.get("operator")).startswith("!"):
+            found |= _values(condition)
+    return found
+
+
+def _values(condition: Mapping[str, Any]) -> set[str]:
+    """What a filter compares with; older Mautics, and segments that were made with them, keep it beside `properties`."""
+    properties = condition.get("properties")
+    beside = condition.get("filter")
+    wanted = properties.get("filter", beside) if isinstance(properties, Mapping) else beside
+    return {str(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
 
 
 # -- rows -----------------------------------------------------------------------------------------------------------

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mautic_sync.errors import ConfigError
+from mautic_sync.mappings import SegmentOf
 from mautic_sync.mautic.provisioning import (
+    SegmentInfo,
+    StageInfo,
     create_field,
     create_point_group,
     create_segment_on_stage,
     create_segment_on_tag,
     create_stage,
     create_tag,
+    held_by,
     list_fields,
     list_segments,
     list_stages,
     list_tags,
     stored_tag,
 )
+from mautic_sync.mautic.transport import Transport
 from mautic_sync.pipeline import groups
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.pull import CATALOGUE, READ_FIELDS
 from mautic_sync.store import changes, notes
 
+CORRECT = "correct its filter in Mautic, or delete it and run `mautic-sync init` again"
+
 
 @dataclass(frozen=True)
 class Made:
-    """One thing that was created, or found: `what` stage, field, segment or point group."""
+    """One thing that was created, or found: `what` stage, field, segment or point group.
+
+    `amiss` says what is wrong with what was found, and what to do: it is never changed.
+    """
 
     what: str
     name: str
     created: bool
+    amiss: str = ""
 
 
 def provision(run: Run) -> list[Made]:
@@ -97,24 +109,54 @@ def _segments(run: Run) -> list[Made]:
     wanted = run.mappings.fields.create_segments
     if not wanted:
         return []
-    present = {segment.name.casefold() for segment in list_segments(run.mautic)}
-    aliases = {segment.alias for segment in list_segments(run.mautic)}
-    stage_ids = {stage.name: stage.id for stage in list_stages(run.mautic) if stage.published}
+    present = list_segments(run.mautic)
+    stages = list_stages(run.mautic)
+    stage_ids = {stage.name: stage.id for stage in stages if stage.published}
     tags = list_tags(run.mautic)
     made = []
     for name, on in wanted.items():
+        found = called(name, present)
         alias = _alias(name)
-        exists = name.casefold() in present or alias in aliases
-        if not exists and on.stage is not None:
+        if not found and on.stage is not None:
             create_segment_on_stage(run.mautic, name, alias, stage_ids[on.stage])
-        elif not exists and on.tag is not None:
+        elif not found and on.tag is not None:
             # Mautic's segment filters name tags by number, so the tag must be there first.
             stored = stored_tag(run.mautic, on.tag)
             if stored not in tags:
                 tags[stored] = create_tag(run.mautic, stored)
             create_segment_on_tag(run.mautic, name, alias, tags[stored])
-        made.append(Made("segment", name, not exists))
+        wrong = wrong_filter(run.mautic, found, on, stages, tags) if found else ""
+        made.append(Made("segment", name, not found, f"{wrong}: {CORRECT}" if wrong else ""))
     return made
+
+
+def called(name: str, segments: Iterable[SegmentInfo]) -> list[SegmentInfo]:
+    """The segments that `init` takes for the one of this name."""
+    return [one for one in segments if one.name.casefold() == name.casefold() or one.alias == _alias(name)]
+
+
+def wrong_filter(
+    mautic: Transport,
+    found: Sequence[SegmentInfo],
+    on: SegmentOf,
+    stages: Sequence[StageInfo],
+    tags: Mapping[str, int],
+) -> str:
+    """`filters stage 3, not Lead (5)`, of segments that are there; empty where one asks for what it should.
+
+    What it asks for besides is the marketers' business.
+    """
+    if on.stage is not None:
+        what, field, name = "stage", "stage", on.stage
+        number = next((stage.id for stage in stages if stage.published and stage.name == name), None)
+    else:
+        what, field, name = "tag", "tags", on.tag or ""
+        number = tags.get(stored_tag(mautic, name))
+    asked = set[str]().union(*(held_by(segment, field) for segment in found))
+    if str(number) in asked:
+        return ""
+    there = f"{what} {', '.join(sorted(asked))}" if asked else f"no {what}"
+    return f"filters {there}, not {name} ({number or 'Mautic has none of this name'})"
 
 
 def _point_groups(run: Run) -> list[Made]:

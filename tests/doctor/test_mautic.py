@@ -8,6 +8,8 @@ import requests
 from mautic_sync.doctor.connection import judge_expiry, judge_limit, judge_skew, judge_version
 from mautic_sync.doctor.rivals import is_private
 from mautic_sync.mautic.automation import Role
+from mautic_sync.mautic.provisioning import list_stages
+from mautic_sync.pipeline.provision import provision
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 DAY = 86_400
@@ -39,6 +41,48 @@ def test_all_is_well_after_init(ready):
     assert found["mautic.version"].facts["version"] == ready.worker.box.instance.traits.version
     assert found["stages"].state == found["fields"].state == found["names"].state == "ok"
     assert found["rights.writing"].state == "ok"
+
+
+def test_a_segment_that_filters_another_stage_or_tag_is_named(doctor, rules, mautic_version):
+    """As after a stage was renamed, or a tag deleted and made anew; what a marketer filters besides is no matter."""
+    fields = "create_segments: {Leads: {stage: Lead}, Hot: {tag: hot}, VIP: {tag: vip}, Ghosts: {stage: Ghost}}\n"
+    examined = doctor(version=mautic_version, mappings=rules(fields=fields))
+    worker = examined.worker
+    on_stage = {"glue": "and", "field": "stage", "object": "lead", "type": "stage", "operator": "="}
+    on_tag = {"glue": "and", "field": "tags", "object": "lead", "type": "tags", "operator": "in"}
+    on_city = {"glue": "and", "field": "city", "object": "lead", "type": "text", "operator": "="}
+    other = post(worker, "stages/new", {"name": "Interessent", "weight": 90})["id"]
+    ghost = post(worker, "stages/new", {"name": "Ghost", "weight": 10})["id"]
+    hot = post(worker, "tags/new", {"tag": "hot"})["id"]
+    vip = post(worker, "tags/new", {"tag": "vip"})["id"]
+    post(worker, "segments/new", {"name": "leads", "filters": [{**on_stage, "properties": {"filter": str(other)}}]})
+    post(worker, "segments/new", {"name": "Hot", "filters": [{**on_tag, "filter": [str(hot)], "properties": []}]})
+    post(
+        worker,
+        "segments/new",
+        {"name": "VIP", "filters": [{**on_tag, "operator": "!in", "properties": {"filter": [vip]}}]},
+    )
+    city = {**on_city, "properties": {"filter": "Rome"}}
+    post(worker, "segments/new", {"name": "Ghosts", "filters": [city, {**on_stage, "properties": {"filter": ghost}}]})
+    with worker.run("init") as run:
+        amiss = {one.name: one.amiss for one in provision(run) if one.amiss}
+        lead = next(one.id for one in list_stages(run.mautic) if one.name == "Lead")
+    told = f"filters stage {other}, not Lead ({lead})"
+    fix = "correct its filter in Mautic, or delete it and run `mautic-sync init` again"
+    assert amiss == {"Leads": f"{told}: {fix}", "VIP": f"filters no tag, not vip ({vip}): {fix}"}
+    found = examined()["segments"]
+    assert (found.state, found.told) == (
+        "warning",
+        f"segment Leads {told}; segment VIP filters no tag, not vip ({vip})",
+    )
+    assert found.fix == f"C{fix[1:]}."
+
+
+def test_a_segment_that_is_missing_is_for_init(doctor):
+    examined = doctor()
+    assert examined()["segments"].told == "missing in Mautic: Ghosts, Leads, Customers, Hot leads, Low value"
+    examined.worker.init()
+    assert examined()["segments"].state == "ok"
 
 
 # -- the way there
