@@ -64,7 +64,8 @@ DOCUMENTS = {
     "restore": "`--json`: as `backup`. Exit code 1: the store is not empty, or the file is none of ours, newer, or damaged; nothing was changed. "
     "5: a run holds the store.",
     "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, outdated, addresses}, failed_again` (`outdated`: actions that were let go, because what set them off holds no more); with `--discard`: `discarded`.",
-    "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds)`, kinds, "
+    "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds; "
+    "`from` is the name of a stage that `stages.yaml` does not name, or null for none)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "
     "points, published}], unknown}` (until points have begun)`, listed [{contact, target, old, new, reason, state, points}]` (`points`: all that Mautic shows now; of the target `points`, `old` and `new` hold our score as far as it was granted, and `delta` what Mautic receives)`, held, refused` (contacts to whom something could not be written: `quarantine`)`, quarantined, "
     "gate_open` (there is no ZeroBounce key: addresses count as accepted)`, warnings` (what looks odd in the rules)`, safety_stop` (why a sync would stop and wait for `--accept`; null where it would go on). "
@@ -87,7 +88,8 @@ DOCUMENTS = {
     "quarantine": "`--json`: `quarantined [{id, source, key, reason, first_at, last_at, times, excerpt}], failed [{id, contact, target, "
     "new, error, at, times}], actions [{id, contact, rule, todo, done, error, at, times}]`.",
     "validate": "`--json`: `verdicts [{address, outcome, status, sub_status, did_you_mean, source, at}], credits`.",
-    "init": "`--json`: `mautic, version, user, config, created [{what, name}], present [{what, name}]`; asks nothing.",
+    "init": "`--json`: `mautic, version, user, config, created [{what, name}], present [{what, name, amiss}]` (`amiss`: a "
+    "segment that filters another stage or tag than `fields.yaml` says, and what to do; else null); asks nothing.",
     "doctor": "`--json`: `ok, counts {ok, warning, failed, skipped}, checks [{id, title, state, told, fix, facts}]`; each "
     "check is explained in [doctor.md](doctor.md). Exit code 0: nothing failed, whatever the warnings; 1: something did; "
     "2: it is settings or mappings.",
