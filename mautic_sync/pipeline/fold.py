@@ -1,7 +1,8 @@
 """Old activity is folded: what rules and fields need of it is kept, its rows go.
 
 Decisions, scores and their accounts are the same before and after. A row stays that tells where somebody came from or
-went last. Each transaction folds some rows of some persons, so that a run that is killed goes on where it was.
+went last. Each transaction folds some rows of some persons, so that a run that is killed goes on where it was. A day's
+fold looks at those who have rows that became old, or came old, since the one before; once a week one looks at everybody.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from mautic_sync.domain.matchers import ActivityMatcher, listed, wildcard
 from mautic_sync.domain.scoring import day_of, day_start
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline.context import Run
-from mautic_sync.store import carried, decisions, people
-from mautic_sync.store.activities import Counting, as_activity, named_kinds
+from mautic_sync.store import carried, decisions, notes, people
+from mautic_sync.store.activities import NEXT_ACTIVITY, Counting, as_activity, named_kinds
+from mautic_sync.store.engine import in_chunks
 from mautic_sync.store.people import identified_at
 
 PERSONS_AT_ONCE = 200
 ROWS_AT_ONCE = 5_000
+EVERYBODY_AFTER = 7 * 86_400
+"""Seconds after which a fold looks at everybody again."""
 
 
 def fold(run: Run) -> int:
@@ -40,7 +44,7 @@ def fold(run: Run) -> int:
     zone = run.counting.zone
     before = day_start(day_of(run.now - int(keep.total_seconds()), zone), zone)
     with run.engine.begin() as connection:
-        if carried.folded(connection).before >= before:
+        if carried.looked(connection).before >= before:
             return 0
     total = fold_before(run, before)
     run.tell("folded", activities=total, before=day_text(before, zone))
@@ -58,15 +62,35 @@ def fold_before(run: Run, before: int) -> int:
     with run.engine.begin() as connection:
         names = named_kinds(catalogue)
         carried.announce(connection, before, counting.proofs, counting.tallies, counting.zone.key, names)
-    after = total = 0
+        last = carried.looked(connection)
+        next_row = int(notes.get(connection, NEXT_ACTIVITY) or 1)
+    everybody = before - last.everybody >= EVERYBODY_AFTER
+    total = 0
+    for persons in _everybody(run, before) if everybody else _concerned(run, before, last):
+        with run.engine.begin() as connection:
+            kept = _telling(connection, persons, before, catalogue)
+        total += _fold_rows(run, counting, persons, before, kept)
+    with run.engine.begin() as connection:
+        carried.note_looked(connection, carried.Looked(before, next_row, before if everybody else last.everybody))
+    return total
+
+
+def _everybody(run: Run, before: int) -> Iterator[Sequence[int]]:
+    after = 0
     while True:
         with run.engine.begin() as connection:
             persons = carried.persons_with_old(connection, before, after, PERSONS_AT_ONCE)
-            if not persons:
-                return total
-            kept = _telling(connection, persons, before, catalogue)
+        if not persons:
+            return
+        yield persons
         after = persons[-1]
-        total += _fold_rows(run, counting, persons, before, kept)
+
+
+def _concerned(run: Run, before: int, last: carried.Looked) -> Iterator[Sequence[int]]:
+    """Of all others the last fold left only rows that stay, whatever the rules are; dates that moved wait for the week."""
+    with run.engine.begin() as connection:
+        persons = carried.persons_newly_old(connection, before, last)
+    yield from in_chunks(persons, PERSONS_AT_ONCE)
 
 
 def _fold_rows(run: Run, counting: Counting, persons: Sequence[int], before: int, kept: set[int]) -> int:

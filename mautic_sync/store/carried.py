@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, RowMapping, delete, select
+from sqlalchemy import Connection, RowMapping, delete, or_, select
 
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.matchers import Matchers
@@ -28,6 +28,7 @@ OPENED = "email.read"
 FOLDED = "folded"
 STARTS = "feed_starts"
 """Feed → the row after which all of its rows were read; earlier ones are told now and then, and kept."""
+LOOKED = "folded_up_to"
 RESTORED_AT_ONCE = 1_000
 
 
@@ -51,6 +52,33 @@ class Folded:
         if at >= self.before or type_ == OPENED or source not in self.sources:
             return False
         return not source_id.isdecimal() or int(source_id) > starts.get(source, 0)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """How far the last fold looked that came to its end; nothing of it in a new or a restored store.
+
+    It looked at activity from before `before` whose row was below `next_row`. `everybody` is the `before` of the last
+    one that looked at everybody: only such a fold meets rows that were given to a person, or to another, later on.
+    """
+
+    before: int = 0
+    next_row: int = 0
+    everybody: int = 0
+
+
+def looked(connection: Connection) -> Looked:
+    known = notes.get_json(connection, LOOKED)
+    return Looked() if known is None else Looked(**known)
+
+
+def note_looked(connection: Connection, one: Looked) -> None:
+    notes.put_json(connection, LOOKED, vars(one))
+
+
+def look_again(connection: Connection) -> None:
+    """The next fold looks at everybody."""
+    notes.drop(connection, LOOKED)
 
 
 def folded(connection: Connection) -> Folded:
@@ -101,6 +129,20 @@ def persons_with_old(connection: Connection, before: int, after: int, limit: int
             .limit(limit)
         ).scalars()
     )
+
+
+def persons_newly_old(connection: Connection, before: int, last: Looked) -> list[int]:
+    """All who have activity that could be folded now and that the last fold did not look at, by number.
+
+    One pass over all rows, which tells nobody twice: in the order of persons it would take SQLite many times as long.
+    """
+    query = select(activity.c.person_id).where(
+        activity.c.at < before,
+        activity.c.type != OPENED,
+        or_(activity.c.at >= last.before, activity.c.id >= last.next_row),
+    )
+    found = set(connection.execute(query.execution_options(yield_per=10_000)).scalars())
+    return sorted(found - {None})
 
 
 def old_rows(

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from mautic_sync.domain.contact import Catalogue
 from mautic_sync.domain.matchers import ActivityMatcher, Matchers
 from mautic_sync.domain.scoring import ScoreRule, ScoreRules
-from mautic_sync.errors import ConfigError
+from mautic_sync.errors import ConfigError, StopError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.pipeline import fold
 from mautic_sync.pipeline.explain import explain_person
@@ -81,6 +81,23 @@ def test_the_usual_run_folds_nothing_and_neither_does_a_full_one_that_keeps_all(
     keeping(worker, 10).sync()
     worker.sync(full=True)
     assert count_rows(worker) == rows
+
+
+def test_a_full_run_whose_fold_was_cut_short_is_made_good_by_the_next_one_and_then_the_day_is_done(worker, monkeypatch):
+    short, rows = keeping(worker, 10), count_rows(worker)
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise StopError("the disk is full")
+
+        patch.setattr(carried.Fold, "store", full)
+        with pytest.raises(StopError):
+            short.sync(full=True)
+    assert count_rows(worker) == rows
+    short.sync(full=True)
+    short.sync(full=True)
+    assert [facts["activities"] for event, facts in short.told if event == "folded"] == [rows - count_rows(worker)]
+    assert count_rows(worker) < rows - 20
 
 
 def test_what_was_folded_of_somebody_is_told(worker):

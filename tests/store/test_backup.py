@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import create_engine, insert, select, text
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
-from mautic_sync.store import backup, ledger, notes, runs
+from mautic_sync.store import backup, carried, ledger, notes, runs
 from mautic_sync.store.engine import open_engine, run_lock
 from mautic_sync.store.schema import change, metadata, quarantine
 
@@ -138,6 +138,16 @@ def test_a_restore_that_fails_changes_nothing(store, tmp_path, monkeypatch):
     assert content(store) == before
     with store.begin() as connection:
         assert notes.get(connection, backup.RESTORED) is None
+
+
+def test_the_first_fold_of_a_restored_store_looks_at_everybody(store, tmp_path):
+    with store.begin() as connection:
+        carried.note_looked(connection, carried.Looked(NOW, 7, NOW))
+    backup.take(store, tmp_path / "backup", NOW)
+    _, engine = restored(url_of(store), tmp_path / "backup", force=True)
+    with engine.begin() as connection:
+        assert carried.looked(connection) == carried.Looked()
+    engine.dispose()
 
 
 def test_a_run_keeps_a_restore_out(store, tmp_path):

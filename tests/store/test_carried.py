@@ -291,6 +291,82 @@ def test_what_was_cut_short_goes_on(lived, monkeypatch):
     assert found.seen() == before
 
 
+@pytest.fixture
+def looked_at(monkeypatch):
+    """The persons whom folds looked at."""
+    seen: set[int] = set()
+    real = fold._telling
+
+    def telling(connection, persons, *more):
+        seen.update(persons)
+        return real(connection, persons, *more)
+
+    monkeypatch.setattr(fold, "_telling", telling)
+    return seen
+
+
+def test_the_next_days_fold_looks_only_at_whoever_has_rows_that_became_old_or_came_old(store, looked_at):
+    found, mautic = Store(store), Mautic()
+    for number in range(1, 6):
+        found.save(number)
+        found.add(mautic.new("page_hits", number, 60, 0), number - 1)
+    found.add(mautic.new("page_hits", 2, 30, 0), 5)
+    found.add(mautic.new("page_hits", 3, 29, 0), 6)
+    with store.begin() as connection:
+        persons = people.persons_of(connection, range(1, 6))
+    assert found.fold(30) == 0  # the first and the last page of everybody
+    assert looked_at == set(persons.values())
+    looked_at.clear()
+    found.add(mautic.new("page_hits", 4, 50, 0), 7)
+    found.add(mautic.new("page_hits", 4, 40, 0), 8)
+    assert found.fold(29) == 1
+    assert looked_at == {persons[2], persons[4]}
+    looked_at.clear()
+    assert found.fold(28) == 0
+    assert looked_at == {persons[3]}
+
+
+def test_once_a_week_a_fold_looks_at_everybody_and_so_takes_old_rows_that_found_their_person_late(store, looked_at):
+    found, mautic = Store(store), Mautic()
+    found.save(1)
+    found.add(mautic.new("page_hits", 1, 60, 0), 0)
+    for row, day in enumerate((60, 50, 40), start=1):
+        found.add(mautic.new("page_hits", 2, day, 0), row)
+    found.fold(30)
+    found.save(2)  # now there is somebody for what waited
+    looked_at.clear()
+    assert [found.fold(day) for day in range(29, 23, -1)] == [0] * 6
+    assert looked_at == set()
+    assert found.fold(23) == 1
+    assert len(looked_at) == 2
+    looked_at.clear()
+    assert found.fold(22) == 0
+    assert looked_at == set()
+
+
+def test_each_days_fold_takes_all_that_a_look_at_everybody_would(store):
+    chance, found, mautic = random.Random(11), Store(store), Mautic()
+    for number in range(1, 6):
+        found.save(number)
+    took = []
+    for day in range(60, 20, -1):
+        for _ in range(chance.randrange(6)):
+            feed = chance.choice(sorted(FEEDS))
+            above = len(mautic.rows[feed])
+            found.add(
+                mautic.new(feed, chance.randrange(1, 6), chance.randrange(day - 5, 90), chance.randrange(6)), above
+            )
+        took.append(found.fold(day))
+        with store.begin() as connection:
+            last = carried.looked(connection)
+            carried.look_again(connection)
+        assert found.fold(day) == 0
+        with store.begin() as connection:
+            carried.note_looked(connection, last)
+    assert sum(took) > 40
+    assert sum(one > 0 for one in took) > 20
+
+
 def test_a_bounce_that_was_folded_is_still_known(store):
     found = Store(store)
     found.save(1)
