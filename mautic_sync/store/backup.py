@@ -7,14 +7,18 @@ again before it counts as taken. Memory does not grow with the store.
 
 from __future__ import annotations
 
+import fcntl
 import gzip
+import hashlib
 import os
+import re
 import shutil
 import sqlite3
+import stat
 import tempfile
 import zlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,8 @@ FORMAT = 1
 ROWS_AT_ONCE = 5_000
 RESTORED = "restored"
 """In a store that was restored and has not been compared with Mautic since: when, and what was restored."""
+_GZIP = b"\x1f\x8b"
+_PREPARED = ("store.db", "store.db-journal", "store.db-wal", "store.db-shm")
 _COMPRESSION = 3  # of 9: most of the gain, a third of the time
 
 
@@ -96,12 +102,15 @@ def _refuse_strangers(path: Path) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, that takes its place at the end."""
-    part = None
+    """A new file beside `path`, that takes its place at the end. Until then it is locked: whoever takes it ends first."""
+    part = handle = None
+    prefix = f".{path.name}."
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-        os.close(handle)
+        _remove_parts(path.parent, prefix)
+        handle, name = tempfile.mkstemp(prefix=prefix, dir=path.parent)  # 0600
         part = Path(name)
+        with suppress(OSError):  # a disk without locks: nobody removes what nobody can lock
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -113,6 +122,30 @@ def _writing(path: Path) -> Iterator[Path]:
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_parts(directory: Path, prefix: str) -> None:
+    """What backups of this name that were killed left behind; not of one that goes on."""
+    for part in _made_by_us(directory, prefix):
+        with suppress(OSError):
+            handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if stat.S_ISREG(os.fstat(handle).st_mode) and _GZIP.startswith(os.read(handle, len(_GZIP))):
+                    part.unlink()
+            finally:
+                os.close(handle)
+
+
+def _made_by_us(directory: Path, prefix: str) -> Iterator[Path]:
+    """What of this user has a name that `tempfile` makes of the prefix."""
+    named = re.compile(f"{re.escape(prefix)}[a-z0-9_]{{8}}")
+    with suppress(OSError):  # a directory that may be written to need not be readable
+        for path in list(directory.iterdir()):
+            if named.fullmatch(path.name) and path.lstat().st_uid == os.geteuid():
+                yield path
 
 
 def _keep_name(directory: Path) -> None:
@@ -285,22 +318,40 @@ def _unopened(parsed: URL) -> Engine:
 @contextmanager
 def _prepared(parsed: URL, path: Path, found: Backup, now: int) -> Iterator[Path]:
     """The backup as a SQLite file of this version, beside the store where that is one."""
-    place = Path(str(parsed.database)).parent if parsed.get_backend_name() == "sqlite" else None
     try:
-        if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
-        directory = Path(tempfile.mkdtemp(prefix=".restore-", dir=place))
+        place, prefix = _place_to_prepare(parsed)
+        place.mkdir(parents=True, exist_ok=True)
+        _remove_prepared(place, prefix)
+        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     except OSError as error:
         msg = f"cannot make a directory to restore in: {error.strerror}. Give it room and the right to be written."
         raise StopError(msg) from error
     try:
-        prepared = directory / "store.db"
+        prepared = directory / _PREPARED[0]
         os.close(os.open(prepared, os.O_CREAT | os.O_WRONLY, 0o600))
         _fill(prepared, path, found.schema)
         _check(prepared, found, now)
         yield prepared
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _place_to_prepare(parsed: URL) -> tuple[Path, str]:
+    """Where to prepare, and how names begin there for this store alone: the lock of another one keeps nobody away."""
+    if parsed.get_backend_name() == "sqlite":
+        store = Path(str(parsed.database))
+        return store.parent, f".restore-{store.name}-"
+    told = hashlib.blake2b(parsed.render_as_string().encode(), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()), f".restore-{told}-"
+
+
+def _remove_prepared(place: Path, prefix: str) -> None:
+    """What restores of this store that were killed left behind; the run lock says that none goes on."""
+    for directory in _made_by_us(place, prefix):
+        with suppress(OSError):
+            found = list(directory.iterdir())
+            if all(one.name in _PREPARED and stat.S_ISREG(one.lstat().st_mode) for one in found):
+                shutil.rmtree(directory)
 
 
 def _fill(prepared: Path, path: Path, schema: str) -> None:

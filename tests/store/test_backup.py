@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
@@ -340,3 +341,79 @@ def test_a_restore_that_is_killed_leaves_the_old_store_or_the_new_one(sqlite_sto
     with engine.begin() as connection:
         assert len(connection.execute(select(ledger.ledger.c.id)).all()) == taken.tables["ledger"]
     engine.dispose()
+
+
+# -- what a kill leaves behind ----------------------------------------------------------------------------------------
+
+
+def killed(word, call):
+    """Run this call of `backup` in a process that is killed when it comes to the function `word`."""
+    code = (
+        "import os; from pathlib import Path; from mautic_sync.store import backup; "
+        "from mautic_sync.store.engine import open_engine; "
+        f"backup.{word} = lambda *_, **__: os.kill(os.getpid(), 9); {call}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+
+
+def test_the_next_restore_takes_away_what_a_killed_one_left_and_nothing_else(store, tmp_path, monkeypatch):
+    temporary = tmp_path if store.dialect.name == "sqlite" else tmp_path / "temporary"
+    temporary.mkdir(exist_ok=True)
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    fill(store)
+    path, url = tmp_path / "backup", url_of(store)
+    backup.take(store, path, NOW)
+    store.dispose()
+    for word in ("_fill", "_check", "_compare"):
+        killed(word, f"backup.restore({url!r}, Path({str(path)!r}), now=1, force=True)")
+        (left,) = temporary.glob(".restore-*")
+        assert (left / "store.db").exists()
+    others = [
+        left.with_name(f"{left.name[:-8]}somebody"),  # holds something else
+        left.with_name(f"{left.name[:-9]}-2-{left.name[-8:]}"),  # of another store
+    ]
+    for other in others:
+        other.mkdir()
+        (other / "store.db").touch()
+    (others[0] / "letter").write_text("dear")
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / "store.db").touch()
+    others.append(left.with_name(f"{left.name[:-8]}pointing"))
+    others[-1].symlink_to(target)
+    _, engine = restored(url, path, force=True)
+    engine.dispose()
+    assert sorted(temporary.glob(".restore-*")) == sorted(others)
+    assert (others[0] / "store.db").exists()
+    assert (target / "store.db").exists()
+
+
+def test_the_next_backup_takes_away_what_a_killed_one_of_this_name_left_and_nothing_else(sqlite_store, tmp_path):
+    fill_one(sqlite_store, 9)
+    path = tmp_path / "daily"
+    url = url_of(sqlite_store)
+    for word in ("_write", "look"):
+        killed(word, f"backup.take(open_engine({url!r}), Path({str(path)!r}), 1)")
+        (left,) = tmp_path.glob(".daily.*")
+    assert left.stat().st_size > 0
+    others = [tmp_path / name for name in (".daily.letters_", ".daily.backup", ".daily.2.abcdefgh")]
+    for other in others:
+        other.write_bytes(b"dear" if other == others[0] else left.read_bytes())
+    backup.take(sqlite_store, path, NOW)
+    assert sorted(tmp_path.glob(".daily.*")) == sorted(others)
+
+
+def test_a_backup_leaves_one_of_the_same_name_that_goes_on(sqlite_store, tmp_path, monkeypatch):
+    path, real = tmp_path / "daily", backup.look
+
+    def meanwhile(part):
+        monkeypatch.setattr(backup, "look", real)
+        backup.take(sqlite_store, path, NOW + 1)
+        assert part.exists()
+        return real(part)
+
+    monkeypatch.setattr(backup, "look", meanwhile)
+    assert backup.take(sqlite_store, path, NOW).made_at == NOW
+    assert backup.look(path).made_at == NOW
+    assert list(tmp_path.glob(".daily.*")) == []
