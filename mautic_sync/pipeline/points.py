@@ -200,5 +200,5 @@ def _late(
     """What the log shows of closed changes beyond what their account does: a first sending after its second."""
     rows = [closed[key] for key in sorted(keys) if key in closed and key in found]
     entered = ledger.granted_by_key(connection, {row.survivor for row in rows}, keys)
-    deltas = [(row, found[row.event_key].delta - entered.get(row.event_key, 0)) for row in rows]
+    deltas = [(row, found[row.event_key].delta - sum(entered.get(row.event_key, {}).values())) for row in rows]
     return [(row, delta) for row, delta in deltas if delta]

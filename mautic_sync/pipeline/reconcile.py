@@ -68,12 +68,22 @@ def compare_accounts(run: Run) -> None:
 
 
 def _suspects(run: Run, rows: Sequence[Grant]) -> set[int]:
-    """Contacts of this page of the log for which it does not say, key by key, what the ledger says."""
+    """Contacts of this page of the log for which it does not say, key by key, what the ledger says.
+
+    Whose key it is counts too: where Mautic lost a merge, the ledger still has it with the person that was merged into.
+    """
     with run.engine.begin() as connection:
         persons = people.persons_of(connection, {row.contact_id for row in rows})
         entered = ledger.granted_by_key(connection, set(persons.values()), {row.key for row in rows})
-    logged = _by_key(rows)
-    return {row.contact_id for row in rows if logged[row.key] != entered.get(row.key)}
+    whose = [(row, persons.get(row.contact_id, 0)) for row in rows]
+    logged: dict[tuple[str, int], int] = {}
+    for row, person_id in whose:
+        logged[row.key, person_id] = logged.get((row.key, person_id), 0) + row.delta
+    return {
+        row.contact_id
+        for row, person_id in whose
+        if logged[row.key, person_id] != entered.get(row.key, {}).get(person_id)
+    }
 
 
 def _by_key(rows: Sequence[Grant]) -> dict[str, int]:

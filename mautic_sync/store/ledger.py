@@ -96,12 +96,16 @@ def lines_of(connection: Connection, person_ids: Collection[int]) -> dict[int, l
     return found
 
 
-def granted_by_key(connection: Connection, person_ids: Collection[int], keys: Collection[str]) -> dict[str, int]:
-    """Event key → the sum of what these persons, and those merged into them, were granted under it."""
-    found: dict[str, int] = {}
-    for chunk in in_chunks(list(former_of(connection, person_ids))):
-        rows = connection.execute(select(ledger.c.event_key, ledger.c.delta).where(ledger.c.person_id.in_(chunk)))
-        for key, delta in rows:
+def granted_by_key(
+    connection: Connection, person_ids: Collection[int], keys: Collection[str]
+) -> dict[str, dict[int, int]]:
+    """Event key → person → the sum of what it, and those merged into it, were granted under that key."""
+    survivors = former_of(connection, person_ids)
+    found: dict[str, dict[int, int]] = {}
+    for chunk in in_chunks(list(survivors)):
+        query = select(ledger.c.person_id, ledger.c.event_key, ledger.c.delta).where(ledger.c.person_id.in_(chunk))
+        for number, key, delta in connection.execute(query):
             if key in keys:
-                found[key] = found.get(key, 0) + delta
+                sums = found.setdefault(key, {})
+                sums[survivors[number]] = sums.get(survivors[number], 0) + delta
     return found

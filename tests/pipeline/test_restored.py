@@ -328,6 +328,30 @@ def test_a_mautic_that_was_restored_gets_again_what_it_lost(worker, scores):
     assert worker.sync()["pushed"]["calls"] == 0
 
 
+def test_whoever_a_restored_mautic_shows_unmerged_again_keeps_the_points_that_it_has(worker, scores):
+    known = worker.new(firstname="Pat", email="valid@example.com", phone="+49 30 1")
+    visitor = worker.visitor()
+    worker.act("edit", contact=visitor, values={"firstname": "Kim"})
+    scores.update(Pat=7, Kim=2)
+    worker.sync()
+    before = logged(worker)
+    mautic = Snapshot(worker)
+    worker.act("merge", known=known, visitor=visitor)
+    rescore(worker, scores, Pat=9, Kim=9)
+    for _ in range(2):
+        worker.sync()
+    assert (before, accounts(worker)) == ({known: 7, visitor: 2}, {visitor: 9})
+    mautic.put_back()
+    scores.update(Pat=7, Kim=2)
+    with pytest.raises(SafetyStop):
+        worker.sync()
+    document = worker.sync(full=True)
+    assert document["pushed"]["points"] == 0
+    worker.sync()
+    assert accounts(worker) == logged(worker) == before
+    assert (worker.contact(known).points, worker.contact(visitor).points) == (7, 2)
+
+
 def test_a_stage_that_a_restored_mautic_lost_is_set_again_and_not_taken_for_a_hand(worker):
     pat = worker.new(firstname="Pat")
     worker.sync()

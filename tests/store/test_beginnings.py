@@ -68,7 +68,7 @@ def test_history_that_was_not_granted_is_part_of_the_account_and_told_apart(conn
     assert ledger.openings(connection, [known, visitor]) == {known: 10, visitor: 4}
     merge(connection)
     assert ledger.openings(connection, [known]) == {known: 14}
-    assert ledger.granted_by_key(connection, [known], {"key"}) == {"key": 3}
+    assert ledger.granted_by_key(connection, [known], {"key"}) == {"key": {known: 3}}
 
 
 @pytest.mark.parametrize(
