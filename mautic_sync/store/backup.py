@@ -28,7 +28,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, delete, func, lit
 
 from mautic_sync import __version__
 from mautic_sync.errors import ConfigError, StopError
-from mautic_sync.store import actions, carried, notes
+from mautic_sync.store import actions, carried, changes, notes
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import MIGRATIONS, migrate, open_engine, parse_url, reading, run_lock
 from mautic_sync.store.migrations import HEAD
@@ -407,6 +407,7 @@ def _check(prepared: Path, found: Backup, now: int) -> None:
                     raise StopError(msg)
             # What was open then may have been done since.
             actions.doubt_what_is_open(connection)
+            changes.doubt_points_with_keys(connection)
             carried.look_again(connection)
             notes.put_json(connection, RESTORED, {"at": now, "made_at": found.made_at})
     finally:

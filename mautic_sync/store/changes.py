@@ -243,6 +243,18 @@ def doubt_what_was_sent(connection: Connection) -> int:
     return done.rowcount
 
 
+def doubt_points_with_keys(connection: Connection) -> None:
+    """After a restore: what has a key may have been sent since, also where nothing was on its way then.
+
+    The log is looked through from its beginning: if Mautic was restored as well, its ids have begun again lower.
+    """
+    connection.execute(
+        update(change)
+        .where(change.c.target == POINTS, change.c.open_key.is_not(None), change.c.event_key.is_not(None))
+        .values(state=DOUBTFUL, log_above=0, error="the store was restored")
+    )
+
+
 def doubtful(connection: Connection) -> list[Any]:
     """Changes in doubt whose effect the contact itself shows, with the current `mautic_id` of each person."""
     return list(

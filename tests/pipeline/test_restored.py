@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import nullcontext
 
 import pytest
 from sqlalchemy import select
@@ -13,7 +14,7 @@ from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.pipeline import points, reconcile
 from mautic_sync.store import backup, notes, people
 from mautic_sync.store.engine import open_engine
-from mautic_sync.store.schema import ledger, transition
+from mautic_sync.store.schema import change, ledger, transition
 from tests.pipeline.conftest import rescore
 
 pytestmark = pytest.mark.usefixtures("no_actions")
@@ -185,6 +186,45 @@ def test_points_that_were_on_their_way_when_the_backup_was_taken_are_entered_onc
         worker.sync()
         assert accounts(worker) == logged(worker) == {pat: 7}
     assert worker.contact(pat).points == 7
+
+
+@pytest.mark.parametrize("now", [7, 9, 0], ids=["same score", "higher score", "no score"])
+@pytest.mark.parametrize("first", ["lost", "not made"])
+def test_points_that_waited_under_their_key_when_the_backup_was_taken_are_entered_once(
+    worker, scores, monkeypatch, first, now
+):
+    """What became of the first call is watched for a day; the backup is put back after two."""
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = 7
+
+    def call(*_args, **_more):
+        if first == "lost":
+            return points.Doubtful("no answer came in time")
+        raise StopError("nothing was changed")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(points, "add_points", call)
+        with nullcontext() if first == "lost" else pytest.raises(StopError):
+            worker.sync()
+    worker.patience(3600)
+    worker.but(push={"max_seconds": 0.000001}).sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        (waiting,) = connection.execute(select(change).where(change.c.target == "points"))
+    assert (waiting.state, waiting.event_key is None) == ("planned", False)
+    back_up(worker)
+    worker.sync()
+    assert logged(worker) == {pat: 7}
+    worker.post("/_sandbox/clock", {"advance": 2 * 86_400})
+    worker.skew += 2 * 86_400
+    put_back(worker)
+    rescore(worker, scores, Pat=now)
+    worker.plan()
+    for _ in range(2):
+        worker.sync()
+    log = worker.box.instance.tables.connection.execute("SELECT event_name, delta FROM lead_points_change_log")
+    assert [delta for name, delta in log if name.endswith(waiting.event_key)] == [7]
+    assert accounts(worker) == logged(worker) == ({pat: now} if now else {})
+    assert worker.contact(pat).points == now
 
 
 def test_a_comparison_that_is_cut_short_is_made_again_and_enters_nothing_twice(worker, scores, monkeypatch):
