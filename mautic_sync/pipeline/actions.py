@@ -72,7 +72,10 @@ NOTIFY = "notify:"
 def queue_entries(
     run: Run, connection: Connection, settled: Mapping[int, Any], transitions: Sequence[Transition]
 ) -> None:
-    """Store what these transitions set off; `settled` are their changes by number."""
+    """Store what these transitions set off; `settled` are their changes by number.
+
+    Numbers of changes begin again in a restored or a new store, ids of runs do not.
+    """
     due = []
     for transition in transitions:
         row = settled[transition.change_id]
@@ -82,7 +85,7 @@ def queue_entries(
         person = decisions.one_person(connection, row.person_id) if found else None
         if person is not None:
             (one,) = consider(deciding_by(run), connection, [person], run.now)
-            due += [(rule, one, key_of(rule, f"change {row.id}")) for rule in found]
+            due += [(rule, one, key_of(rule, f"{row.run_id} change {row.id}")) for rule in found]
     queue(run, connection, due)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -15,7 +16,7 @@ from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
 from mautic_sync.pipeline import actions as acting, decide as deciding
-from mautic_sync.store import actions as stored, people
+from mautic_sync.store import actions as stored, backup, people
 from mautic_sync.store.schema import action
 from tests.pipeline.conftest import rescore
 
@@ -258,6 +259,26 @@ def test_a_stage_that_somebody_took_away_is_put_back_without_a_welcome(started):
     assert worker.plan()["actions"] == []
     assert worker.sync()["transitions"] == []
     assert (worker.stage(number), len(notes_of(worker, number))) == ("Lead", 1)
+
+
+@pytest.mark.parametrize("store", ["restored", "lost"])
+def test_no_key_is_given_to_somebody_else_again(started, store):
+    """What was done since the backup, or in the store before, is in Mautic with its key."""
+    worker = started(WELCOME)
+    with worker.run("look") as run:
+        backup.take(run.engine, worker.directory / "backup", int(time.time()))
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    if store == "restored":
+        backup.restore(worker.settings.store.url, worker.directory / "backup", now=int(time.time()), force=True)
+    else:
+        for file in worker.directory.glob("*.db*"):
+            file.unlink()
+    worker.sync()
+    kim = worker.new(firstname="Kim", phone="+49 30 2")
+    worker.sync()
+    keys = {note.rpartition(" ")[2] for number in (pat, kim) for note in notes_of(worker, number)}
+    assert len(keys) == 2
 
 
 def test_a_stage_that_was_deleted_and_made_anew_welcomes_nobody(started):
