@@ -107,6 +107,16 @@ def test_a_newer_score_inherits_the_key_of_what_may_still_arrive(connection, two
     assert states(connection) == ["superseded", "sent"]
 
 
+def test_after_a_restore_all_that_has_a_key_is_looked_for_in_the_whole_log(connection, two):
+    waiting, _ = (plan(connection, person_id, 7) for person_id in two)
+    send(connection, waiting, above=9)
+    changes.back_to_planned(connection, [waiting], "nothing was changed")
+    changes.doubt_points_with_keys(connection)
+    assert states(connection) == ["doubtful", "planned"]
+    (row,) = changes.doubtful_points(connection)
+    assert (row.id, row.log_above) == (waiting, 0)
+
+
 def test_whoever_has_an_edit_on_the_way_waits(connection, two):
     wanted = {(two[0], CONTACT): Change(CONTACT, {}, {"fields": {"a": "b"}}, "why", 100)}
     changes.plan_changes(connection, [two[0]], wanted, {}, run_id="run", now=NOW, baseline=False)
