@@ -1,21 +1,28 @@
-"""Who is held because a run was undone: nothing is decided for them until what rules read about them changes."""
+"""Who is held because a run was undone: nothing is decided for them until what rules read about them changes.
+
+What their undo has yet to write is looked at again in each run, for nobody decides it anew.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.domain.contact import DNC_REASONS
+from mautic_sync.domain.plan import CONTACT, Change, channel_of
+from mautic_sync.domain.undoing import UNDOES, LeftAlone, Shown, Written, undo_contact, undo_dnc
 from mautic_sync.pipeline.context import Run
-from mautic_sync.store import holds
+from mautic_sync.store import changes, decisions, holds, people
 from mautic_sync.store.text import dump
 
 if TYPE_CHECKING:
     from mautic_sync.pipeline.decide import Considered
 
+PERSONS_AT_ONCE = 500
 MANUAL = next(number for number, word in DNC_REASONS.items() if word == "manual")
 
 
@@ -62,3 +69,58 @@ def still_held(run: Run, connection: Connection, considered: Sequence[Considered
     if let_go:
         run.tell("let_go", persons=len(let_go))
     return frozenset(rows.keys() - set(let_go))
+
+
+def shown_of(run: Run, row: Any) -> Shown:
+    """The contact of a row of `decisions.persons`, as Mautic showed it when it was last read."""
+    stage = None if row.stage_id is None else run.stage_names.get(row.stage_id, f"#{row.stage_id}")
+    written = decisions.standing_of(row).written
+    return Shown(stage, orjson.loads(row.fields), frozenset(orjson.loads(row.tags)), written)
+
+
+def leave_alone_what_changed(run: Run) -> None:
+    """Drop from what undos have yet to write whatever Mautic no longer shows as they found it: it is somebody else's."""
+    after = 0
+    while True:
+        with run.engine.begin() as connection:
+            rows = changes.planned_of_held(connection, after, PERSONS_AT_ONCE)
+            if not rows:
+                return
+            after = rows[-1].id
+            numbers = sorted({row.person_id for row in rows})
+            there = {row.person_id: row for row in decisions.persons(connection, numbers)}
+            current, own_dnc = people.current_ids(connection, numbers), decisions.own_dnc(connection, numbers)
+            for row in rows:
+                person = there.get(row.person_id)
+                if person is None or UNDOES not in orjson.loads(row.new):
+                    continue
+                left = _look_again(run, connection, row, person, own=row.person_id in own_dnc)
+                for what, why in left:
+                    run.tell("undo_left_alone", contact=current.get(row.person_id), what=what, why=why)
+
+
+def _look_again(run: Run, connection: Connection, row: Any, person: Any, *, own: bool) -> list[LeftAlone]:
+    """Bring one planned change of an undo to what still can go back; returns what is left alone."""
+    old, new = orjson.loads(row.old), orjson.loads(row.new)
+    undone, channel = new[UNDOES], channel_of(row.target)
+    fresh: Change | None
+    if row.target == CONTACT:
+        # The run did the reverse of it: from what shall be there again to what the undo found.
+        did = Written(verdict=new.get("verdict", ""))
+        did.add(new, {**old, "tags": [tag[1:] if tag.startswith("-") else f"-{tag}" for tag in new.get("tags", ())]})
+        # A stage that is gone from Mautic is refused when it is sent, and waits for `retry`.
+        stages = [new["stage"]] if new.get("stage") else []
+        fresh, left = undo_contact(did, shown_of(run, person), stages=stages, undone=undone, value=row.value)
+    elif channel is not None:
+        present = orjson.loads(person.dnc).get(channel)
+        ours = own or not new.get("verdict")  # what an action set is nobody's verdict
+        did_dnc = {**new, "reason": old["reason"]}
+        fresh, left = undo_dnc(row.target, new, did_dnc, present=present, ours=ours, undone=undone)
+    else:
+        return []
+    if fresh is None:
+        why = "; ".join(f"{one.what} {one.why}" for one in left) or "Mautic shows it already"
+        changes.supersede(connection, [row.id], f"left alone by the undo: {why}", run.now)
+    elif fresh.new != new:
+        changes.plan_otherwise(connection, row.id, fresh)
+    return left

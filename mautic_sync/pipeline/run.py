@@ -22,6 +22,7 @@ from mautic_sync.pipeline import (
     decide,
     fold,
     health,
+    holding,
     occasions,
     opening,
     pull,
@@ -260,6 +261,8 @@ def _decide(run: Run) -> bool:
         run.start = opening.choose(run)
         run.grants = run.start.chosen == "history"
         decide.decide_changed(run, baseline=baseline)
+    # After who is let go: what their undo had planned is replaced by what is decided.
+    holding.leave_alone_what_changed(run)
     return baseline
 
 

@@ -15,14 +15,14 @@ import orjson
 from sqlalchemy import Connection, Engine
 
 from mautic_sync.domain.plan import CONTACT, DNC, GROUPS, POINTS, Change
-from mautic_sync.domain.undoing import UNDOES, LeftAlone, Shown, Written, undo_contact, undo_dnc, undo_points
+from mautic_sync.domain.undoing import UNDOES, LeftAlone, Written, undo_contact, undo_dnc, undo_points
 from mautic_sync.errors import ConfigError
 from mautic_sync.mautic.transport import refuse_old
 from mautic_sync.pipeline import push
 from mautic_sync.pipeline.actions import NOTIFY
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, VALUE_OF_LOST_DNC, consider, deciding_by
-from mautic_sync.pipeline.holding import digest_of
+from mautic_sync.pipeline.holding import digest_of, shown_of
 from mautic_sync.pipeline.run import Options, prepare
 from mautic_sync.store import actions, changes, decisions, holds, ledger, people, runs
 
@@ -119,6 +119,7 @@ def carry_out(run: Run, undone: str) -> int:
                 break
             after = numbers[-1]
             back = {one.person_id: one for one in _reversals_of(run, connection, undone, numbers) if one.back}
+            _let_go_of_earlier(run, connection, undone, [number for number in numbers if number not in back])
             _plan(run, connection, undone, back)
         run.tell("undo_planned", persons=len(back))
     push.push_planned_by(run)
@@ -237,9 +238,7 @@ class _Person:
         self.number = row.person_id
         self.own = own
         self.points: int = row.points
-        stage = None if row.stage_id is None else run.stage_names.get(row.stage_id, f"#{row.stage_id}")
-        written = decisions.standing_of(row).written
-        self.shown = Shown(stage, orjson.loads(row.fields), frozenset(orjson.loads(row.tags)), written)
+        self.shown = shown_of(run, row)
         self.dnc: Mapping[str, int] = orjson.loads(row.dnc)
 
     def reverse(
@@ -279,12 +278,24 @@ class _Person:
         return undo_contact(written, self.shown, stages=self.run.stage_ids, undone=self.undone, value=value)
 
 
+def _let_go_of_earlier(run: Run, connection: Connection, undone: str, numbers: Sequence[int]) -> None:
+    """For these nothing goes back any more: what the same undo, cut short, had planned for them is closed."""
+    earlier = {
+        key: row
+        for key, row in decisions.open_changes(connection, numbers).items()
+        if orjson.loads(row.new).get(UNDOES) == undone
+    }
+    changes.plan_changes(connection, numbers, {}, earlier, run_id=run.id, now=run.now, baseline=True)
+
+
 def _plan(run: Run, connection: Connection, undone: str, back: Mapping[int, Reversal]) -> None:
     """Store what will be written, and hold these persons as they were before the run."""
     numbers = sorted(back)
     wanted = {(number, change.target): change for number in numbers for change in back[number].back}
     open_now = {
-        key: row for key, row in decisions.open_changes(connection, numbers).items() if key in wanted or not _stays(row)
+        key: row
+        for key, row in decisions.open_changes(connection, numbers).items()
+        if key in wanted or not _stays(row, undone)
     }
     changes.plan_changes(connection, numbers, wanted, open_now, run_id=run.id, now=run.now, baseline=True)
     changes.take_over(connection, numbers, undone, run.id)
@@ -307,9 +318,9 @@ def _plan(run: Run, connection: Connection, undone: str, back: Mapping[int, Reve
     decisions.drop_flags(connection, {number: one.occasions for number, one in back.items() if one.occasions})
 
 
-def _stays(row: Any) -> bool:
-    """Do-not-contact that a merge lost is put back whatever happens, and another undo has its own changes."""
-    return row.value >= VALUE_OF_LOST_DNC or UNDOES in orjson.loads(row.new)
+def _stays(row: Any, undone: str) -> bool:
+    """Do-not-contact that a merge lost is put back whatever happens, and the undo of another run has its own changes."""
+    return row.value >= VALUE_OF_LOST_DNC or orjson.loads(row.new).get(UNDOES) not in {None, undone}
 
 
 def _places(run: Run, wanted: Mapping[tuple[int, str], Change]) -> dict[int, tuple[str, str]]:

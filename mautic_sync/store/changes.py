@@ -15,7 +15,7 @@ from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.decisions import Place, last_places
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
-from mautic_sync.store.schema import alias, change, contact, person, standing, transition
+from mautic_sync.store.schema import alias, change, contact, held, person, standing, transition
 from mautic_sync.store.text import dump
 
 PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
@@ -729,6 +729,27 @@ def take_over(connection: Connection, person_ids: Collection[int], undone: str, 
         ).all()
         numbers = [row.id for row in rows if orjson.loads(row.new).get(UNDOES) == undone]
         connection.execute(update(change).where(change.c.id.in_(numbers)).values(run_id=run_id))
+
+
+def planned_of_held(connection: Connection, after: int, limit: int) -> list[Any]:
+    """The next planned changes, by number, of persons who are held."""
+    query = (
+        select(change)
+        .join(held, held.c.person_id == change.c.person_id)
+        .where(change.c.state == PLANNED, change.c.id > after)
+        .order_by(change.c.id)
+        .limit(limit)
+    )
+    return list(connection.execute(query))
+
+
+def plan_otherwise(connection: Connection, number: int, planned: Change) -> None:
+    """What is left of a planned change; it stays what it was for `retry`, and of the run that planned it."""
+    connection.execute(
+        update(change)
+        .where(change.c.id == number, change.c.state == PLANNED)
+        .values(old=dump(planned.old), new=dump(planned.new))
+    )
 
 
 def count_planned_by(connection: Connection, run_id: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import requests
 from sqlalchemy import select
 
 from mautic_sync.cli.passes import describe_change
@@ -302,6 +303,102 @@ def test_an_undo_that_was_cut_short_is_finished_by_the_next_sync_or_by_itself(wo
     assert [shown(worker, number) for number in numbers] == before
     assert account(worker) == [7] * 4 + [-7] * 4
     assert worker.sync()["pushed"]["calls"] == 0
+
+
+@pytest.fixture
+def cut_short(worker, monkeypatch):
+    """`cut_short(run)`: the undo of a run that plans what it will write and writes nothing of it."""
+
+    def undone(run_id):
+        with monkeypatch.context() as stopped:
+            stopped.setattr(push, "push_planned_by", lambda _: None)
+            carry_out(worker, run_id)
+
+    return undone
+
+
+def left_alone(worker) -> set[str]:
+    return {facts["what"] for event, facts in worker.told if event == "undo_left_alone"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_somebody_sets_before_a_cut_short_undo_goes_on_is_left_alone(worker, pat, cut_short, again):
+    run_id = worker.sync()["run_id"]
+    cut_short(run_id)
+    worker.act("set_stage", contact=pat, stage="Customer")
+    worker.act("edit", contact=pat, values={"sync_reason": "mine"})
+    if again:
+        _, found, _ = carry_out(worker, run_id)
+        left = {row["what"] for row in found.left_alone}
+    planned = [row["new"] for row in worker.plan()["listed"]]
+    assert not any("stage" in new or "sync_reason" in new.get("fields", {}) for new in planned)
+    if not again:
+        left = left_alone(worker)
+    worker.sync()
+    assert left == {"stage", "sync_reason"}
+    assert (worker.stage(pat), worker.contact(pat).fields["sync_reason"]) == ("Customer", "mine")
+    assert (worker.contact(pat).points, held(worker)) == (0, [pat])  # points are not theirs
+
+
+@pytest.mark.parametrize("granted", [0, 7])
+def test_an_undo_that_is_repeated_keeps_nothing_of_what_it_leaves_alone_now(worker, scores, cut_short, granted):
+    scores["Pat"] = granted
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    run_id = worker.sync()["run_id"]
+    (edit,) = (row for row in look(worker, run_id).listed if row["target"] == "contact")
+    cut_short(run_id)
+    worker.act("set_stage", contact=number, stage="Customer")
+    worker.act("edit", contact=number, values=dict.fromkeys(edit["new"]["fields"], "9"))
+    carry_out(worker, run_id)
+    one = worker.contact(number)
+    assert (worker.stage(number), one.points) == ("Customer", 0)
+    assert {one.fields[alias] for alias in edit["new"]["fields"]} <= {"9", 9}
+    with worker.run("look") as run, run.engine.begin() as connection:
+        assert changes.listed(connection, [changes.PLANNED]) == []
+
+
+def test_what_is_still_as_the_undo_found_it_goes_back_beside_what_is_not(worker, pat, cut_short):
+    before = worker.stage(pat)
+    cut_short(worker.sync()["run_id"])
+    worker.act("edit", contact=pat, values={"sync_reason": "mine"})
+    worker.sync()
+    assert left_alone(worker) == {"sync_reason"}
+    assert (worker.stage(pat), worker.contact(pat).fields["sync_reason"]) == (before, "mine")
+
+
+def test_what_somebody_sets_while_an_undo_is_in_doubt_is_left_alone(worker, pat, monkeypatch):
+    run_id = worker.sync()["run_id"]
+    with monkeypatch.context() as losing:
+        losing.setattr(push, "edit_one", lambda *_: Doubtful("the answer was lost"))
+        losing.setattr(push, "edit_batch", lambda _, edits: {one.contact_id: Doubtful("lost") for one in edits})
+        assert carry_out(worker, run_id)[2].doubtful == 1
+    worker.act("set_stage", contact=pat, stage="Customer")
+    worker.patience(3600)
+    worker.sync()
+    assert worker.stage(pat) == "Customer"
+
+
+def test_who_unsubscribes_before_a_cut_short_undo_goes_on_stays_so(worker, cut_short, tmp_path):
+    number = worker.new(email="invalid@example.com", firstname="Otto")
+    run_id = worker.sync()["run_id"]
+    tagged = worker.contact(number).tags
+    cut_short(run_id)
+    with requests.Session() as session:
+        session.trust_env = False
+        url = f"{worker.box.url}/api/contacts/{number}/dnc/email/remove"
+        assert session.post(url, timeout=10, auth=("admin", "sandbox")).ok
+    worker.act("unsubscribe", contact=number)
+    assert worker.contact(number).dnc == {"email": 1}
+    # With other rules the hold goes on, whatever has changed.
+    (tmp_path / "rules").mkdir()
+    text = (packaged_mappings_dir() / "stages.yaml").read_text()
+    (tmp_path / "rules" / "stages.yaml").write_text(text.replace("respect_manual: 90d", "respect_manual: 91d"))
+    worker.mappings_dir = tmp_path / "rules"
+    worker.sync()
+    assert held(worker) == [number]
+    assert worker.contact(number).dnc == {"email": 1}
+    assert left_alone(worker) == {"dnc:email"}
+    assert worker.contact(number).tags < tagged
 
 
 def test_points_whose_answer_was_lost_are_taken_back_once(worker, pat, monkeypatch):
