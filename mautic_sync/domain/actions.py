@@ -122,6 +122,13 @@ class Turn(NamedTuple):
     takes_back: str | None
 
 
+def flag_edit(occasion: str) -> str | None:
+    """The flag that came (`hot`) or went (`-hot`) with an occasion; None for those of stages and kinds."""
+    if occasion in ENDS or occasion.startswith(WHEN):
+        return occasion
+    return next((f"-{flag}" for flag, end in ENDS.items() if end == occasion), None)
+
+
 def turns(before: Collection[str], now: Collection[str]) -> tuple[Turn, ...]:
     """What the flags `before` and `now` set off."""
     came = (Turn(flag, ENDS.get(flag)) for flag in sorted(set(now) - set(before)))

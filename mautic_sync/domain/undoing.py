@@ -29,6 +29,8 @@ class Written:
     tags: dict[str, tuple[bool, bool]] = field(default_factory=dict)
     """Tag → whether the contact carried it before, and after."""
     verdict: str = ""
+    flags: dict[str, bool] = field(default_factory=dict)
+    """Flag whose coming or going set off an action → whether the contact had it before."""
 
     def add(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         """One change more, `old` and `new` as `Change` has them."""
@@ -41,7 +43,14 @@ class Written:
         for tag in new.get("tags", ()):
             name, carried = tag.removeprefix("-"), not tag.startswith("-")
             self.tags[name] = (self.tags.get(name, (not carried, carried))[0], carried)
+        for flag in new.get("flags", ()):
+            self.flags.setdefault(flag.removeprefix("-"), flag.startswith("-"))
         self.verdict = new.get("verdict", self.verdict)
+
+
+def inverted(edits: Iterable[str]) -> list[str]:
+    """Edits of tags or flags (`vip`, `-old`) the other way round."""
+    return [edit[1:] if edit.startswith("-") else f"-{edit}" for edit in edits]
 
 
 class Shown(NamedTuple):
@@ -76,6 +85,9 @@ def undo_contact(
     tags = [_edit(name, carry=before) for name, (before, _) in _tags_back(written, shown)]
     if tags:
         old["tags"], new["tags"] = [], sorted(tags)
+        if written.flags:
+            # Not sent: with it the undo can be undone as well.
+            new["flags"] = sorted(_edit(flag, carry=before) for flag, before in written.flags.items())
         if written.verdict:
             new["verdict"] = written.verdict
     if not new:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from mautic_sync.domain.contact import DNC_REASONS
 from mautic_sync.domain.plan import CONTACT, Change, channel_of
-from mautic_sync.domain.undoing import UNDOES, LeftAlone, Shown, Written, undo_contact, undo_dnc
+from mautic_sync.domain.undoing import UNDOES, LeftAlone, Shown, Written, inverted, undo_contact, undo_dnc
 from mautic_sync.pipeline.context import Run
 from mautic_sync.store import changes, decisions, holds, people
 from mautic_sync.store.text import dump
@@ -107,7 +107,7 @@ def _look_again(run: Run, connection: Connection, row: Any, person: Any, *, own:
     if row.target == CONTACT:
         # The run did the reverse of it: from what shall be there again to what the undo found.
         did = Written(verdict=new.get("verdict", ""))
-        did.add(new, {**old, "tags": [tag[1:] if tag.startswith("-") else f"-{tag}" for tag in new.get("tags", ())]})
+        did.add(new, {**old, "tags": inverted(new.get("tags", ())), "flags": inverted(new.get("flags", ()))})
         # A stage that is gone from Mautic is refused when it is sent, and waits for `retry`.
         stages = [new["stage"]] if new.get("stage") else []
         fresh, left = undo_contact(did, shown_of(run, person), stages=stages, undone=undone, value=row.value)

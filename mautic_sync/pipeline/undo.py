@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine
 
+from mautic_sync.domain.actions import HOT, flag_edit
 from mautic_sync.domain.plan import CONTACT, DNC, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES, LeftAlone, Written, undo_contact, undo_dnc, undo_points
 from mautic_sync.errors import ConfigError
@@ -40,8 +41,6 @@ class Reversal:
     left: tuple[LeftAlone, ...] = ()
     carried_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Rule → parts of actions that nobody can take back."""
-    occasions: frozenset[str] = frozenset()
-    """What set off the actions of which something is taken back."""
     points: int = 0
     """What Mautic shows now."""
 
@@ -174,8 +173,7 @@ def _reversals_of(run: Run, connection: Connection, undone: str, numbers: Sequen
             else:
                 back.append(change)
         lasting = tuple((act["rule"], parts) for act in acts if (parts := _lasting(act["done"])))
-        occasions = frozenset(act["occasion"] for act in acts if _edits(act["done"]))
-        found.append(Reversal(number, current.get(number), tuple(back), tuple(left), lasting, occasions, person.points))
+        found.append(Reversal(number, current.get(number), tuple(back), tuple(left), lasting, person.points))
     return found
 
 
@@ -273,7 +271,10 @@ class _Person:
         for row in rows:
             written.add(orjson.loads(row.old), orjson.loads(row.new))
         for act in acts:
-            written.add({}, {"tags": _edits(act["done"])})
+            tags, flag = _edits(act["done"]), flag_edit(act["occasion"])
+            # What came with a flag that goes may have been taken by another action before.
+            counts = flag is not None and (tags or flag.startswith("-"))
+            written.add({}, {"tags": tags, "flags": [flag] if counts else []})
         value = max([row.value for row in rows] + [act["value"] for act in acts])
         return undo_contact(written, self.shown, stages=self.run.stage_ids, undone=self.undone, value=value)
 
@@ -315,7 +316,9 @@ def _plan(run: Run, connection: Connection, undone: str, back: Mapping[int, Reve
         ],
     )
     decisions.put_back(connection, _places(run, wanted), f"undo of {undone}")
-    decisions.drop_flags(connection, {number: one.occasions for number, one in back.items() if one.occasions})
+    # A tag goes back together with the flag that stands for it: else nobody would take it away, or give it, again.
+    edits = {number: change.new["flags"] for (number, _), change in wanted.items() if "flags" in change.new}
+    decisions.edit_flags(connection, edits, actions.last_set_off(connection, HOT, edits))
 
 
 def _stays(row: Any, undone: str) -> bool:

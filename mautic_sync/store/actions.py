@@ -275,6 +275,19 @@ def done_by(connection: Connection, run_id: str, person_ids: Collection[int]) ->
     return found
 
 
+def last_set_off(connection: Connection, occasion: str, person_ids: Collection[int]) -> dict[int, int]:
+    """Person → when this occasion last set off an action."""
+    found: dict[int, int] = {}
+    for chunk in in_chunks(sorted(person_ids)):
+        query = (
+            select(action.c.person_id, func.max(action.c.planned_at))
+            .where(action.c.person_id.in_(chunk), action.c.occasion == occasion)
+            .group_by(action.c.person_id)
+        )
+        found.update((number, at) for number, at in connection.execute(query))
+    return found
+
+
 def _begun(run_id: str) -> list[ColumnElement[bool]]:
     return [action.c.settled_run == run_id, action.c.done != "{}"]
 

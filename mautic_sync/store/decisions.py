@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 
+from mautic_sync.domain.actions import HOT, LOW_VALUE, flags_text
 from mautic_sync.domain.classification import RANK
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
@@ -178,16 +179,24 @@ def take_from_mautic(connection: Connection, places: Mapping[int, tuple[str, str
     upsert(connection, decision, rows, update=("kind", "stage", "rule", "reason", "trace"))
 
 
-def drop_flags(connection: Connection, dropped: Mapping[int, Collection[str]]) -> None:
-    """Person → flags that it does not have any more: should they come again, they are news."""
-    for chunk in in_chunks(sorted(dropped)):
+def edit_flags(connection: Connection, edits: Mapping[int, Collection[str]], hot_since: Mapping[int, int]) -> None:
+    """Person → flags that it has again (`hot`), or not any more (`-hot`): should those come again, they are news.
+
+    `hot_since`: when somebody who is hot again became so, as far as that is known.
+    """
+    for chunk in in_chunks(sorted(edits)):
         rows = connection.execute(
             select(decision.c.person_id, decision.c.flags, decision.c.hot_since).where(decision.c.person_id.in_(chunk))
         ).all()
         for row in rows:
-            kept = [flag for flag in orjson.loads(row.flags) if flag not in dropped[row.person_id]]
-            since = row.hot_since if "hot" in kept else None
-            values = {"flags": orjson.dumps(kept).decode(), "hot_since": since}
+            edited = edits[row.person_id]
+            there = orjson.loads(row.flags)
+            there = [flag for flag in there if f"-{flag}" not in edited] + [
+                flag for flag in edited if not flag.startswith("-") and flag not in there
+            ]
+            named = tuple(flag for flag in there if flag not in {HOT, LOW_VALUE})
+            since = (row.hot_since or hot_since.get(row.person_id)) if HOT in there else None
+            values = {"flags": flags_text(HOT in there, LOW_VALUE in there, named), "hot_since": since}
             connection.execute(update(decision).where(decision.c.person_id == row.person_id).values(**values))
 
 

@@ -10,10 +10,11 @@ from mautic_sync.cli.passes import describe_change
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.writes import Doubtful
-from mautic_sync.pipeline import points, push, undo
+from mautic_sync.pipeline import decide as deciding, points, push, undo
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.store import actions, changes, holds, people
 from mautic_sync.store.schema import action, decision, ledger
+from tests.pipeline.conftest import rescore
 
 LIMIT = 50
 
@@ -303,6 +304,68 @@ def test_an_undo_that_was_cut_short_is_finished_by_the_next_sync_or_by_itself(wo
     assert [shown(worker, number) for number in numbers] == before
     assert account(worker) == [7] * 4 + [-7] * 4
     assert worker.sync()["pushed"]["calls"] == 0
+
+
+HOT = """version: 1
+on:
+  - {become: hot, do: {tags: {add: [hot]}}}
+  - {become: cold, do: {tags: {remove: [hot]}}}
+"""
+
+
+@pytest.fixture
+def hot(make_worker, monkeypatch, tmp_path):
+    """A worker whose rules tag who is hot, how to rescore, a lead who became hot, and the run that told so."""
+    found = {}
+    real = deciding.score
+
+    def score(signals, rules, now, not_before, parts):
+        fit = found.get(str(signals.fields.get("firstname")), 0)
+        return real(signals, rules, now, not_before, parts)._replace(total=fit, groups={"fit": fit, "interest": 0})
+
+    monkeypatch.setattr(deciding, "score", score)
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "actions.yaml").write_text(HOT)
+    worker = make_worker(mappings=tmp_path / "rules")
+    worker.init()
+    worker.sync()
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, found, Pat=12)
+    run_id = worker.sync()["run_id"]
+    assert worker.contact(number).tags == {"hot"}
+    return worker, found, number, run_id
+
+
+def flags(worker) -> list[tuple[str, bool]]:
+    """The flags of everybody, and whether it is known since when they are hot."""
+    with worker.run("look") as run, run.engine.begin() as connection:
+        rows = connection.execute(select(decision.c.flags, decision.c.hot_since)).all()
+    return [(row.flags, row.hot_since is not None) for row in rows]
+
+
+def test_who_was_made_cold_has_tag_and_flag_again_and_loses_both_when_let_go(hot):
+    worker, found, number, _ = hot
+    rescore(worker, found, Pat=0)
+    run_id = worker.sync()["run_id"]
+    assert (worker.contact(number).tags, flags(worker)) == (frozenset(), [("[]", False)])
+    carry_out(worker, run_id)
+    assert (worker.contact(number).tags, flags(worker)) == ({"hot"}, [('["hot"]', True)])
+    release(worker)
+    worker.sync()
+    assert (worker.contact(number).tags, flags(worker)) == (frozenset(), [("[]", False)])
+
+
+def test_an_undone_undo_gives_the_flag_back_with_the_tag(hot):
+    worker, found, number, run_id = hot
+    undo_id, _, _ = carry_out(worker, run_id)
+    assert (worker.contact(number).tags, flags(worker)) == (frozenset(), [("[]", False)])
+    carry_out(worker, undo_id)
+    assert (worker.contact(number).tags, flags(worker)) == ({"hot"}, [('["hot"]', True)])
+    release(worker)
+    rescore(worker, found, Pat=0)
+    worker.sync()
+    assert (worker.contact(number).tags, flags(worker)) == (frozenset(), [("[]", False)])
 
 
 @pytest.fixture
