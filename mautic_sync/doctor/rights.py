@@ -62,6 +62,10 @@ def _points(exam: Examination) -> str | None:
     return None if exam.rules.scores.push_to == "points" else "points are not pushed"
 
 
+def _groups(exam: Examination) -> str | None:
+    return None if exam.rules.scores.push_groups else "no sub-scores are pushed"
+
+
 ENDPOINTS = {
     "stages": Endpoint("stages", "stage:stages:view", _always, "nothing can be read or written"),
     "fields": Endpoint("fields/contact", "lead:fields:view", _always, "nothing can be read or written"),
@@ -80,6 +84,9 @@ ENDPOINTS = {
         _points,
         "points begin with what comes later instead of with the history (start in scoring.yaml)",
         optional=True,
+    ),
+    "groups": Endpoint(
+        "points/groups", "point:groups:view", _groups, "sub-scores cannot be written, and no run ends well"
     ),
     "users": Endpoint("users", "user:users:view", _users, "actions that set an owner fail"),
 }
@@ -145,6 +152,11 @@ def writing(exam: Examination) -> Finding:
         return warning(
             f"the role {role.name} lacks {listed(missing)}: `init` cannot create what is missing",
             f"{GIVE} Or let an administrator create it by hand.",
+        )
+    if any(rule.do.note is not None for rule in exam.rules.action_rules.rules):
+        return warning(
+            f"the role {role.name} may write no notes, for which Mautic has no right to give: actions with a note are refused",
+            "Give the API user an administrator's role, or take `note` out of actions.yaml.",
         )
     return ok(f"the role {role.name} may edit the contacts of everybody")
 

@@ -18,6 +18,8 @@ from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 
 LOG = "lead_points_change_log"
 PREFIX = "mautic-sync:"
+GROUP_NAME = "mautic-sync group score"
+"""What the history says of a sub-score: no grant, and not taken for one, for it has neither the colon nor a key."""
 LONGEST_NAME = 120
 """Characters of an event name, of the 191 that Mautic takes: escaping makes some of them longer."""
 NUMBERS_AT_ONCE = 200
@@ -88,7 +90,8 @@ def set_group_points(
     """
     for group_id, score in scores.items():
         try:
-            answer = transport.write("POST", f"contacts/{contact_id}/points/groups/{group_id}/set/{score}")
+            path = f"contacts/{contact_id}/points/groups/{group_id}/set/{score}"
+            answer = transport.write("POST", path, {"eventName": GROUP_NAME, "actionName": f"score {score}"})
         except DoubtfulError as error:
             return Doubtful(str(error))
         except RefusedError as refused:

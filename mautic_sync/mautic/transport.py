@@ -48,7 +48,7 @@ PASSING_STATUSES = frozenset({502, 503, 504})
 BUSY_STATUSES = frozenset({429, 503, 504})  # too many requests, overloaded, too slow for what stands before it
 OLDEST_FOR_WRITING = (5, 0, 0)
 _DEADLOCK = ("sqlstate[40001]", "deadlock found", "lock wait timeout")
-# The first word of a path and the right that it needs. docs/mautic.md: "Rights and versions"
+# The first words of a path and the right that it needs. docs/mautic.md: "Rights and versions"
 _RIGHTS = {
     "contacts": ("lead:leads:viewown and viewother", "lead:leads:editown and editother"),
     "stages": ("stage:stages:view", "stage:stages:create, and lead:leads:editown and editother"),
@@ -57,12 +57,14 @@ _RIGHTS = {
     "fields": ("lead:fields:view", "lead:fields:full"),
     "hooks": ("webhook:webhooks:viewown", "webhook:webhooks:create"),
     "points": ("point:points:view", "lead:leads:editown and editother"),
+    "points/groups": ("point:groups:view", "point:groups:create"),
+    "points/triggers": ("point:triggers:view", "point:triggers:edit"),
     "forms": ("form:forms:viewother", "form:forms:create"),
     "assets": ("asset:assets:viewother", "asset:assets:create"),
     "emails": ("email:emails:viewother", "email:emails:create"),
     "pages": ("page:pages:viewother", "page:pages:create"),
     "campaigns": ("campaign:campaigns:view", "campaign:campaigns:edit"),
-    "notes": ("lead:leads:viewown and viewother", "lead:leads:editown and editother"),
+    "notes": ("lead:leads:viewown and viewother", "that of an administrator (no role can be given the right to notes)"),
     "users": ("user:users:view", "user:users:edit"),
 }
 
@@ -591,9 +593,9 @@ def refuse_old(version: str | None) -> None:
 
 def missing_right(path: str, *, writing: bool) -> str:
     """Which right a 403 at this path is most likely about, and where to give it."""
-    view, edit = _RIGHTS.get(
-        _shown(path).split("/", maxsplit=1)[0], ("the right to view this", "the right to edit this")
-    )
+    first, _, rest = _shown(path).partition("/")
+    second = f"{first}/{rest.partition('/')[0]}"
+    view, edit = _RIGHTS.get(second) or _RIGHTS.get(first) or ("the right to view this", "the right to edit this")
     return (
         f"a right is missing, most likely {edit if writing else view}. Give it to the role of the API user "
         "(Settings → Roles); an OAuth2 client has the role of who made it."

@@ -261,8 +261,9 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
     if _lacks_stage(run, new):
         return Outcome(_no_stage(new), new)
     result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, new)))
-    if isinstance(result, Refused) and result.status == SHARED_ADDRESS and "stage" in new:
-        # Every edit of a contact whose address another one has is refused; its stage can still be set.
+    if isinstance(result, Refused) and "stage" in new and (result.status == SHARED_ADDRESS or _is_about_owner(result)):
+        # Every edit of a contact whose address another one has, or whose owner is no published user, is refused; its
+        # stage can still be set.
         no, stage = result, new["stage"]
         if stage is not None:
             result = set_stage(run.mautic, run.stage_ids[stage], row.mautic_id)
@@ -278,6 +279,11 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
             result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, rest)))
             return Outcome(result, {**rest, "dropped": {name: fields[name] for name in filled}})
     return Outcome(result, new)
+
+
+def _is_about_owner(no: Refused) -> bool:
+    """We send no owner with a change: it is the present one who is no published user. docs/mautic.md: "Writing"."""
+    return no.status == BAD_VALUE and no.reason.startswith("owner:")
 
 
 def _send_dnc(run: Run, row: Any) -> Outcome:
@@ -352,8 +358,8 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
 
 
 def _refuse(run: Run, connection: Connection, row: Any, status: int | None, reason: str) -> None:
-    if status == SHARED_ADDRESS:
-        reason = _about_shared_address(connection, row, reason)
+    if status is not None:
+        reason = _way_out(connection, row, Refused(status, reason))
     error = f"{status or ''} {reason}".strip()
     changes.refuse(connection, row.id, error, run.now)
     _count_refused(run, connection, row, error)
@@ -365,7 +371,7 @@ def _refuse_rest(run: Run, connection: Connection, row: Any, no: Refused) -> Non
     rest = {name: value for name, value in orjson.loads(row.new).items() if name != "stage"}
     if not _values(run, rest):
         return
-    reason = _about_shared_address(connection, row, no.reason)
+    reason = _way_out(connection, row, no)
     error = f"{no.status} {reason}"
     changes.refuse_rest(connection, row, rest, error, run_id=run.id, now=run.now)
     run.tell("refused", contact=row.mautic_id, status=no.status, reason=reason)
@@ -377,11 +383,18 @@ def _count_refused(run: Run, connection: Connection, row: Any, error: str) -> No
         run.counts.failed += 1
 
 
-def _about_shared_address(connection: Connection, row: Any, reason: str) -> str:
-    """Mautic names a field that we do not write: what is wrong instead, and the way out. docs/mautic.md: "Writing"."""
+def _way_out(connection: Connection, row: Any, no: Refused) -> str:
+    """What Mautic said, or, where it names a field that we do not write, what is wrong instead and what to do.
+
+    docs/mautic.md: "Writing".
+    """
+    if row.target == CONTACT and _is_about_owner(no):
+        return "its owner is no published user any more: give it another owner in Mautic; then `mautic-sync retry`"
+    if no.status != SHARED_ADDRESS:
+        return no.reason
     others = people.numbers_sharing_address(connection, row.person_id)
-    if not others and "email" not in reason:
-        return reason
+    if not others and "email" not in no.reason:
+        return no.reason
     who = f"contact {others[0]}" if others else "another contact"
     return f"{who} has this address too: merge them in Mautic, or change one address; then `mautic-sync retry`"
 

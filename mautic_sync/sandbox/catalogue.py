@@ -10,7 +10,7 @@ from .clock import iso
 from .contact_fields import Field
 from .contacts import NOT_FOUND, Contacts
 from .instance import Actor, Instance, RefusedError, Stage
-from .php import PhpDate, decode_entities, php_array, strip_tags
+from .php import PhpDate, decode_entities, escape_special, php_array, strip_tags
 from .shapes import Row, Shapes
 
 _ENTITY_DATES = ("dateAdded", "dateModified")
@@ -626,7 +626,9 @@ class Catalogue:
 
     # -- point groups
 
-    def set_group_points(self, actor: Actor, row: Row, group_id: int, operator: str, value: int) -> Row:
+    def set_group_points(
+        self, actor: Actor, row: Row, group_id: int, operator: str, value: int, *, name: str, action: str
+    ) -> Row:
         group = self.entity("points/groups", group_id)
         before = (
             self._tables.value(
@@ -642,7 +644,9 @@ class Catalogue:
             "INSERT OR REPLACE INTO point_group_contact_score VALUES (?, ?, ?)", (row["id"], group_id, score)
         )
         if score != before:
-            self._contacts.log_points(row["id"], actor.ip, "API", "Manual change", "API", score - before, group_id)
+            self._contacts.log_points(
+                row["id"], actor.ip, "API", escape_special(name), action, score - before, group_id
+            )
         return {"groupScore": {"score": score, "group": _group_shown(group)}}
 
     def group_points(self, contact: int) -> Row:

@@ -154,6 +154,8 @@ class Contacts:
     ) -> Outcome:
         """An edit of a contact already read; in a batch it writes back the points it read (docs/mautic.md: "Writing")."""
         edit = self._read(row, sent, blank=blank, batch=batch)
+        if "owner" not in sent and row["owner_id"] is not None and row["owner_id"] not in self._published_users():
+            edit.errors["owner"] = [self._instance.traits.invalid_choice]
         self._check_unique(row, edit)
         self._check_stage(row, sent, edit, creating=False)
         if edit.errors:
@@ -302,14 +304,16 @@ class Contacts:
         owner = sent.get("owner")
         if owner in {None, "", 0, "0"}:
             return None
-        published = {1, *(number for number, user in self._instance.users.items() if user.get("isPublished", True))}
-        if not str(owner).isdigit() or int(str(owner)) not in published:
+        if not str(owner).isdigit() or int(str(owner)) not in self._published_users():
             raise RefusedError(
                 400,
                 f"owner: {self._instance.traits.invalid_choice}",
                 {"owner": [self._instance.traits.invalid_choice]},
             )
         return int(str(owner))
+
+    def _published_users(self) -> set[int]:
+        return {1, *(number for number, user in self._instance.users.items() if user.get("isPublished", True))}
 
     def _set_last_active(self, row: Row, value: Any, changes: Row) -> None:
         found = self._instance.fields_by_alias["last_active"]

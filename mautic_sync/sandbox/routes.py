@@ -48,6 +48,7 @@ _PERMISSIONS = {
     "campaigns": ("campaign:campaigns", ("view",), ("edit",)),
     "webhooks": ("webhook:webhooks", ("viewown", "viewother"), ("create", "editown")),
     "points": ("point:points", ("view",), ("edit",)),
+    "groups": ("point:groups", ("view",), ("edit", "create")),
     "emails": ("email:emails", ("viewown", "viewother"), ("editown", "editother")),
     "forms": ("form:forms", ("viewown", "viewother"), ("editown", "editother")),
     "assets": ("asset:assets", ("viewown", "viewother"), ("editown", "editother")),
@@ -155,13 +156,14 @@ class Mautic:
         if actor.rights is None:
             return None
         part = request.path.removeprefix("/api/").split("/")[0]
-        right = _RIGHTS.get(part)
+        right = "groups" if request.path.startswith("/api/points/groups") else _RIGHTS.get(part)
         if right is None or request.path.rstrip("/") == "/api/users/self":
             return None
         if part == "contacts" and "/batch/edit" in request.path:
             return None  # refused item by item
         verb = "view" if request.method == "GET" else "edit"
-        if f"{right}:{verb}" in actor.rights:
+        # No role can be given the right to write notes: an administrator's has every one.
+        if f"{right}:{verb}" in actor.rights and (part, verb) != ("notes", "edit"):
             return None
         if part == "stats":
             return json_response({"errors": [{"message": _FORBIDDEN, "code": 403, "type": "api"}]})
@@ -428,7 +430,11 @@ class Mautic:
         with self.instance.lock:
             row = self.contacts.need(contact, "Contact not found.")
             value = int(float(amount))
-            return json_response(self.catalogue.set_group_points(call.actor, row, group, operator, value))
+            name = str(call.fields.get("eventName") or "Manual change")
+            action = str(call.fields.get("actionName") or "API")
+            return json_response(
+                self.catalogue.set_group_points(call.actor, row, group, operator, value, name=name, action=action)
+            )
 
     def _group_points_of(self, _call: Call, contact: int) -> Response:
         with self.instance.lock:

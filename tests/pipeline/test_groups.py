@@ -9,7 +9,7 @@ import requests
 
 from mautic_sync.cli.passes import describe_change
 from mautic_sync.domain.scoring import Score
-from mautic_sync.errors import ConfigError
+from mautic_sync.errors import ConfigError, ForbiddenError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points
 from mautic_sync.mautic.writes import Doubtful
@@ -241,3 +241,21 @@ def test_a_group_that_the_mappings_drop_keeps_what_it_has(worker, pat, scores, r
     rescore(worker, scores, Pat=(1, 1))
     assert worker.sync()["pushed"]["groups"] == 1
     assert in_mautic(worker, pat) == {"fit": 7, "interest": 1}
+
+
+def test_the_history_says_that_a_sub_score_is_ours_and_no_grant_is_seen_in_it(worker, scores):
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = (7, 0)
+    worker.sync()
+    with worker.run("look") as run:
+        (row,) = run.mautic.read("stats/lead_points_change_log", {"where[0][col]": "lead_id", "where[0][expr]": "eq",
+                                                                  "where[0][val]": pat})["stats"]  # fmt: skip
+    assert (row["event_name"], row["delta"]) == ("mautic-sync group score", "7")
+
+
+def test_the_right_to_groups_is_named(worker):
+    worker.act(
+        "restrict", rights=["contacts:view", "contacts:edit", "stages:view", "fields:view", "stats:view", "points:view"]
+    )
+    with pytest.raises(ForbiddenError, match="point:groups:view"):
+        worker.sync(full=True)

@@ -246,6 +246,23 @@ def test_what_a_shared_address_keeps_from_being_written_is_told_once_and_not_cla
     assert persons_refused(worker) == 1
 
 
+def test_whose_owner_has_left_gets_the_stage_and_is_told_of(worker):
+    """Mautic refuses every edit of such a contact, whatever it is about."""
+    worker.box.instance.users[2] = {"username": "sal", "email": "sal@example.com", "firstName": "Sal", "lastName": "S"}
+    number = worker.new(firstname="Pat", phone="+49 30 1", owner=2)
+    worker.box.instance.users[2]["isPublished"] = False
+    assert worker.sync()["failed"] == 0
+    assert worker.stage(number) == "Lead"
+    (told,) = refused(worker)
+    assert told.startswith("400 its owner is no published user any more: give it another owner")
+    worker.box.instance.users[2]["isPublished"] = True
+    with worker.run("look") as run, run.engine.begin() as connection:
+        people.mark_everyone_dirty(connection)
+    worker.sync()
+    assert worker.contact(number).fields["sync_reason"] == "Lead: phone known"
+    assert persons_refused(worker) == 0
+
+
 def test_another_no_to_the_same_person_is_new(worker, monkeypatch):
     number = worker.new(firstname="Pat", phone="+49 30 1")
     said = iter(["no", "no", "never"])
