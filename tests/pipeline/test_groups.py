@@ -254,8 +254,7 @@ def test_the_history_says_that_a_sub_score_is_ours_and_no_grant_is_seen_in_it(wo
 
 
 def test_the_right_to_groups_is_named(worker):
-    worker.act(
-        "restrict", rights=["contacts:view", "contacts:edit", "stages:view", "fields:view", "stats:view", "points:view"]
-    )
+    view = ["contacts", "stages", "fields", "segments", "forms", "points", "stats", "campaigns"]
+    worker.act("restrict", rights=["contacts:edit", *(f"{one}:view" for one in view)])
     with pytest.raises(ForbiddenError, match="point:groups:view"):
         worker.sync(full=True)
