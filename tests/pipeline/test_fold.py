@@ -41,7 +41,8 @@ def explained(worker, now):
             number: explain_person(connection, number, run.settings, run.mappings, now) for number in sorted(persons)
         }
     return {
-        n: {k: v for k, v in one.items() if k not in {"activity", "folded", "last_write"}} for n, one in told.items()
+        n: {k: v for k, v in one.items() if k not in {"activity", "folded", "last_write", "refused"}}
+        for n, one in told.items()
     }
 
 
