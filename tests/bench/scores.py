@@ -75,7 +75,7 @@ def fill(path: str, persons: int, each: float) -> None:
                 ],
             )
             insert_rows(connection, dirty, ("person_id",), [(number,) for number in numbers])
-    _fill_past(engine, persons, chance)
+    _fill_past(engine, persons)
     columns = ("id", "source", "source_id", "type", "person_id", "at", "object_id", "attributes")
     for rows in _chunks(_activity(persons, int(persons * each), chance)):
         with engine.begin() as connection:
@@ -84,7 +84,7 @@ def fill(path: str, persons: int, each: float) -> None:
     engine.dispose()
 
 
-def _fill_past(engine: Engine, persons: int, chance: random.Random) -> None:
+def _fill_past(engine: Engine, persons: int) -> None:
     """Points that everybody was granted and lost again, one after the other as runs go: a store that has worked for
     long."""
     from mautic_sync.store.bulk import insert_rows
@@ -95,9 +95,8 @@ def _fill_past(engine: Engine, persons: int, chance: random.Random) -> None:
     granted = ("person_id", "at", "run_id", "change_id", "event_key", "delta", "reason")
     reason = "Pricing page 3, Opens 2"
     for round_, delta in enumerate(PAST):
-        numbers = chance.sample(range(1, persons + 1), persons)
         for start in range(0, persons, ROWS):
-            some, at = numbers[start : start + ROWS], NOW - (300 - 10 * round_) * DAY + start
+            some, at = range(start + 1, min(start + ROWS, persons) + 1), NOW - (300 - 10 * round_) * DAY + start
             run = f"{at}-bench"
             first = round_ * persons + start + 1
             keyed = [(number, f"{first + place:016x}", first + place) for place, number in enumerate(some)]
