@@ -85,8 +85,7 @@ def fill(path: str, persons: int, each: float) -> None:
 
 
 def _fill_past(engine: Engine, persons: int) -> None:
-    """Points that everybody was granted and lost again, one after the other as runs go: a store that has worked for
-    long."""
+    """Points that everybody was granted and lost again, run by run: a store that has worked for long."""
     from mautic_sync.store.bulk import insert_rows
     from mautic_sync.store.schema import change, ledger
 
