@@ -390,7 +390,7 @@ def _store(
             sub_scores = groups.change_of(one, scores, epoch)
             if sub_scores is not None:
                 wanted[number, GROUPS] = sub_scores
-    decisions.save_decisions(connection, rows)
+    decisions.save_decisions(connection, rows, {one.row.person_id: one.row for one in considered})
     occasions.queue_flags(run, connection, flagged)
     decisions.save_manual(connection, manual)
     decisions.clear_manual(connection, by_hand_no_more)

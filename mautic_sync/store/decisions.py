@@ -28,7 +28,7 @@ from mautic_sync.domain.actions import HOT, LOW_VALUE, flags_text
 from mautic_sync.domain.classification import RANK
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
-from mautic_sync.store.engine import as_driven, in_chunks, rows_among, upsert, upsert_rows
+from mautic_sync.store.engine import as_driven, in_chunks, rows_among, upsert, upsert_over
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
     change,
@@ -410,8 +410,9 @@ class Decided(NamedTuple):
     run_id: str
 
 
-def save_decisions(connection: Connection, rows: Sequence[Decided]) -> None:
-    upsert_rows(connection, decision, Decided._fields, rows)
+def save_decisions(connection: Connection, rows: Sequence[Decided], before: Mapping[int, Any] | None = None) -> None:
+    """`before`: person → the row of `to_decide`, which has what was decided before."""
+    upsert_over(connection, decision, Decided._fields, rows, before or {})
 
 
 def save_manual(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -30,7 +30,7 @@ from mautic_sync.domain.plan import GROUP, POINTS
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes, tallies
 from mautic_sync.store.bulk import insert_many
-from mautic_sync.store.engine import in_chunks, rows_among, upsert, upsert_rows
+from mautic_sync.store.engine import in_chunks, rows_among, upsert, upsert_over, upsert_rows
 from mautic_sync.store.schema import (
     activity,
     alias,
@@ -161,7 +161,8 @@ def save_contacts(
                 met.append(person_id)
             continue
         rows.append(row)
-    upsert(connection, contact, rows)
+    if rows:
+        upsert_over(connection, contact, tuple(rows[0]), [tuple(row.values()) for row in rows], before)
     upsert_rows(connection, dirty, ("person_id",), [(number,) for number in news])
     for chunk in in_chunks(met):
         connection.execute(update(contact).where(contact.c.person_id.in_(chunk)).values(seen=seen))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -10,12 +12,22 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import event, func, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
 from mautic_sync.store import notes
-from mautic_sync.store.engine import LOCK_NUMBER, in_chunks, open_engine, reading, run_lock, upsert, worker_lock
+from mautic_sync.store.engine import (
+    LOCK_NUMBER,
+    in_chunks,
+    open_engine,
+    reading,
+    run_lock,
+    upsert,
+    upsert_over,
+    upsert_rows,
+    worker_lock,
+)
 from mautic_sync.store.schema import change, decision, evidence, membership, meta, standing, verdict
 from mautic_sync.store.text import dump
 
@@ -357,6 +369,46 @@ def test_an_upsert_of_nothing_is_nothing(store):
 def test_an_upsert_into_a_table_with_another_unique_key_is_refused(store):
     with store.begin() as connection, pytest.raises(ValueError, match="another unique key"):
         upsert(connection, change, [{"id": 1, "open_key": "1 contact"}])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_put_over_others_are_what_was_given(store, seed):
+    chance = random.Random(seed)
+
+    def row(number):
+        kind, due_at, asks = chance.choice(["lead", "ghost"]), chance.choice([None, 5, 6]), chance.random() < 0.5
+        texts = {"reason": str(chance.random()), "trace": "[]", "stage": "Lead", "rule": "r", "run_id": "run"}
+        return {"person_id": number, "kind": kind, "due_at": due_at, "asks": asks, "score": chance.randrange(9),
+                "waiting": False, "decided_at": 1, **texts}  # fmt: skip
+
+    first = [row(number) for number in range(1, 41)]
+    # Some are new, some come twice: then the last counts.
+    then = [row(chance.randint(1, 60)) for _ in range(50)]
+    names = tuple(first[0])
+    with store.begin() as connection:
+        upsert_rows(connection, decision, names, [tuple(one.values()) for one in first])
+        columns = select(*(decision.c[name] for name in names)).order_by(decision.c.person_id)
+        before = {one.person_id: one for one in connection.execute(columns)}
+        upsert_over(connection, decision, names, [tuple(one.values()) for one in then], before)
+        found = [dict(one) for one in connection.execute(columns).mappings()]
+    expected = {one["person_id"]: one for one in (*first, *then)}
+    assert found == [expected[number] for number in sorted(expected)]
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_an_index_is_written_only_where_its_column_changes(store):
+    names = ("person_id", "kind", "stage", "score", "rule", "reason", "trace", "asks", "waiting", "decided_at",
+             "run_id")  # fmt: skip
+    rows = [(number, "lead", "Lead", 1, "r", "because", "[]", False, False, 1, "run") for number in range(1, 31)]
+    said = []
+    with store.begin() as connection:
+        upsert_rows(connection, decision, names, rows)
+        before = {one.person_id: one for one in connection.execute(select(decision))}
+        event.listen(connection, "before_cursor_execute", lambda *seen: said.append(seen[2].split("DO UPDATE SET")[1]))
+        upsert_over(connection, decision, names, [(*row[:3], 2, *row[4:]) for row in rows], before)
+    (set_,) = said
+    assert "score" in set_
+    assert not {"kind", "asks"} & set(re.findall(r"\w+", set_))
 
 
 def test_chunks_hold_everything_once_and_in_order():
