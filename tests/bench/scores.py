@@ -2,8 +2,9 @@
 
 A store is filled with persons, activity and points that were granted and lost again, by the packaged rules and a fixed
 seed. Measured are, each in a process of its own: tallies and evidence made anew, everybody scored, everybody scored
-again a day later, new activity of one person in a hundred stored, and these scored. How fast that could be at most is
-measured beside it: their rows read and one number of each written, without any rule.
+again a day later, new activity of one person in a hundred stored, and these scored: of persons all over the store,
+and of the newest. How fast that could be at most is measured beside it: their rows read and one number of each
+written, without any rule.
 """
 
 from __future__ import annotations
@@ -223,7 +224,16 @@ def _show_everything(run: Any) -> None:
 
 
 def arrive(path: str) -> dict[str, Any]:
-    """All is pushed; then one person in a hundred loads a page."""
+    """All is pushed; then one person in a hundred loads a page, each on other pages of the file."""
+    return _arrive(path, lambda place, _persons: place * 100)
+
+
+def newest(path: str) -> dict[str, Any]:
+    """The same for as many who came last, and lie together in the file."""
+    return _arrive(path, lambda place, persons: persons - place + 1)
+
+
+def _arrive(path: str, who: Callable[[int, int], int]) -> dict[str, Any]:
     from sqlalchemy import func, select
 
     from mautic_sync.mautic.feeds import FeedActivity
@@ -238,7 +248,7 @@ def arrive(path: str) -> dict[str, Any]:
         last = connection.execute(select(func.max(activity.c.id))).scalar() or 0
     url = "https://shop.example/pricing"
     rows = [
-        FeedActivity("page_hits", str(last + place), "page.hit", place * 100, NOW + DAY - 60, url)
+        FeedActivity("page_hits", str(last + place), "page.hit", who(place, persons), NOW + DAY - 60, url)
         for place in range(1, persons // 100 + 1)
     ]
     with measured(told):
@@ -274,7 +284,7 @@ def bare(path: str) -> dict[str, Any]:
 
 
 def some(path: str) -> dict[str, Any]:
-    """Those whom `arrive` is about: all of them have another score, which is planned to be shown."""
+    """Those whom `arrive` or `newest` is about: all have another score, which is planned to be shown."""
     return _decide(path, NOW + DAY)
 
 
@@ -289,7 +299,7 @@ def _decide(path: str, now: int) -> dict[str, Any]:
 
 
 TASKS: dict[str, Callable[[str], dict[str, Any]]] = {
-    task.__name__: task for task in (count, first, again, arrive, bare, some)
+    task.__name__: task for task in (count, first, again, arrive, bare, some, newest)
 }
 
 
@@ -315,6 +325,8 @@ def main() -> None:
             ("again", "everybody scored again, a day later"),
             ("arrive", "one in a hundred did something, stored"),
             ("bare", "their rows read, one number of each written, no rules"),
+            ("some", "these decided, points and stages planned"),
+            ("newest", "the newest hundredth did something, stored"),
             ("some", "these decided, points and stages planned"),
         ):
             command = [sys.executable, "-m", "tests.bench.scores", "task", task, path]
