@@ -123,15 +123,6 @@ class FirstPush:
             return (one.row.date_added or 0) < self.at
         return one.verdict_run == self.run_id or one.verdict.at < self.at
 
-    def kept_waiting(self, one: Considered) -> bool:
-        """Whether this verdict ends the waiting of somebody who was there before: a file took its time, or the credits
-        did not reach.
-        """
-        row = one.row
-        accepted = not one.decision.waiting and one.signals.verdict.outcome == "accepted"
-        promoted = accepted and row.kind != one.decision.kind
-        return promoted and not self.with_actions and (row.date_identified or row.date_added or 0) <= self.at
-
 
 @contextmanager
 def _collecting_seldom() -> Iterator[None]:
@@ -337,7 +328,7 @@ def _store(
     quiet = (baseline or first_push.run_id == run.id) and not run.with_actions
     flagged: list[Considered] = []
     by_hand: dict[int, str] = {}
-    since_baseline: set[int] = set()
+    since_baseline = _accepted_late(connection, considered)
     for one, planned in zip(considered, stage_plans, strict=True):
         row, signals, _, _, scored, flags, decision, asks, _, named, _, _ = one
         kind, stage, total, rule, reason, trace, _, waiting = decision
@@ -357,9 +348,7 @@ def _store(
                 )
         elif row.manual_stage is not None:
             by_hand_no_more.append(number)
-        waited = row.waiting and first_push.kept_waiting(one)
-        if waited:
-            since_baseline.add(number)
+        waited = number in since_baseline
         if planned.adopted is not None:
             adopted[number] = planned.adopted
             if planned.adopted == row.manual_stage and not (quiet or waited):
@@ -407,6 +396,20 @@ def _store(
         since_baseline=since_baseline,
     )
     people.forget_dirty(connection, met)
+
+
+def _accepted_late(connection: Connection, considered: Sequence[Considered]) -> set[int]:
+    """Who gets a kind by a verdict that they waited for since the baseline: a file took its time, or the credits did
+    not reach.
+    """
+    through = {one.row.person_id: one for one in considered if one.row.waiting and not one.decision.waiting}
+    waited = decisions.wait_no_more(connection, list(through))
+    return {
+        number
+        for number in waited
+        if through[number].signals.verdict.outcome == "accepted"
+        and through[number].row.kind != through[number].decision.kind
+    }
 
 
 def points_change(one: Considered, granted: int, scores: ScoreRules) -> Change | None:

@@ -210,6 +210,8 @@ def sync(run: Run, options: Options) -> None:
             with run.engine.begin() as connection:
                 acts = {"with_actions": True} if run.with_actions else {}
                 notes.put_json(connection, decide.BASELINE, {"at": run.now, "run_id": run.id, **acts})
+                if not run.with_actions:
+                    decisions.keep_waiting(connection)
         _stop_unsafe(run, options)
         with run.engine.begin() as connection:
             decisions.let_vanished_go(connection, run.now)

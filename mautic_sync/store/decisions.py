@@ -18,7 +18,9 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    delete,
     func,
+    insert,
     or_,
     select,
     update,
@@ -37,6 +39,7 @@ from mautic_sync.store.schema import (
     dirty,
     dnc,
     evidence,
+    kept_waiting,
     membership,
     standing,
     tally,
@@ -425,6 +428,27 @@ def clear_manual(connection: Connection, person_ids: Sequence[int]) -> None:
         connection.execute(
             update(standing).where(standing.c.person_id.in_(chunk)).values(manual_stage=None, manual_since=None)
         )
+
+
+def keep_waiting(connection: Connection) -> None:
+    """Note who waits for a verdict, as the baseline is made."""
+    connection.execute(delete(kept_waiting))
+    waiting = select(decision.c.person_id).where(decision.c.waiting)
+    connection.execute(insert(kept_waiting).from_select(["person_id"], waiting))
+
+
+def wait_no_more(connection: Connection, person_ids: Sequence[int]) -> set[int]:
+    """Those of these persons who waited since the baseline; numbers ascend. They are noted no longer."""
+    if not person_ids:
+        return set()
+    rows = rows_among(connection, _KEPT_WAITING, kept_waiting.c.person_id, person_ids)
+    found = {row.person_id for row in rows}.intersection(person_ids)
+    for chunk in in_chunks(sorted(found)):
+        connection.execute(delete(kept_waiting).where(kept_waiting.c.person_id.in_(chunk)))
+    return found
+
+
+_KEPT_WAITING = select(kept_waiting)
 
 
 def addresses_to_ask(

@@ -40,6 +40,7 @@ from mautic_sync.store.schema import (
     dirty,
     dnc,
     evidence,
+    kept_waiting,
     membership,
     merge,
     person,
@@ -516,6 +517,7 @@ def follow_merge(connection: Connection, old_id: int, new_id: int, *, now: int, 
     _expect_lost_dnc(connection, survivor)
     _expect_lost_dnc(connection, loser)
     _unite(connection, dnc, survivor, loser)
+    _unite(connection, kept_waiting, survivor, loser)
     if survivor not in rows and loser in rows:
         connection.execute(update(contact).where(contact.c.person_id == loser).values(person_id=survivor))
     connection.execute(delete(contact).where(contact.c.person_id == loser))

@@ -225,6 +225,13 @@ decision = Table(
     Column("hot_since", BigInteger),
 )
 
+# Who waited for a verdict when the baseline was made: to them it only comes late, and is nobody's transition.
+kept_waiting = Table(
+    "kept_waiting",
+    metadata,
+    Column("person_id", RowId, primary_key=True, autoincrement=False),
+)
+
 # What a person's activity adds up to, so that a score needs no look at all of it again.
 tally = Table(
     "tally",

@@ -356,6 +356,23 @@ def test_whoever_waited_acts_where_the_baseline_was_told_to(waiting):
     assert worker.sync()["actions"]["done"] == 4
 
 
+@pytest.mark.parametrize("who", ["newcomer", "visitor"])
+def test_whoever_came_after_the_baseline_has_not_waited_since_it_whatever_mautics_clock_says(started, scores, who):
+    scores.update(New=12)
+    worker = started(HOT + "  - {enter: {kind: lead}, do: {note: Hello}}\n")
+    visitor = worker.visitor() if who == "visitor" else None
+    worker.sync()
+    worker.post("/_sandbox/clock", {"advance": -3600})
+    worker.post("/_sandbox/zerobounce", {"email": "new@late.example", "status": "valid"})
+    values = {"firstname": "New", "email": "new@late.example"}
+    number = worker.new(**values) if visitor is None else visitor
+    if visitor is not None:
+        worker.act("edit", contact=visitor, values=values)
+    document = worker.sync()
+    assert (document["validated"]["credits"], document["actions"]["done"]) == (1, 2)
+    assert worker.contact(number).tags == {"hot"}
+
+
 LEAVING = """
 on:
   - {leave: {stage: Lead}, do: {note: "Went to {stage}", tags: {add: [gone]}}}

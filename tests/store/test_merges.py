@@ -21,6 +21,7 @@ from mautic_sync.store.schema import (
     dirty,
     dnc,
     evidence,
+    kept_waiting,
     membership,
     merge,
     metadata,
@@ -89,6 +90,14 @@ def test_of_two_that_are_alike_the_elder_or_the_old_one_survives(connection, ema
     survivor, loser = follow(connection, 1, 2)
     assert {survivor, loser} == {first, second}
     assert survivor == first
+
+
+def test_who_waits_since_the_baseline_still_does_when_the_other_number_is_left(connection, two):
+    ghost, known = two
+    connection.execute(insert(kept_waiting), {"person_id": ghost})
+    follow(connection, KNOWN, GHOST)
+    assert decisions.wait_no_more(connection, sorted(two)) == {known}
+    assert decisions.wait_no_more(connection, sorted(two)) == set()
 
 
 def test_following_a_merge_twice_changes_nothing(connection, two):

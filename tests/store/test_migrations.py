@@ -130,6 +130,7 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_poi
         ("0008", "CREATE INDEX ix_change_person_id_open_key"),
         ("0008", "DROP INDEX ix_evidence_person_id"),
         ("0008", "CREATE INDEX ix_contact_vanished_at"),
+        ("0009", "CREATE TABLE kept_waiting"),
     ],
 )
 def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, at):
@@ -172,6 +173,42 @@ def test_who_was_to_be_decided_before_the_upgrade_is_decided_after_it(url, monke
         assert connection.execute(text("SELECT person_id FROM dirty")).scalars().all() == [1]
         kept = connection.execute(text("SELECT person_id, address, vanished_at FROM contact ORDER BY person_id")).all()
         assert [tuple(row) for row in kept] == [(number, "a@b.example", {3: 9}.get(number)) for number in (1, 2, 3)]
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("with_actions", "kept"), [(False, [1, 2]), (True, [])])
+def test_who_waited_since_the_baseline_before_the_upgrade_is_known_after_it(url, monkeypatch, with_actions, kept):
+    store_of_version("0009", url, monkeypatch)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for number, waiting, added, identified in (
+            (1, True, 5, None),
+            (2, True, 5, 10),
+            (3, True, 5, 11),
+            (4, False, 5, None),
+            (5, True, 11, None),
+        ):
+            values = {"id": number, "waiting": waiting, "added": added, "identified": identified}
+            connection.execute(
+                text(
+                    "INSERT INTO decision (person_id, kind, stage, score, rule, reason, trace, asks, waiting, decided_at,"
+                    " run_id) VALUES (:id, 'ghost', 'Ghost', 0, 'r', 'why', '[]', :waiting, :waiting, 1, 'run')"
+                ),
+                values,
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO contact (person_id, fields, tags, points, dnc, digest, seen, date_added, date_identified)"
+                    " VALUES (:id, '{}', '[]', 0, '{}', '', 0, :added, :identified)"
+                ),
+                values,
+            )
+        acts = {"with_actions": True} if with_actions else {}
+        notes.put_json(connection, "baseline", {"at": 10, "run_id": "run", **acts})
+    engine.dispose()
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT person_id FROM kept_waiting ORDER BY 1")).scalars().all() == kept
     engine.dispose()
 
 
