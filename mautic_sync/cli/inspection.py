@@ -399,11 +399,9 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
 
 
 def _describe_entry(entry: dict[str, Any]) -> str:
-    """`interest: Reads pricing, 2 times, 20 to 22 Nov: 3.9 (4 before decay), until …` in one line."""
-    told = f"{entry['group']}: {entry['rule']}"
-    if entry["first_day"] is None:
-        told += f", {entry['evidence']}"
-    else:
+    """`interest: Reads pricing, page visit */pricing*, 2 times, 20 to 22 Nov: 3.9 (4 before decay), until …`."""
+    told = f"{entry['group']}: {entry['rule']}, {entry['evidence']}"
+    if entry["first_day"] is not None:
         days = (
             entry["first_day"]
             if entry["first_day"] == entry["last_day"]

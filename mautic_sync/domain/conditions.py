@@ -681,7 +681,7 @@ def _build_activity(leaf: Leaf, context: _Context) -> Condition:
         begins = _day_around(ahead[0], zone)[0] if by_day else ahead[0]
         return begins if soonest is None else min(begins, soonest)
 
-    what = _activity_text(leaf, matcher)
+    what = activity_text(matcher)
     span = _span_text(leaf)
     need = " and ".join([f"at least {least}"] * (least > 0) + [f"at most {most}"] * (most is not None))
 
@@ -737,8 +737,9 @@ _ACTIVITY_WORDS = {
 }  # fmt: skip
 
 
-def _activity_text(leaf: Leaf, matcher: ActivityMatcher) -> str:
-    word = _ACTIVITY_WORDS.get(leaf.names[0], leaf.names[0])
+def activity_text(matcher: ActivityMatcher) -> str:
+    """What is counted, in a few words: `page visit */pricing*`."""
+    word = _ACTIVITY_WORDS.get(matcher.type, matcher.type)
     where = [" or ".join(listed(wanted)) for wanted in matcher.where.values()]
     return " ".join([word, *where])
 

@@ -17,7 +17,7 @@ from operator import sub
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-from mautic_sync.domain.conditions import Condition, Due, Test, day_span
+from mautic_sync.domain.conditions import Condition, Due, Test, activity_text, day_span
 from mautic_sync.domain.contact import Signals
 from mautic_sync.domain.grammar import TOTAL
 from mautic_sync.domain.matchers import ActivityMatcher
@@ -445,8 +445,9 @@ class Entry(NamedTuple):
     """What one rule gives one person.
 
     `times`: how often it counted, between `first_day` and `last_day` (numbers of days; None for an attribute).
-    `points` are what decay leaves of `points_before_decay`. `evidence` says what makes an attribute hold. `expires_at`
-    is the second at which the attribute could end, or at which less than half a point is left; None: not by time.
+    `points` are what decay leaves of `points_before_decay`. `evidence` says what makes an attribute hold, or what is
+    counted. `expires_at` is the second at which the attribute could end, or at which less than half a point is left;
+    None: not by time.
     """
 
     group: str
@@ -479,9 +480,29 @@ def account(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0) 
         faded = None if decay is None else _faded_on(counted, abs(rule.points), day, decay)
         ends = None if faded is None else _line_start(faded, rules.grid, zone)
         entries.append(
-            Entry(rule.group, rule.name, times, counted[0], counted[-2], left, rule.points * times, "", ends)
+            Entry(
+                rule.group,
+                rule.name,
+                times,
+                counted[0],
+                counted[-2],
+                left,
+                rule.points * times,
+                _what_counts(rule),
+                ends,
+            )
         )
     return tuple(entries)
+
+
+def _what_counts(rule: ScoreRule) -> str:
+    """`e-mail sent unless e-mail opened within 7 days`."""
+    if rule.matcher is None:
+        return ""
+    told = activity_text(rule.matcher)
+    if rule.unless is None:
+        return told
+    return f"{told} unless {activity_text(rule.unless)} within {rule.waits} {'day' if rule.waits == 1 else 'days'}"
 
 
 def reasons_text(parts: Sequence[Part], rules: ScoreRules, most: int = 3) -> str:

@@ -317,10 +317,20 @@ def test_an_account_tells_rule_by_rule():
     )
     first, second = account(did((60, 1), (30, 5))._replace(fields={"country": "Germany"}), by, NOW)
     assert (first.rule, first.points, first.evidence, first.expires_at) == ("F", 5, "country Germany", None)
-    assert (second.group, second.rule, second.times) == ("interest", "A", 3)
+    assert (second.group, second.rule, second.times, second.evidence) == ("interest", "A", 3, "page visit")
     assert (second.first_day, second.last_day) == (TODAY - 60, TODAY - 30)
     assert (second.points, second.points_before_decay) == (5, 12)
     assert second.expires_at == NOW + 100 * DAY  # 5 · 2^(-100/30) < 0.5
+
+
+def test_an_account_tells_what_was_counted():
+    pricing = ActivityMatcher.of("page.hit", {"url": ["*/pricing*", "*/prices*"]})
+    ignored = counting(-1, "Ignores", matcher=SENT, unless=READ, waits=7)
+    seen, sent = did((20, 1), matcher=pricing), did((20, 1), matcher=SENT)
+    told = [
+        account(who, rules(by), NOW)[0].evidence for who, by in ((seen, counting(matcher=pricing)), (sent, ignored))
+    ]
+    assert told == ["page visit */pricing* or */prices*", "e-mail sent unless e-mail opened within 7 days"]
 
 
 def test_an_account_tells_when_points_end():
