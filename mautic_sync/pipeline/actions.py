@@ -50,7 +50,7 @@ from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
 from mautic_sync.pipeline.flights import keep_in_flight
 from mautic_sync.pipeline.occasions import key_of, named_now, queue, set_off
-from mautic_sync.store import actions, decisions, people
+from mautic_sync.store import actions, changes, decisions, people
 from mautic_sync.store.changes import Transition
 
 ACTIONS_AT_ONCE = 500
@@ -74,9 +74,12 @@ def queue_entries(
 ) -> None:
     """Store what these transitions set off; `settled` are their changes by number.
 
-    Numbers of changes begin again in a restored or a new store, ids of runs do not.
+    Numbers of changes begin again in a restored or a new store, ids of runs do not. A change that came with a backup
+    may have set off the same before: that has the same key, and its note is looked for.
     """
     due = []
+    restored_up_to = changes.restored_up_to(connection) if transitions else 0
+    perhaps_done: set[str] = set()
     for transition in transitions:
         row = settled[transition.change_id]
         if (row.baseline and not run.with_actions) or UNDOES in orjson.loads(row.new):
@@ -85,8 +88,12 @@ def queue_entries(
         person = decisions.one_person(connection, row.person_id) if found else None
         if person is not None:
             (one,) = consider(deciding_by(run), connection, [person], run.now)
-            due += [(rule, one, key_of(rule, f"{row.run_id} change {row.id}")) for rule in found]
+            entered = [(rule, one, key_of(rule, f"{row.run_id} change {row.id}")) for rule in found]
+            due += entered
+            if row.id <= restored_up_to:
+                perhaps_done.update(key for _, _, key in entered)
     queue(run, connection, due)
+    actions.doubt_keys(connection, perhaps_done)
 
 
 def carry_out(run: Run, *, least_value: int, until: float) -> None:

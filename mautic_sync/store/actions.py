@@ -294,11 +294,20 @@ def _begun(run_id: str) -> list[ColumnElement[bool]]:
 
 def doubt_what_is_open(connection: Connection) -> None:
     """After a restore: what is open may have been done since, and is looked for before it is done again."""
-    connection.execute(
-        update(action)
-        .where(action.c.state.in_(OPEN), action.c.attempts == 0)
-        .values(state=DOUBTFUL, attempts=1, error="the store was restored")
-    )
+    connection.execute(_DOUBTED_BY_RESTORE)
+
+
+def doubt_keys(connection: Connection, keys: Collection[str]) -> None:
+    """What was set off again after a restore may have been done before it, and is looked for like what was open then."""
+    for chunk in in_chunks(sorted(keys)):
+        connection.execute(_DOUBTED_BY_RESTORE.where(action.c.key.in_(chunk)))
+
+
+_DOUBTED_BY_RESTORE = (
+    update(action)
+    .where(action.c.state.in_(OPEN), action.c.attempts == 0)
+    .values(state=DOUBTFUL, attempts=1, error="the store was restored")
+)
 
 
 def count_open(connection: Connection) -> int:

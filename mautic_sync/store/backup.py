@@ -408,6 +408,7 @@ def _check(prepared: Path, found: Backup, now: int) -> None:
             # What was open then may have been done since.
             actions.doubt_what_is_open(connection)
             changes.doubt_points_with_keys(connection)
+            changes.note_restored(connection)
             carried.look_again(connection)
             notes.put_json(connection, RESTORED, {"at": now, "made_at": found.made_at})
     finally:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exist
 
 from mautic_sync.domain.plan import CONTACT, GROUP, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES
+from mautic_sync.store import notes
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.decisions import Place, last_places
 from mautic_sync.store.engine import in_chunks, upsert
@@ -22,6 +23,8 @@ PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
 SETTLED, REFUSED, SUPERSEDED = "settled", "refused", "superseded"
 OPEN = (PLANNED, SENT, DOUBTFUL)
 PLANNED_AT_ONCE = 500
+RESTORED_UP_TO = "changes_restored_up_to"
+"""The highest number of a change when the store was last restored."""
 
 
 def open_key(person_id: int, target: str) -> str:
@@ -253,6 +256,16 @@ def doubt_points_with_keys(connection: Connection) -> None:
         .where(change.c.target == POINTS, change.c.open_key.is_not(None), change.c.event_key.is_not(None))
         .values(state=DOUBTFUL, log_above=0, error="the store was restored")
     )
+
+
+def note_restored(connection: Connection) -> None:
+    """Remember which changes a restored store was given."""
+    notes.put(connection, RESTORED_UP_TO, str(connection.execute(select(func.max(change.c.id))).scalar() or 0))
+
+
+def restored_up_to(connection: Connection) -> int:
+    """Up to this number changes came with a backup, so that they may have been carried out, with all they set off."""
+    return int(notes.get(connection, RESTORED_UP_TO) or 0)
 
 
 def doubtful(connection: Connection) -> list[Any]:

@@ -15,7 +15,7 @@ from mautic_sync.errors import ForbiddenError, MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
-from mautic_sync.pipeline import actions as acting, decide as deciding
+from mautic_sync.pipeline import actions as acting, decide as deciding, push
 from mautic_sync.store import actions as stored, backup, people
 from mautic_sync.store.schema import action
 from tests.pipeline.conftest import rescore
@@ -279,6 +279,36 @@ def test_no_key_is_given_to_somebody_else_again(started, store):
     worker.sync()
     keys = {note.rpartition(" ")[2] for number in (pat, kim) for note in notes_of(worker, number)}
     assert len(keys) == 2
+
+
+def test_a_change_that_a_backup_has_in_doubt_welcomes_nobody_twice(started, monkeypatch):
+    """It is found done after the backup, and again after the restore: what it sets off has the same key."""
+    worker = started(WELCOME)
+    pat = worker.new(firstname="Pat")
+    worker.sync()
+    worker.act("edit", contact=pat, values={"phone": "+49 30 1"})
+    real = push.edit_one
+
+    def lost(*args):
+        real(*args)
+        return Doubtful("no answer")
+
+    with monkeypatch.context() as losing:
+        losing.setattr(push, "edit_one", lost)
+        worker.sync()
+    with worker.run("look") as run:
+        backup.take(run.engine, worker.directory / "backup", int(time.time()))
+    worker.sync()
+    assert (worker.stage(pat), len(notes_of(worker, pat))) == ("Lead", 1)
+    for _ in range(2):
+        backup.restore(worker.settings.store.url, worker.directory / "backup", now=int(time.time()), force=True)
+        document = worker.sync()
+        assert document["transitions"] == [{"from": "Ghost", "to": "Lead", "count": 1}]
+        assert document["actions"] == {"done": 1, "refused": 0, "pending": 0}
+        assert len(notes_of(worker, pat)) == 1
+    kim = worker.new(firstname="Kim", phone="+49 30 2")
+    worker.sync()
+    assert len(notes_of(worker, kim)) == 1
 
 
 def test_a_stage_that_was_deleted_and_made_anew_welcomes_nobody(started):

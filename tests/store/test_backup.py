@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import create_engine, insert, select, text
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
-from mautic_sync.store import backup, carried, ledger, notes, runs
+from mautic_sync.store import backup, carried, changes, ledger, notes, runs
 from mautic_sync.store.engine import open_engine, run_lock
 from mautic_sync.store.schema import change, metadata, quarantine
 
@@ -53,13 +53,13 @@ def fill(engine, rows=3):
 
 
 def content(engine) -> dict[str, list[tuple]]:
-    """All rows of all tables, without the note that the store was restored."""
+    """All rows of all tables, without the notes that the store was restored, and up to which change."""
     with engine.begin() as connection:
         return {
             name: [
                 tuple(row)
                 for row in connection.execute(select(table).order_by(*table.primary_key))
-                if row[0] != backup.RESTORED
+                if row[0] not in {backup.RESTORED, changes.RESTORED_UP_TO}
             ]
             for name, table in metadata.tables.items()
         }
@@ -90,6 +90,7 @@ def test_what_comes_back_is_what_was_there(store, tmp_path):
     assert (found, content(engine)) == (taken, before)
     with engine.begin() as connection:
         assert notes.get_json(connection, backup.RESTORED) == {"at": NOW + 1, "made_at": NOW}
+        assert changes.restored_up_to(connection) == max(row[0] for row in before["change"])
         # Rows that come later are numbered on.
         connection.execute(insert(quarantine).values(
             source="x", key="y", reason="", excerpt="", first_at=1, last_at=1, run_id="r",
