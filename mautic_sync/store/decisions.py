@@ -19,6 +19,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
     insert,
     or_,
@@ -40,7 +41,9 @@ from mautic_sync.store.schema import (
     dnc,
     evidence,
     kept_waiting,
+    ledger,
     membership,
+    person,
     standing,
     tally,
     transition,
@@ -295,10 +298,15 @@ def recent_transitions(connection: Connection, person_ids: Collection[int], sinc
 
 
 def scores_above(connection: Connection, after: int, limit: int) -> dict[int, int]:
-    """Person → score of the next persons who have one, by number; those deleted in Mautic as well."""
+    """Person → score of the next persons who have one, or an account of points, by number; those deleted in Mautic too."""
+    merged = person.alias()
+    has_account = or_(
+        exists().where(ledger.c.person_id == decision.c.person_id),
+        exists().where(merged.c.redirect_to == decision.c.person_id, ledger.c.person_id == merged.c.id),
+    )
     rows = connection.execute(
         select(decision.c.person_id, decision.c.score)
-        .where(decision.c.person_id > after, decision.c.score != 0)
+        .where(decision.c.person_id > after, or_(decision.c.score != 0, has_account))
         .order_by(decision.c.person_id)
         .limit(limit)
     )

@@ -15,7 +15,7 @@ from mautic_sync.pipeline import points, reconcile
 from mautic_sync.store import backup, notes, people
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.schema import change, ledger, transition
-from tests.pipeline.conftest import rescore
+from tests.pipeline.conftest import everyone_again, rescore
 
 pytestmark = pytest.mark.usefixtures("no_actions")
 
@@ -274,12 +274,18 @@ def test_what_was_merged_since_the_backup_is_one_account(worker, scores):
     assert accounts(worker) == logged(worker) == total == {visitor: 9}
 
 
-def test_history_that_was_never_to_be_granted_is_not_after_a_restore_either(make_worker, scores, tmp_path):
-    """Points began `now` after the backup: what came before is no more granted than it was."""
+@pytest.fixture
+def beginning_now(make_worker, tmp_path):
+    """A worker whose points begin `now`, before it has pushed anything."""
     (tmp_path / "rules").mkdir()
     text = (packaged_mappings_dir() / "scoring.yaml").read_text()
     (tmp_path / "rules" / "scoring.yaml").write_text(text.replace("start: auto", "start: now"))
-    worker = make_worker(mappings=tmp_path / "rules")
+    return make_worker(mappings=tmp_path / "rules")
+
+
+def test_history_that_was_never_to_be_granted_is_not_after_a_restore_either(beginning_now, scores):
+    """Points began `now` after the backup: what came before is no more granted than it was."""
+    worker = beginning_now
     pat = worker.new(firstname="Pat", phone="+49 30 1")
     scores["Pat"] = 7
     worker.init()
@@ -327,6 +333,33 @@ def test_one_contact_alone_in_a_new_store_is_granted_nothing_twice(worker, score
     assert accounts(worker) == {pat: 7}
     worker.sync()
     assert accounts(worker) == logged(worker) == {pat: 7, kim: 2}
+
+
+@pytest.mark.parametrize("merged", [False, True], ids=["alone", "merged"])
+def test_a_new_store_whose_points_begin_now_takes_nothing_back(beginning_now, scores, merged):
+    """Also of whoever has no score any more: the account begins where the score stands."""
+    worker = beginning_now
+    worker.init()
+    worker.sync()
+    pat, kim = (worker.new(firstname=name, phone=f"+49 30 {name}") for name in ("Pat", "Kim"))
+    scores.update(Pat=7, Kim=9)
+    worker.sync()
+    lose(worker)
+    scores.update(Pat=0, Kim=4)
+    if merged:
+        # Read before points begin, so that the account is that of the person who is gone.
+        worker.plan()
+        gone, pat = pat, worker.visitor()
+        worker.act("merge", visitor=pat, known=gone)
+    before = {pat: 7, kim: 9}
+    assert logged(worker) == before
+    for _ in range(2):
+        assert worker.sync()["pushed"]["points"] == 0
+        assert accounts(worker) == logged(worker) == before
+        everyone_again(worker)
+    rescore(worker, scores, Pat=2)
+    worker.sync()
+    assert accounts(worker) == logged(worker) == {pat: 9, kim: 9}
 
 
 # -- Mautic was restored

@@ -96,6 +96,16 @@ def test_scores_are_listed_by_person_without_those_of_nothing(connection):
     assert decisions.scores_above(connection, 0, 1) == {persons[0]: 7}
 
 
+def test_whoever_has_an_account_is_listed_with_a_score_of_nothing(connection):
+    known, visitor, other = (save(connection, number) for number in (KNOWN, VISITOR, VISITOR + 1))
+    for person_id in (known, visitor, other):
+        decided(connection, person_id, 0)
+    enter(connection, visitor, 4, "key")
+    assert decisions.scores_above(connection, 0, 10) == {visitor: 0}
+    merge(connection)
+    assert decisions.scores_above(connection, 0, 10) == {known: 0}
+
+
 def test_points_that_are_planned_are_planned_no_more_and_all_else_stays(connection):
     person_id = save(connection, KNOWN)
     wanted = {
