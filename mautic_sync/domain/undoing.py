@@ -133,7 +133,7 @@ def undo_dnc(
     `present` is Mautic's reason now, `ours` whether it is known to be set by us.
     """
     if "verdict" not in new and UNDOES not in new:
-        return None, [LeftAlone(target, "was lost by a merge and put back; whoever unsubscribed stays so")]
+        return None, [LeftAlone(target, "was lost in Mautic and put back; whoever unsubscribed stays so")]
     if present == old["reason"]:
         return None, []
     if present != new["reason"] or (present is not None and not ours):

@@ -518,8 +518,8 @@ def _appended(one: Considered, append: Mapping[str, str]) -> dict[str, str | Non
 
 
 def _put_back_lost(one: Considered, lost: Mapping[str, int]) -> dict[tuple[int, str], Change]:
-    """Do-not-contact that a merge in Mautic lost, by person and target."""
-    why = "do-not-contact lost by a merge in Mautic"
+    """Do-not-contact that Mautic lost, by a merge or as it was set back, by person and target."""
+    why = "do-not-contact that a merge or a restored backup of Mautic lost"
     return {
         (one.row.person_id, f"{DNC}{channel}"): Change(
             f"{DNC}{channel}", {"reason": None}, {"reason": reason}, why, VALUE_OF_LOST_DNC

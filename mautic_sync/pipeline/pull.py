@@ -381,12 +381,13 @@ def _next_pass(connection: Connection, upto: int) -> _Pass:
 
 
 def _settle_numbers(run: Run, connection: Connection, contacts: Sequence[Contact]) -> None:
-    """Mautic was set back: numbers may have been given again since, and merges may be undone."""
+    """Mautic was set back: numbers may have been given again since, merges may be undone, do-not-contact lost."""
     others = people.taken_over(connection, contacts)
     if others:
         _vanish(run, connection, others)
         people.release(connection, others)
-    people.take_back(connection, [one.id for one in contacts])
+    people.share_dnc(connection, people.take_back(connection, [one.id for one in contacts]), run.now)
+    people.expect_set_back_dnc(connection, [one.id for one in contacts])
 
 
 def _adopt_stages(run: Run, connection: Connection, contacts: Sequence[Contact], *, decided: bool) -> None:

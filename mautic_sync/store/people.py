@@ -585,6 +585,26 @@ def _expect_lost_dnc(connection: Connection, person_id: int) -> None:
     connection.execute(update(dnc).where(dnc.c.person_id == person_id).values(restore=True))
 
 
+def share_dnc(connection: Connection, unmerged: Mapping[int, int], now: int) -> None:
+    """Mautic id → the person with whom it was one: whose do-not-contact was whose nobody can tell, and both have it."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for chunk in in_chunks(sorted(set(unmerged.values()))):
+        for row in connection.execute(select(dnc).where(dnc.c.person_id.in_(chunk))).mappings():
+            found.setdefault(row["person_id"], []).append(dict(row))
+    persons = meet(connection, [number for number, before in unmerged.items() if before in found], now)
+    rows = [{**row, "person_id": persons[number]} for number in persons for row in found[unmerged[number]]]
+    upsert(connection, dnc, rows, update=())
+
+
+def expect_set_back_dnc(connection: Connection, mautic_ids: Collection[int]) -> None:
+    """Mautic was set back: what of the do-not-contact of these its contacts do not show any more, it has lost."""
+    for chunk in in_chunks(sorted(persons_of(connection, mautic_ids).values())):
+        known = dnc.c.person_id.in_(chunk)
+        rows = connection.execute(update(dnc).where(known).values(restore=True))
+        if rows.rowcount:
+            _mark(connection, _CLEAN.where(contact.c.person_id.in_(select(dnc.c.person_id).where(known))))
+
+
 def _unite(connection: Connection, table: Any, survivor: int, loser: int) -> None:
     rows = connection.execute(select(table).where(table.c.person_id == loser)).mappings().all()
     upsert(connection, table, [{**row, "person_id": survivor} for row in rows], update=())
@@ -672,16 +692,21 @@ def release(connection: Connection, mautic_ids: Collection[int]) -> None:
         connection.execute(delete(alias).where(alias.c.mautic_id.in_(chunk)))
 
 
-def take_back(connection: Connection, mautic_ids: Collection[int]) -> None:
-    """After Mautic was set back: former numbers that it shows again are current where their person has no other."""
+def take_back(connection: Connection, mautic_ids: Collection[int]) -> dict[int, int]:
+    """After Mautic was set back: former numbers that it shows again are current where their person has no other.
+
+    Returns those whose merge was undone → the person that they led to. It stays with the number that it has, and they
+    are on their own again.
+    """
     persons = persons_of(connection, mautic_ids)
     having = current_ids(connection, set(persons.values()))
     for number, person_id in persons.items():
         if person_id not in having:
             having[person_id] = number
             connection.execute(update(alias).where(alias.c.mautic_id == number).values(current=True))
-    # The merge was undone: the person stays with the number that it has, the other one is on its own again.
-    release(connection, [number for number, person_id in persons.items() if having[person_id] != number])
+    unmerged = {number: person_id for number, person_id in persons.items() if having[person_id] != number}
+    release(connection, unmerged)
+    return unmerged
 
 
 def count_by_stage(connection: Connection) -> dict[int | None, int]:

@@ -143,7 +143,7 @@ membership = Table(
     Column("person_id", BigInteger, primary_key=True, autoincrement=False, index=True),
 )
 
-# Do-not-contact is kept here whatever a merge in Mautic does to it; `restore` = lost by a merge, to be put back.
+# Do-not-contact is kept here whatever a merge or a restore of Mautic does to it; `restore` = lost, to be put back.
 dnc = Table(
     "dnc",
     metadata,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import requests
 
 from mautic_sync.domain.scoring import Score
 from mautic_sync.pipeline import decide as deciding
@@ -37,3 +38,11 @@ def rescore(worker, scores, **by_name):
 def everyone_again(worker):
     with worker.run("look") as run, run.engine.begin() as connection:
         people.mark_everyone_dirty(connection)
+
+
+def resubscribe(worker, contact: int) -> None:
+    """Somebody else makes a contact contactable by e-mail again."""
+    with requests.Session() as session:
+        session.trust_env = False
+        address = f"{worker.box.url}/api/contacts/{contact}/dnc/email/remove"
+        assert session.post(address, auth=("admin", "sandbox"), timeout=5).ok

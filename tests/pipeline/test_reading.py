@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 
 import pytest
-import requests
 from sqlalchemy import select
 
 from mautic_sync.errors import ConfigError, SafetyStop
@@ -20,6 +19,7 @@ from mautic_sync.pipeline.run import Options, sync
 from mautic_sync.store import notes, people, runs
 from mautic_sync.store.activities import MATCHERS, count_anew
 from mautic_sync.store.schema import activity, decision, evidence
+from tests.pipeline.conftest import resubscribe
 
 DAY = 86400
 GHOST = "  - stage: Ghost\n    kind: ghost\n    weight: 10\n"
@@ -60,13 +60,6 @@ def quarantine(worker) -> dict[tuple[str, str], str]:
 def cursor_of(worker, feed: str):
     with worker.run("look") as run, run.engine.begin() as connection:
         return runs.get_cursor(connection, feed)
-
-
-def resubscribe(worker, contact: int) -> None:
-    with requests.Session() as session:
-        session.trust_env = False
-        address = f"{worker.box.url}/api/contacts/{contact}/dnc/email/remove"
-        assert session.post(address, auth=("admin", "sandbox"), timeout=5).ok
 
 
 # -- the audit log

@@ -15,7 +15,7 @@ from mautic_sync.pipeline import points, reconcile
 from mautic_sync.store import backup, notes, people
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.schema import change, ledger, transition
-from tests.pipeline.conftest import everyone_again, rescore
+from tests.pipeline.conftest import everyone_again, rescore, resubscribe
 
 pytestmark = pytest.mark.usefixtures("no_actions")
 
@@ -439,6 +439,55 @@ def test_a_stage_that_a_restored_mautic_lost_is_set_again_and_not_taken_for_a_ha
         worker.sync()
     worker.sync(full=True)
     assert worker.stage(pat) == "Lead"
+
+
+@pytest.mark.parametrize("taken", ["before it was asked for", "while a merge had lost it"])
+def test_do_not_contact_that_a_restored_mautic_lost_is_put_back(worker, taken):
+    known = worker.new(firstname="Pat", email="valid@example.com", phone="+49 30 1")
+    other = worker.new(firstname="Kim", email="kim@example.com")
+    worker.sync()
+    mautic = Snapshot(worker)
+    for number in (known, other):
+        worker.act("unsubscribe", contact=number)
+    worker.sync()
+    if taken == "while a merge had lost it":
+        visitor = worker.visitor()
+        worker.act("merge", known=known, visitor=visitor)
+        mautic, known = Snapshot(worker), visitor
+        worker.sync()
+        worker.sync()
+        assert worker.contact(known).dnc == {"email": 1}
+    for _ in range(4):
+        worker.visitor()
+    worker.act("edit", contact=other, values={"city": "Rome"})
+    worker.sync()
+    mautic.put_back()
+    assert worker.contact(known).dnc == {}
+    with pytest.raises(SafetyStop):
+        worker.sync()
+    worker.sync(full=True)
+    assert worker.contact(known).dnc == worker.contact(other).dnc == {"email": 1}
+    assert worker.sync()["pushed"]["calls"] == 0
+    # Who takes it away afterwards is right.
+    resubscribe(worker, other)
+    worker.sync(full=True)
+    assert (worker.contact(known).dnc, worker.contact(other).dnc) == ({"email": 1}, {})
+
+
+def test_whoever_a_restored_mautic_shows_unmerged_again_stays_unsubscribed_under_both_numbers(worker):
+    known, visitor = worker.new(firstname="Pat", email="valid@example.com"), worker.visitor()
+    worker.sync()
+    mautic = Snapshot(worker)
+    worker.act("merge", known=known, visitor=visitor)
+    worker.act("unsubscribe", contact=visitor)
+    worker.sync()
+    mautic.put_back()
+    with pytest.raises(SafetyStop):
+        worker.sync()
+    worker.sync(full=True)
+    assert worker.contact(known).dnc == worker.contact(visitor).dnc == {"email": 1}
+    worker.sync()
+    assert worker.sync()["pushed"]["calls"] == 0
 
 
 def test_both_restored_agree_again(worker, scores):
