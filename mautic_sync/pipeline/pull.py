@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
@@ -126,6 +126,8 @@ SET_BACK = "mautic_set_back"
 """Mautic was put back from a backup, and the ledger does not say yet what its log says: since when."""
 AUDIT_APPLIED = "audit_applied"
 """Ids of the rows in the overlap of the audit log that were applied: others there became visible late."""
+AUDIT_LAST = "audit_last"
+"""The last row of the audit log that was read: its id, and when it was written."""
 
 
 def meet_instance(run: Run, *, adopt: bool) -> None:
@@ -235,10 +237,12 @@ def _pull_once(run: Run, *, full: bool) -> None:
         unfinished = notes.get_json(connection, FULL_READING)
     if audit is None:
         # From before the first page on, so that an edit during the pull is seen by the next run.
-        newest = feed_max_id(run.mautic, "audit_log")
+        rows = newest_rows(run.mautic, "audit_log", 1)
+        newest = readable_id(rows[0]) if rows else 0
         with run.engine.begin() as connection:
             runs.put_cursor(connection, "audit_log", Cursor(newest, max(newest - 1, 0)))
             notes.put_json(connection, AUDIT_APPLIED, [newest])
+            _note_last_row(connection, rows, newest)
     else:
         _pull_audit(run, audit, forced=full)
     if (full and audit is not None) or unfinished:
@@ -484,6 +488,7 @@ def _refetch(run: Run, mautic_ids: Collection[int], *, deleted: Collection[int] 
 def _pull_audit(run: Run, cursor: Cursor, *, forced: bool) -> None:
     with run.engine.begin() as connection:
         kept = notes.get_json(connection, AUDIT_APPLIED)
+        last_read = notes.get_json(connection, AUDIT_LAST)
     applied = set(kept or ())
     after = cursor.resume_from
     first = True
@@ -491,6 +496,8 @@ def _pull_audit(run: Run, cursor: Cursor, *, forced: bool) -> None:
         rows = feed_after(run.mautic, "audit_log", after, AUDIT_PAGE_ROWS, ABOUT_CONTACTS)
         if first:
             _check_not_set_back(run, "audit_log", rows, cursor, forced=forced)
+            if last_read is not None and last_read[0] == cursor.last_id:
+                _check_same_row(run, "audit_log", rows, *last_read, forced=forced)
             first = False
         if not rows:
             return
@@ -514,10 +521,18 @@ def _pull_audit(run: Run, cursor: Cursor, *, forced: bool) -> None:
             runs.put_cursor(connection, "audit_log", moved)
             kept = sorted(number for number in applied if number > moved.resume_from)
             notes.put_json(connection, AUDIT_APPLIED, kept)
+            _note_last_row(connection, rows, moved.last_id)
         last = max(readable_id(row) for row in rows)
         if len(rows) < AUDIT_PAGE_ROWS or last <= after:
             return
         cursor, after, applied = moved, last, set(kept)
+
+
+def _note_last_row(connection: Connection, rows: Sequence[Row], last: int) -> None:
+    """Remember when the row of the audit log was written at which our cursor stands, if it is one of these."""
+    for row in rows:
+        if readable_id(row) == last:
+            notes.put_json(connection, AUDIT_LAST, [last, readable_time(row, "date_added")])
 
 
 def _apply_audit(run: Run, changes: Sequence[AuditChange], new: Collection[int]) -> None:
@@ -913,11 +928,24 @@ def _check_not_set_back(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor
     highest = feed_max_id(run.mautic, feed)
     if highest == 0 or highest >= cursor.last_id:
         return
+    _stop_set_back(run, feed, "ends below what was read before", forced=forced)
+
+
+def _check_same_row(
+    run: Run, feed: str, rows: Sequence[Row], number: int, written_at: int | None, *, forced: bool
+) -> None:
+    """What was read as the last row is another one now: Mautic was restored, and has written on beyond our cursor."""
+    now_written = {readable_time(row, "date_added") for row in rows if readable_id(row) == number} - {None}
+    if written_at is not None and now_written and written_at not in now_written:
+        _stop_set_back(run, feed, "has another row where the last one was read", forced=forced)
+
+
+def _stop_set_back(run: Run, feed: str, how: str, *, forced: bool) -> NoReturn:
     if forced:
         _begin_again(run)
         run.tell("set_back", feed=feed)
         raise SetBack
-    why = f"Mautic's {feed} ends below what was read before: it was restored from a backup, or is another Mautic"
+    why = f"Mautic's {feed} {how}: it was restored from a backup, or is another Mautic"
     msg = f"{why}. Look at it, then read everything again with `mautic-sync sync --full`."
     raise SafetyStop(msg, why=why)
 

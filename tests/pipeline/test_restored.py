@@ -401,6 +401,40 @@ def test_a_mautic_that_was_restored_gets_again_what_it_lost(worker, scores):
     assert worker.sync()["pushed"]["calls"] == 0
 
 
+@pytest.mark.parametrize("store", ["as it was", "begun anew", "restored too"])
+def test_a_restored_mautic_that_has_written_on_beyond_what_was_read_is_seen(worker, scores, store):
+    """Its audit log and hits end above our cursors again; the last row that we read is another one."""
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = 7
+    worker.sync()
+    mautic = Snapshot(worker)
+    worker.act("edit", contact=pat, values={"city": "Rome"})
+    if store == "begun anew":
+        lose(worker)
+    rescore(worker, scores, Pat=9)
+    worker.sync()
+    if store != "begun anew":
+        worker.sync()
+    back_up(worker)
+    mautic.put_back()
+    worker.post("/_sandbox/clock", {"advance": 3600})
+    worker.skew += 3600
+    for number in range(20):
+        worker.act("edit", contact=pat, values={"city": f"Rome {number}"})
+        worker.visitor()
+    assert (logged(worker), accounts(worker)) == ({pat: 7}, {pat: 9})
+    if store == "restored too":
+        put_back(worker)
+        worker.sync()
+    else:
+        with pytest.raises(SafetyStop, match="another row where the last one was read"):
+            worker.sync()
+        worker.sync(full=True)
+    assert accounts(worker) == logged(worker) == {pat: 9}
+    assert worker.contact(pat).points == 9
+    assert worker.sync()["reconciled"] == 0
+
+
 def test_whoever_a_restored_mautic_shows_unmerged_again_keeps_the_points_that_it_has(worker, scores):
     known = worker.new(firstname="Pat", email="valid@example.com", phone="+49 30 1")
     visitor = worker.visitor()
