@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from mautic_sync.domain.actions import HOT, LOW_VALUE, flags_text, read_flags
-from mautic_sync.domain.contact import Contact
+from mautic_sync.domain.contact import DNC_REASONS, Contact
 from mautic_sync.domain.plan import GROUP, POINTS
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.store import notes, tallies
@@ -52,6 +52,7 @@ NEXT_PERSON = "next_person"
 SAME_SECONDS = 60  # between two readings of when one contact was added
 # Our own do-not-contact rows carry this at the beginning of their comment.
 DNC_COMMENT = "mautic-sync"
+_MANUAL = next(number for number, word in DNC_REASONS.items() if word == "manual")
 
 
 @dataclass(frozen=True)
@@ -185,20 +186,19 @@ def _expecting_dnc(connection: Connection, person_ids: Iterable[int]) -> dict[in
 
 def _save_dnc(connection: Connection, person_id: int, rows: Mapping[str, int], before: Mapping[str, int]) -> None:
     """Do-not-contact as the contact shows it. What a merge lost (`restore`) stays until it is put back."""
-    upsert(
-        connection,
-        dnc,
-        [
-            {"person_id": person_id, "channel": channel, "reason": reason, "restore": False, "ours": False}
-            for channel, reason in rows.items()
-        ],
-        update=("reason", "restore"),
-    )
+    for channel, reason in rows.items():
+        row = {"person_id": person_id, "channel": channel, "reason": reason, "restore": False, "ours": False}
+        upsert(connection, dnc, [row], update=_told_of(reason))
     gone = [channel for channel in before if channel not in rows]
     if gone:
         connection.execute(
             delete(dnc).where(dnc.c.person_id == person_id, dnc.c.channel.in_(gone), dnc.c.restore.is_(False))
         )
+
+
+def _told_of(reason: int) -> tuple[str, ...]:
+    """Columns of a do-not-contact that change with this reason: what somebody asked for is not ours any more."""
+    return ("reason", "restore") if reason == _MANUAL else ("reason", "restore", "ours")
 
 
 def contact_row(person_id: int, one: Contact, reading: Reading) -> dict[str, Any]:
@@ -641,7 +641,7 @@ def note_dnc(connection: Connection, person_id: int, channel: str, reason: int, 
         connection.execute(delete(dnc).where(dnc.c.person_id == person_id, dnc.c.channel == channel))
         return
     row = {"person_id": person_id, "channel": channel, "reason": reason, "restore": lost, "ours": False}
-    upsert(connection, dnc, [row], update=("reason", "restore"))
+    upsert(connection, dnc, [row], update=_told_of(reason))
     if lost:
         mark_dirty(connection, [person_id])
 

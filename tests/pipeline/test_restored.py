@@ -508,6 +508,30 @@ def test_do_not_contact_that_a_restored_mautic_lost_is_put_back(worker, taken):
     assert (worker.contact(known).dnc, worker.contact(other).dnc) == ({"email": 1}, {})
 
 
+def test_whoever_unsubscribed_beside_a_rejected_address_is_not_let_go_with_it_after_a_restore(make_worker, scores):
+    """Mautic shows our do-not-contact again instead of theirs; the next address is deliverable."""
+    worker = ready(make_worker, version="7.0")  # 5.1 keeps ours
+    scores.update(Pat=7, Kim=7)
+    pat = worker.new(firstname="Pat", email="invalid@example.com")
+    kim = worker.new(firstname="Kim", email="kim@no-such-domain.example")
+    worker.sync()
+    assert worker.contact(pat).dnc == worker.contact(kim).dnc == {"email": 3}
+    mautic = Snapshot(worker)
+    worker.act("unsubscribe", contact=pat)
+    worker.visitor()
+    worker.sync()
+    assert worker.contact(pat).dnc == {"email": 1}
+    mautic.put_back()
+    with pytest.raises(SafetyStop):
+        worker.sync()
+    worker.sync(full=True)
+    for number in (pat, kim):
+        worker.act("edit", contact=number, values={"email": f"new.{number}@proton.me"})
+    worker.sync()
+    assert worker.contact(pat).dnc == {"email": 3}
+    assert worker.contact(kim).dnc == {}
+
+
 def test_whoever_a_restored_mautic_shows_unmerged_again_stays_unsubscribed_under_both_numbers(worker):
     known, visitor = worker.new(firstname="Pat", email="valid@example.com"), worker.visitor()
     worker.sync()
