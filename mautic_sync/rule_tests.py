@@ -146,6 +146,7 @@ def _try(rules: _Rules, test: RuleTest, now: int) -> _Tried:
         Flags(was.hot, was.low_value),
         now,
         gate_open=False,
+        only_if=mappings.validation.only_if,
     )
     decision, flags = judgement.decision, judgement.flags
     decided = signals._replace(kind=decision.kind)

@@ -37,6 +37,11 @@ from mautic_sync.store.engine import run_lock
 
 RUNS_SHOWN = 10
 RUN_ID_CHARACTERS = 22
+NOT_ASKED = {
+    "low_value": "no credit is spent on whoever is of low value",
+    "only_if": "`only_if` in validation.yaml says not to ask",
+    "no_key": "there is no ZeroBounce key to ask with (zerobounce.api_key)",
+}
 QUESTION = (
     "Is {file} among the files of your ZeroBounce account? If so, `mautic-sync retry --upload {upload} --file-id ID` "
     "fetches its result under the id that it has there. If not, `mautic-sync retry --uploads` lets its addresses be "
@@ -347,12 +352,11 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         if stage["when"]:
             _show_trace(out, stage["when"], 2)
     verdict = document["verdict"]
+    why = f"; {NOT_ASKED[verdict['not_asked']]}" if verdict["not_asked"] else ""
     if verdict["status"]:
         said = "/".join(filter(None, (verdict["status"], verdict["sub_status"])))
-        out.print(f"Verdict: {verdict['outcome']} ({said}), {verdict['at']}")
+        out.print(f"Verdict: {verdict['outcome']} ({said}), {verdict['at']}{why}")
     else:
-        spared = document["waiting"] and document["points"]["low_value"]
-        why = "; no credit is spent on whoever is of low value" if spared else ""
         out.print(f"Verdict: {verdict['outcome']}{why}")
     points = document["points"]
     out.print(

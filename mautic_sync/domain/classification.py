@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mautic_sync.domain.conditions import NOW, Condition, Trace, ahead_of
 from mautic_sync.domain.contact import KINDS, Kind, Signals, VerdictSignal
@@ -24,6 +24,21 @@ GATE_OPEN = VerdictSignal("accepted", status="valid", sub_status=UNCHECKED)
 """What an address counts as while there is no ZeroBounce key to check it with."""
 
 MOST_REMEMBERED = 4_096  # decisions
+KEPT = ":kept"
+"""End of the id of what decided, where nothing but what they had before did."""
+
+OTHERWISE = ":otherwise"
+"""The same, where no stage's condition holds."""
+
+NotAsked = Literal["low_value", "only_if", "no_key"]
+"""Why nobody asks for a verdict that would matter: the rule `low_value`, `only_if` of validation.yaml, or no key."""
+NOT_ASKED: Mapping[NotAsked, str] = {
+    "low_value": "of low value, the e-mail is not validated",
+    "only_if": "the e-mail is not to be validated (only_if)",
+    "no_key": "the e-mail cannot be validated without a ZeroBounce key",
+}
+WAITS_TO_BECOME = "waits to become"
+UNTIL_ONE_ARRIVES = ", until one arrives"
 
 Notes = tuple[Mapping[str, Any], ...]
 
@@ -111,7 +126,7 @@ class Decision(NamedTuple):
 
     `rule` is the stable id of what decided (`Lead:any[0]`), `reason` a line for marketers that stays the same while
     that rule decides: a growing count is no news. `trace` the deciding path as JSON. `due_at` is the earliest second at which time alone
-    could change the decision. `waiting`: kept or held back because a verdict is missing.
+    could change the decision. `waiting`: kept or held back until a verdict arrives.
     """
 
     kind: Kind
@@ -184,26 +199,48 @@ def _decide(signals: Signals, rules: StageRules, before: Previous, now: int, *, 
     would_slip = at is not None and at == accepted < place and stages[at].kind == stages[place].kind == before.kind
     if not would_fall and not would_slip:
         held_back = accepted < place
-        notes = ({"note": f"{missing}: waits to become {stages[accepted].name}"},) if held_back else ()
+        notes = ({"note": f"{missing}: {WAITS_TO_BECOME} {stages[accepted].name}"},) if held_back else ()
         return _decision(signals, rules, before, now, place, notes, waiting=held_back)
-    notes = ({"note": f"{missing}: kept as if it were accepted, until one arrives"},)
+    notes = ({"note": f"{missing}: kept as if it were accepted{UNTIL_ONE_ARRIVES}"},)
     if stages[accepted].kind == before.kind:
-        return _decision(accepted_signals, rules, before, now, accepted, notes, waiting=True)
-    kept = at if at is not None and stages[at].kind == before.kind else rules.first_of(before.kind)
+        decided = _decision(accepted_signals, rules, before, now, accepted, notes, waiting=True)
+        if verdict.outcome == "accepted" or not before.rule or before.rule == decided.rule:
+            return decided
+        # They had other grounds: to tell an accepted address as the reason would tell what never was.
+        kept: int | None = accepted
+    else:
+        kept = at if at is not None and stages[at].kind == before.kind else rules.first_of(before.kind)
     if kept is None:
         return _decision(signals, rules, before, now, place, notes[:0], waiting=True)
-    stage, rule = stages[kept], f"{stages[kept].name}:kept"
-    told = f"{stage.name}: kept until the e-mail is validated"
+    stage = stages[kept]
     return Decision(
         kind=stage.kind,
         stage=stage.name,
         score=signals.scores.get(TOTAL, 0),
-        rule=rule,
-        reason=before.reason if _is_kept(before, rule, stage) else told,
+        rule=f"{stage.name}{KEPT}",
+        reason=f"{stage.name}: kept until the e-mail is validated",
         trace=notes,
         due_at=_due_at(signals, rules, now, len(stages)),
         waiting=True,
     )
+
+
+def not_asked(decision: Decision, why: NotAsked) -> Decision:
+    """The decision of somebody who waits for a verdict that nobody will ask for: it waits no more, and says so."""
+    reason, told = decision.reason, NOT_ASKED[why]
+    if decision.rule.endswith(KEPT):
+        reason = f"{decision.stage}: kept; {told}"
+    elif decision.rule.endswith(OTHERWISE):
+        reason = f"{decision.stage}: {told}"
+    trace = tuple(
+        {**step, "note": _note_not_asked(step["note"], told)} if "note" in step else step for step in decision.trace
+    )
+    return decision._replace(reason=reason, trace=trace, waiting=False)
+
+
+def _note_not_asked(note: str, told: str) -> str:
+    """`verdict missing: an accepted one would make Lead; …`."""
+    return f"{note.replace(WAITS_TO_BECOME, 'an accepted one would make').removesuffix(UNTIL_ONE_ARRIVES)}; {told}"
 
 
 def needs_verdict(signals: Signals, rules: StageRules, previous: Previous | None, now: int) -> bool:
@@ -344,7 +381,7 @@ def _decision(
     if condition is None:
         reason = f"{stage.name}: {_otherwise(signals, rules, waiting=waiting)}"
         trace: Notes = ({"stage": stage.name, "text": "no other rule holds", "holds": True}, *notes)
-        return Decision(stage.kind, stage.name, score, f"{stage.name}:otherwise", reason, trace, due_at, waiting)
+        return Decision(stage.kind, stage.name, score, f"{stage.name}{OTHERWISE}", reason, trace, due_at, waiting)
     part: Condition | None = None
     if condition.holds(signals, now):
         path, part = condition.told_by(signals, now)
@@ -364,7 +401,8 @@ def _decision(
 
 def _is_kept(before: Previous, rule: str, stage: StageRule) -> bool:
     """Whether the same condition decides the same as last time: then its reason stays as it was told."""
-    return rule == before.rule and stage.name == before.stage and stage.condition is not None
+    same = rule == before.rule and stage.name == before.stage and stage.condition is not None
+    return same and not rule.endswith(KEPT)
 
 
 def _otherwise(signals: Signals, rules: StageRules, *, waiting: bool) -> str:

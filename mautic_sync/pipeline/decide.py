@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Connection
 
 from mautic_sync.domain.actions import HOT, LOW_VALUE, NO_FLAGS, flags_text, read_flags
-from mautic_sync.domain.classification import Decision, Previous, StageRules, needs_verdict
+from mautic_sync.domain.classification import Decision, NotAsked, Previous, StageRules, needs_verdict
 from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Kind, Signals
 from mautic_sync.domain.countries import mautic_country
@@ -92,9 +92,11 @@ class Considered(NamedTuple):
     named: tuple[str, ...]
     """Flags of the conditions of actions that are true."""
     told_due_at: int | None
-    """When time could change one of these, or what fields tell of the score."""
+    """When time could change one of these, what fields tell of the score, or whether `only_if` lets us ask."""
     verdict_run: str | None
     """The run that asked for the verdict."""
+    not_asked: NotAsked | None
+    """Why nobody asks for a verdict that would matter."""
 
     @property
     def flags_text(self) -> str:
@@ -171,6 +173,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
     rules, validation, scores = by.mappings.stages, by.mappings.validation, by.mappings.scores
+    only_if = validation.only_if
     gate_open = by.gate_open
     named = by.mappings.action_rules.named
     tells_reasons = "reasons" in by.mappings.placeholders
@@ -215,14 +218,18 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         by_name[TOTAL] = scored.total
         previous = made(Previous, (row.stage, kind, row.rule, row.reason))
         before = _flags_before(row.flags)
-        decision, flags = judge(signals, rules, scores, previous, before, now, gate_open=gate_open)
-        asks = address is not None and not gate_open and needs_verdict(signals, rules, previous, now)
-        if asks and validation.only_if is not None:
-            asks = validation.only_if.holds(signals, now)
-        # Nobody pays for a verdict about somebody of low value.
-        asks = asks and not flags.low_value
-        standing = decisions.standing_of(row) if row.written is not None else NOTHING_STANDS
+        decision, flags, not_asked = judge(
+            signals, rules, scores, previous, before, now, gate_open=gate_open, only_if=only_if
+        )
         holding, told_due_at = _holding(named, signals, decision.kind, now) if named else ((), None)
+        # Nobody pays for a verdict about somebody of low value.
+        asks = address is not None and not gate_open and not flags.low_value
+        asks = asks and needs_verdict(signals, rules, previous, now)
+        if asks and only_if is not None:
+            asks = only_if.holds(signals, now)
+            if only_if.timed:
+                told_due_at = sooner(told_due_at, only_if.due_at(signals, now))
+        standing = decisions.standing_of(row) if row.written is not None else NOTHING_STANDS
         if tells_reasons:
             told_due_at = sooner(told_due_at, reasons_due_at(scored, parts, scores))
         one = (
@@ -238,6 +245,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
             holding,
             told_due_at,
             verdict_run,
+            not_asked,
         )
         found.append(made(Considered, one))
     return found
@@ -330,7 +338,7 @@ def _store(
     by_hand: dict[int, str] = {}
     since_baseline = _accepted_late(connection, considered)
     for one, planned in zip(considered, stage_plans, strict=True):
-        row, signals, _, _, scored, flags, decision, asks, _, named, _, _ = one
+        row, signals, _, _, scored, flags, decision, asks, _, named, _, _, _ = one
         kind, stage, total, rule, reason, trace, _, waiting = decision
         number = row.person_id
         if number in looping:

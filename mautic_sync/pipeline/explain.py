@@ -73,6 +73,7 @@ def explain_person(
             "at": iso(verdict.at) if verdict else None,
             "fresh": signals.verdict.fresh,
             "needed": considered.asks,
+            "not_asked": considered.not_asked,
         },
         "points": {
             "score": decision.score,
@@ -221,6 +222,7 @@ def _gone(current: int | None, former: list[int]) -> dict[str, Any]:
             "at": None,
             "fresh": False,
             "needed": False,
+            "not_asked": None,
         },
         "points": {
             "score": 0,

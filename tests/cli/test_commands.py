@@ -201,7 +201,11 @@ def test_explain_says_why_an_address_of_low_value_has_no_verdict(tmp_path):
         requests.post(url, json=rival, auth=("admin", "sandbox"), timeout=10).raise_for_status()
         shell.json("init", "--yes")
         assert shell.json("sync")["validated"]["credits"] == 0
-        assert "no credit is spent on whoever is of low value" in shell("explain", rival["email"]).stdout
+        told = shell("explain", rival["email"]).stdout
+        assert "Verdict: missing; no credit is spent on whoever is of low value" in told
+        assert "waits" not in told
+        verdict = shell.json("explain", rival["email"])["verdict"]
+        assert (verdict["needed"], verdict["not_asked"]) == (False, "low_value")
 
 
 @pytest.mark.parametrize("word", ["", "somebody", "ann@", str(2**63)])

@@ -13,6 +13,7 @@ from mautic_sync.domain.classification import (
     decide,
     explain,
     needs_verdict,
+    not_asked,
 )
 from mautic_sync.domain.conditions import compile_condition
 from mautic_sync.domain.contact import Signals, VerdictSignal
@@ -142,6 +143,43 @@ def test_without_a_verdict_a_lead_stays_a_lead_with_the_same_reason(verdict):
     assert (kept.stage, kept.waiting) == ("Lead", True)
     assert kept.reason == decide(person(ACCEPTED), RULES, LEAD, NOW).reason
     assert "kept as if it were accepted" in kept.trace[-1]["note"]
+
+
+def test_whose_other_grounds_are_gone_is_not_told_to_have_an_accepted_address():
+    had_a_phone = Previous("Lead", "lead", "Lead:any[1]", "Lead: phone known")
+    kept = decide(person(MISSING), RULES, had_a_phone, NOW)
+    assert (kept.stage, kept.rule, kept.reason) == ("Lead", "Lead:kept", "Lead: kept until the e-mail is validated")
+    again = decide(person(MISSING), RULES, Previous("Lead", "lead", kept.rule, kept.reason), NOW)
+    assert (again.rule, again.reason) == (kept.rule, kept.reason)
+    answered = decide(person(ACCEPTED), RULES, Previous("Lead", "lead", kept.rule, kept.reason), NOW)
+    assert answered.reason == "Lead: e-mail accepted"
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ("low_value", "of low value, the e-mail is not validated"),
+        ("only_if", "the e-mail is not to be validated (only_if)"),
+        ("no_key", "the e-mail cannot be validated without a ZeroBounce key"),
+    ],
+)
+def test_whose_verdict_nobody_asks_for_waits_for_none_and_is_told_why(why, told):
+    newcomer = not_asked(decide(person(MISSING), RULES, None, NOW), why)
+    assert (newcomer.reason, newcomer.waiting) == (f"Ghost: {told}", False)
+    assert newcomer.trace[-1] == {"note": f"verdict missing: an accepted one would make Lead; {told}"}
+    had_a_phone = Previous("Lead", "lead", "Lead:any[1]", "Lead: phone known")
+    kept = not_asked(decide(person(MISSING), RULES, had_a_phone, NOW), why)
+    assert (kept.reason, kept.waiting) == (f"Lead: kept; {told}", False)
+    assert kept.trace[-1] == {"note": f"verdict missing: kept as if it were accepted; {told}"}
+    expired = not_asked(decide(person(EXPIRED), RULES, LEAD, NOW), why)
+    assert (expired.reason, expired.waiting) == ("Lead: e-mail accepted", False)
+
+
+def test_who_is_asked_about_again_is_told_to_wait_again():
+    had_a_phone = Previous("Lead", "lead", "Lead:any[1]", "Lead: phone known")
+    spared = not_asked(decide(person(MISSING), RULES, had_a_phone, NOW), "low_value")
+    again = decide(person(MISSING), RULES, Previous("Lead", "lead", spared.rule, spared.reason), NOW)
+    assert again.reason == "Lead: kept until the e-mail is validated"
 
 
 @pytest.mark.parametrize("previous", [None, LEAD])

@@ -495,19 +495,51 @@ def test_a_plan_tells_what_its_changes_would_set_off(started):
     assert worker.plan()["actions"] == [{"rule": "enter lead", "count": 1}]
 
 
-def test_nobody_asks_about_an_address_of_low_value(started, scores, rules):
-    low = (
-        (packaged_mappings_dir() / "scoring.yaml")
-        .read_text()
-        .replace("{field: company, in: []}", "{field: company, in: [Evil Corp]}")
-    )
-    worker = started(files={"scoring": low})
+@pytest.fixture
+def excluding():
+    """The packaged scoring.yaml, where whoever works for Evil Corp is of low value."""
+    packaged = (packaged_mappings_dir() / "scoring.yaml").read_text()
+    return packaged.replace("{field: company, in: []}", "{field: company, in: [Evil Corp]}")
+
+
+def test_nobody_asks_about_an_address_of_low_value(started, excluding):
+    worker = started(files={"scoring": excluding})
     worker.new(firstname="Pat", email="pat@evil.example", company="evil corp")
     worker.new(firstname="Kim", email="kim@good.example", company="Good")
     document = worker.sync()
     assert document["validated"]["credits"] == 1
     found = worker.contacts([1, 2])
     assert [found[number].tags for number in (1, 2)] == [{"low-value"}, frozenset()]
+
+
+def test_whose_address_is_not_asked_about_for_low_value_is_told_so_until_it_is(started, excluding):
+    worker = started(files={"scoring": excluding})
+    pat = worker.new(firstname="Pat", email="pat@evil.example", company="Evil Corp")
+    worker.post("/_sandbox/zerobounce", {"email": "pat@evil.example", "status": "valid"})
+    worker.sync()
+    assert worker.contact(pat).fields["sync_reason"] == "Ghost: of low value, the e-mail is not validated"
+    assert worker.sync()["pushed"]["fields"] == 0
+    worker.act("edit", contact=pat, values={"company": "Good"})
+    document = worker.sync()
+    assert document["validated"]["credits"] == 1
+    assert worker.contact(pat).fields["sync_reason"] == "Lead: e-mail accepted"
+    worker.act("edit", contact=pat, values={"company": "Evil Corp"})
+    worker.sync()
+    assert (worker.stage(pat), worker.contact(pat).fields["sync_reason"]) == ("Lead", "Lead: e-mail accepted")
+
+
+def test_who_falls_out_of_low_value_while_there_are_no_credits_is_told_to_wait(started, excluding):
+    worker = started(files={"scoring": excluding}, zerobounce={"max_credits_per_day": 0})
+    pat = worker.new(firstname="Pat", email="pat@evil.example", company="Evil Corp", phone="+49 30 1")
+    worker.sync()
+    assert worker.contact(pat).fields["sync_reason"] == "Lead: phone known"
+    worker.act("edit", contact=pat, values={"phone": "", "overwriteWithBlank": True})
+    worker.sync()
+    reason = "Lead: kept; of low value, the e-mail is not validated"
+    assert (worker.stage(pat), worker.contact(pat).fields["sync_reason"]) == ("Lead", reason)
+    worker.act("edit", contact=pat, values={"company": "Good"})
+    worker.sync()
+    assert worker.contact(pat).fields["sync_reason"] == "Lead: kept until the e-mail is validated"
 
 
 def test_who_is_no_longer_of_low_value_loses_the_tag(started, scores):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+
+from mautic_sync.mappings import packaged_mappings_dir
 
 DAY = 86400
 
@@ -195,3 +199,32 @@ def test_an_unheard_of_status_is_held_with_a_warning(worker):
     worker.sync()
     assert worker.stage(number) == "Ghost"
     assert ("unknown_status", {"status": "quantum", "sub_status": "entangled", "treated_as": "held"}) in worker.told
+
+
+def with_only_if(make_worker, tmp_path, condition):
+    (tmp_path / "rules").mkdir()
+    packaged = (packaged_mappings_dir() / "validation.yaml").read_text()
+    rules = re.sub(r"^only_if: .*$", lambda _: f"only_if: {condition}", packaged, flags=re.MULTILINE)
+    (tmp_path / "rules" / "validation.yaml").write_text(rules, encoding="utf-8")
+    worker = make_worker(mappings=tmp_path / "rules")
+    worker.init()
+    worker.sync()
+    return worker
+
+
+def test_whom_only_if_leaves_out_is_told_so(make_worker, tmp_path):
+    worker = with_only_if(make_worker, tmp_path, "{not: {field: country, in: [US]}}")
+    number = worker.new(email="pat@only-if.example", country="United States")
+    worker.sync()
+    assert spent(worker) == {}
+    assert worker.contact(number).fields["sync_reason"] == "Ghost: the e-mail is not to be validated (only_if)"
+
+
+def test_whom_only_if_leaves_out_for_a_time_is_asked_about_when_it_is_over(make_worker, tmp_path):
+    worker = with_only_if(make_worker, tmp_path, "{age: 7d}")
+    number = worker.new(email=scripted(worker, "pat@only-if.example", "valid"))
+    worker.sync()
+    assert (worker.stage(number), spent(worker)) == ("Ghost", {})
+    worker.skew = 7 * DAY + 3600
+    worker.sync()
+    assert (worker.stage(number), spent(worker)) == ("Lead", {"pat@only-if.example": 1})
