@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mautic_sync.domain.scoring import reasons_text
+from mautic_sync.domain.scoring import ScoreRules, reasons_text
 from mautic_sync.mappings import Mappings
-from mautic_sync.pipeline.decide import Deciding, consider
+from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, Considered, consider
 from mautic_sync.pipeline.explain import deciding_from_store
 from mautic_sync.pipeline.placeholders import link_to, name_of
 from mautic_sync.pipeline.pull import INSTANCE
@@ -30,10 +30,12 @@ def hot_contacts(
     found = decisions.hot_persons(connection, limit)
     persons = [row.person_id for row in found]
     numbers, owners = people.current_ids(connection, persons), people.owners_of(connection, persons)
-    listed = [
-        _told(connection, deciding, row, numbers.get(row.person_id), owners.get(row.person_id), base_url, now)
-        for row in found
-    ]
+    listed = []
+    for first in range(0, len(found), PERSONS_PER_TRANSACTION):
+        page = consider(deciding, connection, found[first : first + PERSONS_PER_TRANSACTION], now)
+        for one in page:
+            number, owner = numbers.get(one.row.person_id), owners.get(one.row.person_id)
+            listed.append(_told(one, deciding.mappings.scores, number, owner, base_url))
     outdated = sum(one["score"] != row.score for one, row in zip(listed, found, strict=True))
     listed.sort(key=lambda one: -one["score"])
     return {
@@ -44,17 +46,8 @@ def hot_contacts(
     }
 
 
-def _told(
-    connection: Connection,
-    deciding: Deciding,
-    row: Any,
-    number: int | None,
-    owner: int | None,
-    base_url: str,
-    now: int,
-) -> dict[str, Any]:
-    (one,) = consider(deciding, connection, [row], now)
-    fields, groups = one.signals.fields, dict(one.score.groups)
+def _told(one: Considered, scores: ScoreRules, number: int | None, owner: int | None, base_url: str) -> dict[str, Any]:
+    row, fields, groups = one.row, one.signals.fields, dict(one.score.groups)
     return {
         "id": number,
         "name": name_of(fields, number),
@@ -66,7 +59,7 @@ def _told(
         "fit": groups.get("fit"),
         "interest": groups.get("interest"),
         "groups": groups,
-        "reasons": reasons_text(one.parts, deciding.mappings.scores),
+        "reasons": reasons_text(one.parts, scores),
         "since": iso(row.hot_since) if row.hot_since is not None else None,
         "owner": owner,
         "link": link_to(base_url, number),

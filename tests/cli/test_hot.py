@@ -7,10 +7,12 @@ import io
 import json
 
 import pytest
+from sqlalchemy import event
 from typer.testing import CliRunner
 
 from mautic_sync.cli import app
 from mautic_sync.cli.hot import COLUMNS, MORE_COLUMNS, as_csv_text
+from mautic_sync.pipeline import hot as listing
 from mautic_sync.pipeline.hot import hot_contacts
 
 
@@ -90,6 +92,37 @@ def test_who_has_bought_needs_no_call_and_loses_the_tag(make_worker, listed):
     worker.act("edit", contact=pat, values={"tags": ["customer"]})
     worker.sync()
     assert (listed(worker), worker.stage(pat), worker.contact(pat).tags) == ([], "Customer", {"customer"})
+
+
+def test_more_people_need_no_more_statements(make_worker, listed):
+    worker = make_worker()
+    worker.init()
+
+    def statements(people: int) -> int:
+        for _ in range(people):
+            worker.new(position="CEO", phone="+49 30 1")
+        worker.sync()
+        asked: list[str] = []
+
+        def see(*about):
+            asked.append(about[2])
+
+        with worker.run("look") as run, run.engine.begin() as connection:
+            event.listen(connection, "before_cursor_execute", see)
+            found = hot_contacts(connection, run.settings, run.mappings, run.now)["hot"]
+        assert len(found) >= people
+        return len(asked)
+
+    assert statements(1) == statements(9)
+
+
+def test_pages_hold_everybody_once(make_worker, listed, monkeypatch):
+    monkeypatch.setattr(listing, "PERSONS_PER_TRANSACTION", 2)
+    worker = make_worker()
+    worker.init()
+    made = [worker.new(position="CEO", phone="+49 30 1") for _ in range(5)]
+    worker.sync()
+    assert sorted(one["id"] for one in listed(worker)) == made
 
 
 OTHER_GROUPS = """version: 1
