@@ -48,6 +48,19 @@ in an error prints `{error, exit_code}` in place of its own document, the senten
 also `safety_stop` (why), `plan` (what `--accept` takes; null where Mautic was set back) and `planned` (what that plan
 holds: `changes, contacts, moves [{from, to, count}], kinds, actions, …` as in `plan`).
 Credits are spent by `sync`, `run`, `retry` and `validate` alone.
+
+Changes, wherever they are listed, have in `new` what shall be there, and in `old` what was; `target` says of what:
+
+| target | keys of `new` |
+|---|---|
+| `contact` | `stage`; `fields` (null: emptied); `tags`, with `-` before those that go |
+| `dnc:CHANNEL` | `reason` of the do-not-contact: 1 unsubscribed, 2 bounced, 3 manual, null for none |
+| `points` | `points`: our score, as far as it is granted then; `delta`: what Mautic receives |
+| `groups` | `groups`: sub-scores by point group |
+
+Others are for ourselves, and never sent: `verdict` tells by which verdict tags and do-not-contact change, `epoch` which Mautic the groups
+are of (it rises when Mautic is set back to a backup), `undoes` the run that is taken back, and `flags` what was decided and goes back with the tags, so that the next run agrees with
+them: `hot`, `low_value` and `when:NAME` (the condition of an action), with `-` before those that go.
 """
 
 DOCUMENTS = {

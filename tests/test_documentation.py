@@ -14,6 +14,7 @@ import typer
 from mautic_sync.cli import app
 from mautic_sync.cli.logs import ERRORS, WARNINGS
 from mautic_sync.doctor import CHECKS
+from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.settings import load_settings, setting_names
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,45 @@ def test_the_reference_of_settings_and_commands_is_what_the_program_says():
     reference = _reference()
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == reference.settings_page(), "make docs"
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == reference.commands_page(), "make docs"
+
+
+def _keys(of: ast.expr) -> set[str]:
+    return {one.value for one in of.keys if isinstance(one, ast.Constant)} if isinstance(of, ast.Dict) else set()
+
+
+def _keys_of_changes(path: Path) -> set[str]:
+    """What a module puts into `new` of a change: third of `Change(…)`, and what is called `new` or `after`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Change":
+            found |= _keys(node.args[2])
+        elif isinstance(node, ast.Assign):
+            for to in node.targets:
+                if isinstance(to, ast.Name) and to.id in {"new", "after"}:
+                    found |= _keys(node.value)
+                elements = (
+                    zip(to.elts, node.value.elts, strict=True)
+                    if isinstance(to, ast.Tuple) and isinstance(node.value, ast.Tuple)
+                    else [(to, node.value)]
+                )
+                for one, _ in elements:
+                    if (
+                        isinstance(one, ast.Subscript)
+                        and isinstance(one.value, ast.Name)
+                        and one.value.id in {"new", "after"}
+                        and isinstance(one.slice, ast.Constant)
+                    ):
+                        found.add(one.slice.value)
+    return found
+
+
+def test_every_key_of_a_change_is_documented():
+    package = ROOT / "mautic_sync"
+    files = (package / "domain" / "plan.py", package / "domain" / "undoing.py", package / "pipeline" / "decide.py")
+    keys = {UNDOES}.union(*map(_keys_of_changes, files))
+    assert keys >= {"stage", "fields", "tags", "reason", "points", "delta", "groups", "flags"}
+    told = _reference().COMMANDS_HEAD
+    assert {key for key in keys if f"`{key}`" not in told} == set()
 
 
 def test_every_setting_stands_in_the_example_with_its_default(tmp_path: Path):
