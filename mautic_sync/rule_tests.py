@@ -289,9 +289,9 @@ def _trace_lines(trace: Mapping[str, Any], depth: int) -> Iterator[str]:
 def _account_lines(entries: Iterable[Entry], groups: Sequence[str]) -> tuple[str, ...]:
     lines = []
     for one in entries:
-        how = (
-            one.evidence if one.last_day is None else f"{one.evidence}, {one.times} times, last on {_day(one.last_day)}"
-        )
+        how = one.evidence
+        if one.last_day is not None:
+            how += f", {one.times} {'time' if one.times == 1 else 'times'}, last on {_day(one.last_day)}"
         lines.append(f"{one.points:g} {one.group}: {one.rule} ({how})")
     return tuple(lines) or (f"no rule gives points{f' to {groups[0]}' if len(groups) == 1 else ''}",)
 

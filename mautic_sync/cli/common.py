@@ -13,9 +13,11 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.table import Column, Table
 from sqlalchemy import Connection, Engine
 
 from mautic_sync.cli.logs import configure_logs, observer
+from mautic_sync.domain.contact import KINDS
 from mautic_sync.domain.validation import normalise_address
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import Mappings, load_mappings
@@ -32,6 +34,9 @@ __all__ = [
     "check_settings",
     "configure_logs",
     "console",
+    "counted",
+    "counted_kinds",
+    "listing",
     "mappings_dir",
     "observer",
     "open_store",
@@ -54,6 +59,23 @@ M_ARENA_MAX = -8  # malloc.h
 
 def console() -> Console:
     return Console(highlight=False, soft_wrap=False)
+
+
+def listing(*heads: str | Column) -> Table:
+    """A table whose words are never cut off: addresses, places in files and links are there to be copied."""
+    return Table(
+        *(Column(one, overflow="fold") if isinstance(one, str) else one for one in heads), box=None, pad_edge=False
+    )
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """`1 contact`, `2 contacts`; `several` where an `s` at the end is not enough."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+def counted_kinds(kinds: Mapping[str, int]) -> str:
+    """`2 ghosts, 1 lead, 0 customers`."""
+    return ", ".join(counted(kinds[kind], kind) for kind in KINDS)
 
 
 def persons_meant(connection: Connection, word: str) -> list[int]:

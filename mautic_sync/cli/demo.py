@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mautic_sync.cli.common import configure_logs, console
+from mautic_sync.cli.common import configure_logs, console, counted
 from mautic_sync.cli.passes import make_plan, started
 from mautic_sync.mautic.contacts import contacts_after
 from mautic_sync.pipeline.context import Run
@@ -76,8 +76,8 @@ def demo_command(
             second = summary(run)
         moved = ", ".join(f"{move['from']} → {move['to']}" for move in second["transitions"]) or "nothing"
         out.print(
-            f"   the next sync read {second['pulled']['contacts']} contacts "
-            f"and {second['pulled']['activities']} activities and wrote: {moved}"
+            f"   the next sync read {counted(second['pulled']['contacts'], 'contact')} "
+            f"and {counted(second['pulled']['activities'], 'activity', 'activities')} and wrote: {moved}"
         )
         _step(out, "Nothing happens", "so nothing is written")
         with started(settings, "sync") as run:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column
 
 from mautic_sync import doctor
-from mautic_sync.cli.common import ConfigOption, JsonOption, console, print_json, read_mappings, read_settings
+from mautic_sync.cli.common import (
+    ConfigOption,
+    JsonOption,
+    console,
+    counted,
+    listing,
+    print_json,
+    read_mappings,
+    read_settings,
+)
 from mautic_sync.errors import ConfigError
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
@@ -47,7 +56,7 @@ def _prepared(config: ConfigOption) -> doctor.Examination:
 
 
 def _show(out: Console, results: list[doctor.Result]) -> None:
-    table = Table("check", "", "what was found", "what to do", box=None, pad_edge=False)
+    table = listing("check", Column(no_wrap=True), "what was found", "what to do")
     for one in results:
         finding = one.finding
         colour = COLOURS[finding.state]
@@ -57,5 +66,5 @@ def _show(out: Console, results: list[doctor.Result]) -> None:
     out.print(table)
     counts = doctor.as_json(results)["counts"]
     out.print(
-        f"{counts['ok']} ok, {counts['warning']} warnings, {counts['failed']} failed, {counts['skipped']} skipped."
+        f"{counts['ok']} ok, {counted(counts['warning'], 'warning')}, {counts['failed']} failed, {counts['skipped']} skipped."
     )

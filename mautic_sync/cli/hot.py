@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from mautic_sync.cli.common import (
     LARGEST_ID,
@@ -86,10 +86,11 @@ def _show(out: Console, document: dict[str, Any]) -> None:
         out.print("Nobody is hot.")
         return
     for row in rows:
-        told = Table.grid(padding=(0, 1))
-        who = ", ".join(str(row[key]) for key in ("company", "phone", "email") if row[key])
+        # Nothing is cut off: it is there to be copied.
+        told = Table.grid(Column(), Column(overflow="fold"), padding=(0, 1))
+        who = ", ".join(str(row[key]) for key in ("company", "phone", "email") if row[key] and row[key] != row["name"])
         told.add_row(f"{row['score']:>4}", escape(f"{row['name']} ({row['id']})" + (f": {who}" if who else "")))
-        since = f" since {row['since']}" if row["since"] else ""
+        since = f"; hot since {row['since']}" if row["since"] else ""
         owner = f", owner {row['owner']}" if row["owner"] else ""
         score = f"score {row['score']} (ours), points {row['points']} (Mautic's total)"
         groups = ", ".join(f"{name} {row['groups'].get(name, 0)}" for name in document["groups"])

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Column
 from sqlalchemy import Connection, Engine
 
 from mautic_sync.cli.common import (
@@ -17,6 +17,9 @@ from mautic_sync.cli.common import (
     JsonOption,
     WaitOption,
     console,
+    counted,
+    counted_kinds,
+    listing,
     open_store,
     persons_meant,
     print_json,
@@ -223,9 +226,8 @@ def _credits(settings: Any) -> int | None:
 
 
 def _show_status(out: Console, document: dict[str, Any]) -> None:
-    kinds = document["kinds"]
     out.print(f"Mautic: {document['mautic'] or 'not met yet; run `mautic-sync plan`'}")
-    out.print(f"{kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
+    out.print(f"{counted_kinds(document['kinds'])}.")
     pending = ", ".join(f"{count} {state}" for state, count in document["pending"].items())
     out.print(
         f"Pending: {pending or 'nothing'}. In quarantine: {document['quarantined']}. Failed: {document['failed']}."
@@ -234,13 +236,15 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
         out.print(f"Writing what is pending: {describe_eta(document)}.")
     if any(document["actions"].values()):
         out.print(f"Actions: {document['actions']['pending']} pending, {document['actions']['refused']} refused.")
+    if document["quarantined"] or document["failed"] or document["actions"]["refused"]:
+        out.print("What is held back, and why: `mautic-sync quarantine`.")
     if document["held"]:
         out.print(f"Held because a run was undone: {document['held']} (`mautic-sync release` lists them).")
     if document["credits"] is not None:
         out.print(f"ZeroBounce credits left: {document['credits']}")
     for one in document["uploads"]:
         out.print(
-            f"File {one['file']} at ZeroBounce: {one['waiting']} of {one['addresses']} addresses not answered, "
+            f"File {one['file']} at ZeroBounce: {one['waiting']} of {counted(one['addresses'], 'address', 'addresses')} not answered, "
             f"{one['state']} since {one['at']}."
         )
         if one["error"]:
@@ -251,7 +255,7 @@ def _show_status(out: Console, document: dict[str, Any]) -> None:
     # The id is there to be copied.
     head = Column("run", no_wrap=True, min_width=RUN_ID_CHARACTERS)
     started_at = Column("started", no_wrap=True, min_width=len("2026-01-31T12:00:00Z"))
-    table = Table(head, "command", started_at, "exit", "read", "stages set", box=None, pad_edge=False)
+    table = listing(head, "command", started_at, "exit", "read", "stages set")
     for row in document["runs"]:
         summary = row["summary"] or {}
         table.add_row(
@@ -274,7 +278,9 @@ def _show_worker(out: Console, document: dict[str, Any]) -> None:
         out.print(escape(f"Worker: {state} ({worker['host']}, process {worker['pid']}){at}."))
         for name, one in document["schedule"].items():
             told = f"last success {one['last_success'] or 'never'}, next {one['next']}"
-            missed = f", {one['misfires']} misfires, the last {one['last_misfire']}" if one["misfires"] else ""
+            missed = (
+                f", {counted(one['misfires'], 'misfire')}, the last {one['last_misfire']}" if one["misfires"] else ""
+            )
             out.print(f"  {name}: {told}{missed}")
         if not document["healthy"]:
             out.print(escape(f"Not healthy: {document['health']}"))
@@ -301,7 +307,7 @@ def _show_run(out: Console, document: dict[str, Any]) -> None:
 
 
 def _show_changes(out: Console, document: dict[str, Any]) -> None:
-    table = Table("contact", "old → new", "state", "why", box=None, pad_edge=False)
+    table = listing("contact", "old → new", "state", "why")
     for row in document["changes"]:
         table.add_row(str(row["contact"]), escape(describe_change(row)), row["state"], escape(row["reason"]))
     out.print(table)
@@ -389,7 +395,7 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     for act in document["activity"]:
         out.print(escape(f"  {act['at']}  {act['type']}  {act['what']}"))
     for type_, met in document["folded"]["activities"].items():
-        out.print(escape(f"  {met['first_at']} … {met['last_at']}  {type_}  {met['times']} times, folded"))
+        out.print(escape(f"  {met['first_at']} … {met['last_at']}  {type_}  {counted(met['times'], 'time')}, folded"))
     for text in document["folded"]["not_counted"]:
         out.print(escape(f"Not counted: {text}"))
     for act in document["actions"]:
@@ -397,7 +403,7 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         out.print(escape(f"Action: {act['at']}  {act['rule']} ({act['state']}){failed}"))
     if document["last_write"]:
         write = document["last_write"]
-        out.print(escape(f"Last write: {describe_change(write)} ({write['state']})"))
+        out.print(escape(f"Last write: {describe_change(write)} ({write['state']}), {write['at']}"))
     for one in document["refused"]:
         out.print(escape(f"Not written: {describe_change({'old': {}, **one})}: {one['error']}"))
 
@@ -411,7 +417,7 @@ def _describe_entry(entry: dict[str, Any]) -> str:
             if entry["first_day"] == entry["last_day"]
             else f"{entry['first_day']} to {entry['last_day']}"
         )
-        told += f", {entry['times']} {'time' if entry['times'] == 1 else 'times'}, {days}"
+        told += f", {counted(entry['times'], 'time')}, {days}"
     told += f": {entry['points']:g}"
     if entry["points"] != entry["before_decay"]:
         told += f" ({entry['before_decay']} before decay)"

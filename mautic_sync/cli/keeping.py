@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mautic_sync.cli.common import ConfigOption, JsonOption, WaitOption, open_store, print_json, read_settings
+from mautic_sync.cli.common import ConfigOption, JsonOption, WaitOption, counted, open_store, print_json, read_settings
 from mautic_sync.pipeline.run import iso
 from mautic_sync.store import backup
 
@@ -27,7 +27,7 @@ def backup_command(file: FileArgument, config: ConfigOption = None, as_json: Jso
     if as_json:
         print_json({"file": str(file), **_told(taken)})
     else:
-        print(f"Wrote {taken.rows} rows to {file} ({taken.bytes} bytes), and read them again.")
+        print(f"Wrote {counted(taken.rows, 'row')} to {file} ({taken.bytes} bytes), and read them again.")
 
 
 def restore_command(
@@ -43,7 +43,9 @@ def restore_command(
     if as_json:
         print_json({"file": str(file), **_told(found)})
         return
-    print(f"Restored {found.rows} rows of {iso(found.made_at)}; the store belongs to the Mautic at {found.mautic}.")
+    print(
+        f"Restored {counted(found.rows, 'row')} of {iso(found.made_at)}; the store belongs to the Mautic at {found.mautic}."
+    )
     print("The next `mautic-sync sync` reads everybody again, and finds in Mautic's log what was granted since.")
 
 

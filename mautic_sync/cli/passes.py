@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from mautic_sync.cli.common import (
     LARGEST_ID,
@@ -20,6 +19,9 @@ from mautic_sync.cli.common import (
     JsonOption,
     WaitOption,
     console,
+    counted,
+    counted_kinds,
+    listing,
     observer,
     open_store,
     print_json,
@@ -134,35 +136,39 @@ def change_as_json(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def show_plan(out: Console, document: dict[str, Any]) -> None:
-    kinds = document["kinds"]
-    out.print(f"Everybody: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
+    out.print(f"Everybody: {counted_kinds(document['kinds'])}.")
     refused = document["refused"]
     if not document["changes"]:
         later = "Time alone changes nothing until then; what a sync would write now tells `mautic-sync plan` alone."
         truth = "Nothing else to change." if refused else "Nothing to change: Mautic shows the truth."
         out.print(later if document["as_of"] else truth)
     if refused:
-        told = f"{refused} {'contact' if refused == 1 else 'contacts'} could not be written"
-        out.print(f"{told}: `mautic-sync quarantine` tells why, `mautic-sync retry` tries again.")
+        out.print(
+            f"{counted(refused, 'contact')} could not be written: `mautic-sync quarantine` tells why, `mautic-sync retry` tries again."
+        )
     for move in document["moves"]:
         out.print(escape(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}"))
     if document["changes"]:
         out.print(f"Writing them: {describe_eta(document)}.")
     for one in document["actions"]:
-        out.print(escape(f"  {one['count']:>7}  times it would set off: {one['rule']}"))
+        out.print(
+            escape(f"  {one['count']:>7}  {'time' if one['count'] == 1 else 'times'} it would set off: {one['rule']}")
+        )
     if document["gate_open"]:
         out.print("There is no ZeroBounce key: addresses count as accepted, unchecked (zerobounce.api_key).")
     if document["verdicts_needed"]:
         out.print(
-            f"{document['verdicts_needed']} addresses need a verdict; a sync would ask for "
+            f"{counted(document['verdicts_needed'], 'address needs', 'addresses need')} a verdict; a sync would ask for "
             f"{document['verdicts_to_buy']} (one credit each at most)."
         )
     if document.get("held"):
-        out.print(f"{document['held']} people are held because a run was undone: `mautic-sync release` lists them.")
+        out.print(
+            f"{counted(document['held'], 'person is', 'people are')} held because a run was undone: `mautic-sync release` lists them."
+        )
     if document.get("start") is not None:
         out.print(escape(_start_text(document["start"])))
     if document["listed"]:
-        table = Table("contact", "old → new", "why", box=None, pad_edge=False)
+        table = listing("contact", "old → new", "why")
         for row in document["listed"]:
             table.add_row(str(row["contact"]), escape(describe_change(row)), escape(row["reason"]))
         out.print(table)
@@ -196,7 +202,7 @@ def describe_eta(document: dict[str, Any]) -> str:
     if seconds is None:
         told = "how long it takes is known after the first run that writes"
     else:
-        told = f"about {_span(seconds)}, in {runs} {'run' if runs == 1 else 'runs'}"
+        told = f"about {_span(seconds)}, in {counted(runs, 'run')}"
     ghosts = document["pending_in_window"]
     return told + (f"; {ghosts} of them are of ghosts and wait for push.window" if ghosts else "")
 
@@ -223,7 +229,7 @@ def describe_change(row: dict[str, Any]) -> str:
         word = "granted" if UNDOES in new else "score"
         # Where the change is settled, the points of now have it.
         there = None if row.get("state") == changes.SETTLED else row.get("points")
-        mautic = "" if there is None else f"Mautic: {there} points, "
+        mautic = "" if there is None else f"Mautic: {counted(there, 'point')}, "
         parts.append(f"{word} {new['points'] - new['delta']} → {new['points']} ({mautic}{new['delta']:+d})")
     for name, score in new.get("groups", {}).items():
         there = old["groups"].get(name)
@@ -232,7 +238,7 @@ def describe_change(row: dict[str, Any]) -> str:
     if fields and "stage" not in new:
         parts += [f"{alias} = {value}" if value else f"{alias} emptied" for alias, value in fields.items()]
     elif fields:
-        parts.append(f"{len(fields)} {'field' if len(fields) == 1 else 'fields'}")
+        parts.append(counted(len(fields), "field"))
     return ", ".join(parts)
 
 
@@ -285,44 +291,54 @@ def sync_command(
     raise typer.Exit(outcome(run.counts))
 
 
+def written(pushed: dict[str, int]) -> str:
+    """`1 stage, 2 fields, 0 do-not-contacts and the points of 1 contact`."""
+    what = ", ".join(
+        counted(pushed[key], one) for key, one in (("stages", "stage"), ("fields", "field"), ("dnc", "do-not-contact"))
+    )
+    return f"{what} and the points of {counted(pushed['points'], 'contact')}"
+
+
 def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
-    kinds, pushed, checked = document["kinds"], document["pushed"], document["validated"]
+    pushed, checked = document["pushed"], document["validated"]
     out.print(
-        f"Read {document['pulled']['contacts']} contacts and {document['pulled']['activities']} activities in "
+        f"Read {counted(document['pulled']['contacts'], 'contact')} and "
+        f"{counted(document['pulled']['activities'], 'activity', 'activities')} in "
         f"{document['seconds']:.1f} s."
     )
     if run.zerobounce is None:
         out.print("No ZeroBounce key: addresses count as accepted (zerobounce.api_key).")
     elif checked["credits"] or any(checked[word] for word in ("accept", "hold", "reject")):
         out.print(
-            f"Validated for {checked['credits']} credits: {checked['accept']} accepted, {checked['hold']} held, "
+            f"Validated for {counted(checked['credits'], 'credit')}: {checked['accept']} accepted, {checked['hold']} held, "
             f"{checked['reject']} rejected."
         )
     for move in document["transitions"]:
         out.print(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}")
     if any(pushed[what] for what in ("stages", "fields", "dnc", "points", "groups")):
         out.print(
-            f"Wrote {pushed['stages']} stages, {pushed['fields']} fields, {pushed['dnc']} do-not-contacts and the points "
-            f"of {pushed['points']} contacts with {pushed['calls']} calls."
-            + (f" Set {pushed['groups']} scores in point groups." if pushed["groups"] else "")
+            f"Wrote {written(pushed)} with {counted(pushed['calls'], 'call')}."
+            + (f" Set {counted(pushed['groups'], 'score')} in point groups." if pushed["groups"] else "")
         )
     else:
         out.print("Nothing had to be written.")
     acted = document["actions"]
     if any(acted.values()):
         out.print(f"Actions: {acted['done']} done, {acted['refused']} refused, {acted['pending']} pending.")
-    out.print(f"Now: {kinds['ghost']} ghosts, {kinds['lead']} leads, {kinds['customer']} customers.")
+    out.print(f"Now: {counted_kinds(document['kinds'])}.")
     uploaded = document["uploads"]
     if uploaded["open"]:
         doubt = f"; {uploaded['doubtful']} in doubt: see `mautic-sync status`" if uploaded["doubtful"] else ""
-        out.print(f"In files at ZeroBounce: {uploaded['addresses']} addresses, for later runs to fetch{doubt}.")
-    for word, meaning in (
-        ("pending", "changes are pending for the next run"),
-        ("quarantined", "new in quarantine: `mautic-sync quarantine`"),
-        ("failed", "failed; `mautic-sync retry` tries again"),
-        ("doubtful", "writes are in doubt: the next run looks them up"),
+        out.print(
+            f"In files at ZeroBounce: {counted(uploaded['addresses'], 'address', 'addresses')}, for later runs to fetch{doubt}."
+        )
+    for word, one, several in (
+        ("pending", "change is pending for the next run", "changes are pending for the next run"),
+        ("quarantined", *["new in quarantine: `mautic-sync quarantine`"] * 2),
+        ("failed", *["failed; `mautic-sync retry` tries again"] * 2),
+        ("doubtful", "write is in doubt: the next run looks it up", "writes are in doubt: the next run looks them up"),
     ):
         if document[word]:
-            out.print(f"{document[word]} {meaning}")
+            out.print(counted(document[word], one, several))
     if document["pending"]:
         out.print(f"Writing what is pending: {describe_eta(document)}.")

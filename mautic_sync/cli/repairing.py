@@ -15,7 +15,6 @@ import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from sqlalchemy import Connection, Engine
 
 from mautic_sync.cli.common import (
@@ -24,12 +23,14 @@ from mautic_sync.cli.common import (
     JsonOption,
     WaitOption,
     console,
+    counted,
+    listing,
     open_store,
     persons_meant,
     print_json,
     read_settings,
 )
-from mautic_sync.cli.passes import PLAN_ROWS, describe_change, show_summary, started
+from mautic_sync.cli.passes import PLAN_ROWS, describe_change, show_summary, started, written
 from mautic_sync.cli.progress import paused
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import ConfigError
@@ -102,7 +103,7 @@ def _agreed() -> bool:
 
 def _show_undo(out: Console, found: undo.Found) -> None:
     if found.listed:
-        table = Table("contact", "old → new", box=None, pad_edge=False)
+        table = listing("contact", "old → new")
         for row in found.listed:
             table.add_row(str(row["contact"]), escape(describe_change(row)))
         out.print(table)
@@ -114,10 +115,16 @@ def _show_undo(out: Console, found: undo.Found) -> None:
         done = ", ".join(row["done"])
         out.print(escape(f"cannot be undone: contact {row['contact']}: {row['rule']} ({done})"))
     _more(out, found.actions - len(found.carried_out))
-    told = f"Undoing {found.undone} writes {found.changes} changes to {found.contacts} contacts"
-    out.print(f"{told}, leaves {found.left} alone, and cannot take back {found.actions} actions.")
+    told = f"Undoing {found.undone} writes {counted(found.changes, 'change')} to {counted(found.contacts, 'contact')}"
+    left = f"leaves {counted(found.left, 'thing')} as {'it is' if found.left == 1 else 'they are'}"
+    out.print(f"{told}, {left}, and cannot take back {counted(found.actions, 'action')}.")
     if found.unfinished:
-        out.print(f"{found.unfinished} actions that it set off and nobody has begun are taken back.")
+        taken = counted(
+            found.unfinished,
+            "action that it set off and nobody has begun is",
+            "actions that it set off and nobody has begun are",
+        )
+        out.print(f"{taken} taken back.")
 
 
 def _more(out: Console, hidden: int) -> None:
@@ -131,18 +138,19 @@ def _show_undone(out: Console, document: dict[str, Any], *, agreed: bool) -> Non
         out.print("Nothing of it is left to be taken back." if nothing_left else "Nothing was written.")
         return
     pushed = document["pushed"]
-    out.print(
-        f"Took back {pushed['stages']} stages, {pushed['fields']} fields, {pushed['dnc']} do-not-contacts and the points "
-        f"of {pushed['points']} contacts, as run {document['run_id']}."
-    )
-    out.print(f"{document['held']} people are held until their signals change, or until `mautic-sync release`.")
-    for word, meaning in (
-        ("unwritten", "of these changes wait for the next run, or for the same command"),
-        ("failed", "failed: `mautic-sync quarantine`"),
-        ("doubtful", "writes are in doubt: the next run looks them up"),
+    out.print(f"Took back {written(pushed)}, as run {document['run_id']}.")
+    held = counted(document["held"], "person is", "people are")
+    out.print(f"{held} held until their signals change, or until `mautic-sync release`.")
+    for word, one, several in (
+        (
+            "unwritten",
+            *(f"of these changes {verb} for the next run, or for the same command" for verb in ("waits", "wait")),
+        ),
+        ("failed", *["failed: `mautic-sync quarantine`"] * 2),
+        ("doubtful", "write is in doubt: the next run looks it up", "writes are in doubt: the next run looks them up"),
     ):
         if document[word]:
-            out.print(f"{document[word]} {meaning}")
+            out.print(counted(document[word], one, several))
 
 
 def release_command(
@@ -169,7 +177,8 @@ def release_command(
     if as_json:
         print_json({"released": released})
     else:
-        print(f"Let {released} people go; the next `mautic-sync sync` decides them again.")
+        them = "this person" if released == 1 else "them"
+        print(f"Let {counted(released, 'person', 'people')} go; the next `mautic-sync sync` decides {them} again.")
 
 
 @contextmanager
@@ -278,15 +287,15 @@ def _show_kept_back(out: Console, document: dict[str, Any]) -> None:
         out.print(escape(f"{one['id']}  {one['source']} {one['key']}: {one['reason']} ({since})"))
     for one in document["failed"]:
         told = describe_change({"old": {}, **one})
-        out.print(escape(f"{one['id']}  contact {one['contact']}: {told} failed: {one['error']} ({_when(one)})"))
+        out.print(escape(f"{one['id']}  contact {one['contact']}: {told}; failed: {one['error']} ({_when(one)})"))
     for one in document["actions"]:
-        told = f"contact {one['contact']}: action {one['rule']} failed: {one['error']}"
+        told = f"contact {one['contact']}: action {one['rule']}; failed: {one['error']}"
         out.print(escape(f"{one['id']}  {told} ({_when(one)})"))
     out.print("Try again with `mautic-sync retry`, or one of them with `mautic-sync retry ID`.")
 
 
 def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+    return "once" if count <= 1 else f"{count} times"
 
 
 def _when(one: dict[str, Any]) -> str:
@@ -394,10 +403,12 @@ def retry_command(
         out = console()
         tried = document["retried"]
         out.print(
-            f"Tried {tried['writes']} writes, {tried['actions']} actions, {contacts} contacts and {rows} rows again."
+            f"Tried {counted(tried['writes'], 'write')}, {counted(tried['actions'], 'action')}, "
+            f"{counted(contacts, 'contact')} and {counted(rows, 'row')} again."
         )
         if outdated:
-            out.print(f"Let {outdated} actions go: what had set them off holds no more.")
+            them = "it" if outdated == 1 else "them"
+            out.print(f"Let {counted(outdated, 'action')} go: what had set {them} off holds no more.")
         show_summary(out, run, document)
         if again:
             out.print(f"{again} of them failed again: `mautic-sync quarantine`")
@@ -414,7 +425,7 @@ def _discard(config: Path | None, ids: Collection[str], *, as_json: bool, wait: 
     if as_json:
         print_json({"discarded": len(set(ids))})
     else:
-        print(f"Let {len(set(ids))} actions go.")
+        print(f"Let {counted(len(set(ids)), 'action')} go.")
 
 
 def _plan_again(run: Run, wanted: _Wanted) -> tuple[set[tuple[int, str]], int]:

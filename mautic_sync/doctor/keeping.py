@@ -143,7 +143,7 @@ def last_success(exam: Examination) -> Finding:
     good = looking.last_good_run(exam.store, PASSES, GOOD)
     codes = looking.last_exit_codes(exam.store, PASSES, LAST)
     if good is None:
-        told = "no run has gone through yet" if not codes else f"none of the last {len(codes)} runs went through"
+        told = "no run has gone through yet" if len(codes) < 2 else f"none of the last {len(codes)} runs went through"
         return warning(told, "Run `mautic-sync sync`; what stops it stands on standard error.")
     began, ended = good
     told = f"the last run that went through ended {spoken(max(0, exam.now - ended))} ago"

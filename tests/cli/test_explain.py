@@ -64,7 +64,7 @@ def test_of_a_shared_address_the_last_write_is_the_stage_and_the_fields_are_not_
     first, twin = worker.new(email="anna@one.example", phone="+49 30 1"), worker.visitor()
     worker.box.instance.tables.connection.execute("UPDATE leads SET email = ? WHERE id = ?", ("anna@one.example", twin))
     told = " ".join(explain(first).split())
-    assert "Last write: no stage → Lead (settled)" in told
+    assert "Last write: no stage → Lead (settled), 20" in told
     assert f"422 contact {twin} has this address too: merge them in Mautic, or change one address" in told
     assert "Not written: sync_reason = " in told
     with worker.run("plan") as run:

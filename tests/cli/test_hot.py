@@ -175,6 +175,19 @@ def test_people_read_it_as_text(hot):
     assert f"{hot.url}/s/contacts/view/{hot.second}" in told
 
 
+def test_nothing_of_it_is_cut_off_and_no_name_stands_twice(make_worker, monkeypatch):
+    worker = make_worker()
+    worker.init()
+    address = f"a-{'very-' * 12}long-name@{'of-a-' * 8}domain.example"
+    worker.new(position="CEO", email=address, phone="+49 30 1")
+    worker.sync()
+    monkeypatch.setenv("MAUTIC_SYNC_STORE__URL", worker.settings.store.url)
+    told = "".join(CliRunner().invoke(app, ["hot"]).stdout.split())
+    assert told.count(address) == 1
+    assert "…" not in told
+    assert "interest0;hotsince20" in told
+
+
 def test_spreadsheets_read_it_as_text_and_never_as_a_formula(hot):
     printed = hot("--csv").stdout_bytes.decode()
     rows = list(csv.reader(io.StringIO(printed, newline="")))

@@ -175,7 +175,7 @@ def test_a_refused_action_is_let_go(shell):
     assert shell("retry", first, "q1", "--discard").returncode == 2
     assert shell.json("retry", first, "--discard") == {"discarded": 1}
     assert [one["id"] for one in shell.json("quarantine")["actions"]] == [second]
-    assert shell("retry", second, "--discard").stdout == "Let 1 actions go.\n"
+    assert shell("retry", second, "--discard").stdout == "Let 1 action go.\n"
 
 
 def test_only_what_still_holds_is_tried_again(shell):
@@ -191,7 +191,7 @@ def test_only_what_still_holds_is_tried_again(shell):
     found = {one["key"].split("-")[-1]: (one["state"], one["error"]) for one in shell.json("explain", "7")["actions"]}
     assert {found[occasion] for occasion in over} == {("superseded", "it holds no more")}
     refuse(shell)
-    assert "Let 1 actions go: what had set them off holds no more." in shell("retry").stdout
+    assert "Let 1 action go: what had set it off holds no more." in shell("retry").stdout
 
 
 def test_backup_and_restore(shell, tmp_path):
