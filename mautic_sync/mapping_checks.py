@@ -369,9 +369,10 @@ class Checker:
             self.problem(file, path, str(error))
             return
         known = (*known, *(f"score.{group}" for group in self.groups))
+        called = {**NAME_CALLED, **{fold(f"points.{group}"): f"score.{group}" for group in self.groups}}
         for name in names:
             if name not in known:
-                self.problem(file, path, f"there is no placeholder `{{{name}}}`{suggestion(name, known, NAME_CALLED)}")
+                self.problem(file, path, f"there is no placeholder `{{{name}}}`{suggestion(name, known, called)}")
 
     def exactly_one(self, file: str, path: Path, keys: Mapping[str, object]) -> None:
         given = [key for key, value in keys.items() if value is not None]
@@ -396,7 +397,8 @@ class Checker:
         self.check_decay(file)
         for index, name in enumerate(file.push.groups):
             if name not in file.groups:
-                told = f"there is no group `{name}`{suggestion(name, file.groups)}; only groups of scores go to Mautic's point groups"
+                told = f"there is no group `{name}`{suggestion(name, file.groups)}"
+                told += ("" if told.endswith("?") else ".") + " Only groups of scores go to Mautic's point groups"
                 self.problem("scoring", ("push", "groups", index), told)
             elif name in file.push.groups[:index]:
                 self.problem("scoring", ("push", "groups", index), f"`{name}` is named twice; remove one of them")
@@ -483,7 +485,9 @@ class Checker:
     def whole_days(self, path: Path, seconds: int | None) -> None:
         if seconds is not None and seconds % DAY:
             more = -(-seconds // DAY)
-            told = f"`{duration_text(seconds)}` is not a number of whole days, and points are counted by day; write {more}d"
+            length = duration_text(seconds)
+            minutes = " (`m` are minutes; for months write days, like 30d)" if length.endswith("m") else ""
+            told = f"`{length}` is not a number of whole days, and points are counted by day; write {more}d{minutes}"
             self.problem("scoring", path, told)
 
     def check_score_names(self, file: ScoringFile) -> None:

@@ -117,6 +117,8 @@ def _advice(error: yaml.MarkedYAMLError, lines: list[str]) -> str | None:
         return f"what begins with `{rest[:1]}` is put in quotes: {_quoted(rest)}"
     if problem == "mapping values are not allowed here":
         return f"{_QUOTE}: it contains a colon" if ":" in before else _INDENTED
+    if problem == _NO_COLON and line.lstrip().startswith("{"):
+        return "begin this line with `- `, if it is an item of the list above it"
     if problem == _NO_COLON:
         return "this line lacks `: ` between its key and its value"
     if problem.startswith("expected ','") and error.context_mark is not None:

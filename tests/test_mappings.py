@@ -1347,3 +1347,45 @@ def test_every_condition_in_the_documents_can_be_read():
             assert problems == [], one
             read += 1
     assert read > 40
+
+
+# -- what people mean by what they write ------------------------------------------------------------------------------
+
+
+def test_an_escape_that_yaml_eats_is_no_regular_expression(problems, rules):
+    eaten = '{name: A, when: {field: position, matches: "(?i)\\b(ceo)"}, points: 1}'
+    (told,) = problems(scoring=scored(eaten))
+    assert told == (
+        "scoring.yaml, line 3, groups.fit[0].when.matches: `(?i)\\x08(ceo)` has a control character: in double quotes "
+        "YAML takes `\\b` for a backspace; use single quotes, or write `\\\\b`"
+    )
+    kept = "{name: A, when: {field: position, matches: '(?i)\\b(ceo)'}, points: 1}"
+    (rule,) = rules(scoring=scored(kept)).scores.rules
+    assert rule.condition.holds(Signals({"position": "The CEO"}), 0)
+
+
+def test_who_means_months_is_told_that_m_is_minutes(problems):
+    rule = "{name: A, on: page.hit, points: 1}"
+    (told,) = problems(scoring=scored(rule, extra="decay: {group: fit, half_life: 3m}\n"))
+    assert told.endswith("write 1d (`m` are minutes; for months write days, like 30d)")
+    (told,) = problems(scoring=scored(rule, extra="decay: {group: fit, half_life: 36h}\n"))
+    assert told.endswith("write 2d")
+
+
+def test_a_group_that_is_pushed_and_not_there_is_told_in_one_sentence(problems):
+    (told,) = problems(scoring=scored("{name: A, on: page.hit, points: 1}", extra="push: {groups: [fitt]}\n"))
+    assert told.endswith(
+        "there is no group `fitt`; did you mean `fit`? Only groups of scores go to Mautic's point groups"
+    )
+
+
+def test_points_of_a_group_are_called_its_score(problems):
+    actions = "version: 1\non:\n  - {become: hot, do: {note: '{points.fit}'}}\n"
+    (told,) = problems(actions=actions)
+    assert told.endswith("there is no placeholder `{points.fit}`; did you mean `score.fit`?")
+
+
+def test_an_item_without_its_dash_is_told(problems):
+    text = "version: 1\ngroups:\n  fit:\n    - {name: A, on: page.hit, points: 1}\n    {name: B, on: email.read, points: 1}\n"
+    (told,) = problems(scoring=text)
+    assert told.startswith("scoring.yaml, line 5: begin this line with `- `, if it is an item of the list above it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -57,7 +58,8 @@ def check_command(
     for warning in mappings.warnings:
         print(f"Note: {warning}")
     if tests:
-        print("Whether the rules do what they are meant to: `mautic-sync test-rules`")
+        which = "" if directory is None else f" {shlex.quote(str(directory))}"
+        print(f"Whether the rules do what they are meant to: `mautic-sync test-rules{which}`")
 
 
 def rule_tests_command(

@@ -32,7 +32,7 @@ from mautic_sync.cli.common import (
 from mautic_sync.cli.progress import displayed, seen
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import ConfigError
-from mautic_sync.pipeline import forecast
+from mautic_sync.pipeline import forecast, rules
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, plan_totals, safety_stop, summary, sync
 from mautic_sync.settings import Settings
@@ -105,6 +105,7 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
             "refused": len(changes.refused_persons(connection)),
             "gate_open": run.zerobounce is None,
             "warnings": list(run.mappings.warnings),
+            "lacking": rules.missing_in_mautic(run),
         }
     if moment is not None:
         return {"plan_id": None, **forecast.as_of(run, moment, limit), **shared, "safety_stop": None}
@@ -174,7 +175,7 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         out.print(table)
         hidden = document["changes"] - len(document["listed"])
         if hidden > 0:
-            out.print(f"… and {hidden} more (--limit)")
+            out.print(f"… and {hidden} more (`mautic-sync plan --limit`)")
     for told in document["warnings"]:
         out.print(escape(f"Note: {told}"))
     if document["plan_id"] is not None:
@@ -182,7 +183,10 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         if document["safety_stop"] is not None:
             accept = f" --accept {document['plan_id']}"
             out.print(escape(f"A sync stops at it: {document['safety_stop']}."))
-        out.print(f"Plan {document['plan_id']}: nothing was written. Carry it out with `mautic-sync sync{accept}`.")
+        if document["lacking"]:
+            out.print(escape(f"A sync refuses it: {rules.lacking_told(document['lacking'])}"))
+        then = "Then carry" if document["lacking"] else "Carry"
+        out.print(f"Plan {document['plan_id']}: nothing was written. {then} it out with `mautic-sync sync{accept}`.")
 
 
 def _start_text(start: dict[str, Any]) -> str:

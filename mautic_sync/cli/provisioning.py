@@ -21,6 +21,7 @@ from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.probing import Probe
 from mautic_sync.mautic.provisioning import who_am_i
 from mautic_sync.mautic.transport import refuse_old
+from mautic_sync.pipeline.decide import BASELINE
 from mautic_sync.pipeline.provision import provision
 from mautic_sync.pipeline.pull import meet_instance
 from mautic_sync.pipeline.run import (
@@ -56,6 +57,7 @@ def init_command(
         _write_config(path, settings, answers)
     settings = read_settings(path if path.exists() else None)
     _copy_mappings(settings, ask=not yes and not as_json)
+    pushed = False
     with started(settings, "init") as run:
         meet_instance(run, adopt=False)
         user = who_am_i(run.mautic)
@@ -63,6 +65,7 @@ def init_command(
         made = provision(run)
         if yes:
             with run.engine.begin() as connection:
+                pushed = notes.get(connection, BASELINE) is not None
                 notes.put(connection, ACCEPTED_BEFOREHAND, run.id)
         document = {
             "mautic": run.mautic.base_url,
@@ -83,7 +86,8 @@ def init_command(
             print(f"  {'created' if one.created else 'present'}: {one.what} {one.name}{amiss}")
     if yes or as_json:
         if not as_json:
-            print("The first push is accepted beforehand. Run `mautic-sync sync` now.")
+            first = "The first push is accepted beforehand. Run `mautic-sync sync` now."
+            print("`mautic-sync plan` shows what a sync would change now." if pushed else first)
             print(POINT_TO_DOCTOR)
         return
     _offer_baseline(settings)

@@ -560,8 +560,18 @@ def parse_where(spec: Any, problems: list[Problem], path: Path) -> dict[str, str
     return where if len(problems) == before else None
 
 
+_ESCAPED_BY_YAML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""What no text has; YAML makes it of `\\b`, `\\a`, `\\f`, `\\v` and `\\e` in double quotes."""
+
+
 def compile_regex(text: str) -> re.Pattern[str]:
     """A regular expression that is safe to run on every contact; ValueError with a sentence otherwise."""
+    if _ESCAPED_BY_YAML.search(text):
+        shown = _ESCAPED_BY_YAML.sub(lambda sign: ascii(sign[0])[1:-1], text)
+        raise ValueError(
+            f"`{shown}` has a control character: in double quotes YAML takes `\\b` for a backspace; "
+            "use single quotes, or write `\\\\b`"
+        )
     try:
         pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:

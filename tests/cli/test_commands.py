@@ -107,6 +107,40 @@ def test_a_plan_names_rules_that_never_match(shell):
     assert shell.plan["warnings"] == []
 
 
+def test_a_plan_says_what_init_has_to_create_before_a_sync(shell):
+    assert shell.plan["lacking"] == []
+    rules = shell.directory.parent / "more"
+    rules.mkdir()
+    (rules / "stages.yaml").write_text(
+        "version: 1\nstages:\n"
+        "  - {stage: Friend, kind: lead, weight: 15, when: {tag: friend}}\n"
+        "  - {stage: Ghost, kind: ghost, weight: 10}\n"
+    )
+    more = {"MAUTIC_SYNC_MAPPINGS__DIR": str(rules)}
+    assert json.loads(shell("plan", "--json", **more).stdout)["lacking"] == ["stage Friend"]
+    told = " ".join(shell("plan", **more).stdout.split())
+    assert (
+        "A sync refuses it: Mautic lacks what the mappings write: stage Friend. Create it with `mautic-sync init`."
+        in told
+    )
+    assert "nothing was written. Then carry it out with `mautic-sync sync" in told
+    assert shell("sync", **more).returncode == 2
+
+
+def test_init_accepts_no_first_push_that_was_long_ago(shell):
+    told = shell("init", "--yes").stdout
+    assert "The first push is accepted" not in told
+    assert "`mautic-sync plan` shows what a sync would change now." in told
+
+
+def test_check_of_a_directory_points_to_the_tests_of_that_directory(shell):
+    rules = shell.directory.parent / "my rules"
+    (rules / "tests").mkdir(parents=True)
+    (rules / "tests" / "a.yaml").write_text("version: 1\ntests:\n  - {name: A, expect: {kind: ghost}}\n")
+    assert f"`mautic-sync test-rules '{rules}'`" in shell("check", str(rules)).stdout
+    assert "`mautic-sync test-rules`" in shell("check").stdout
+
+
 def test_a_plan_that_a_sync_would_stop_at_says_how_it_is_carried_out(shell):
     with Sandbox(contacts=30, seed=4) as box:
         other = Shell(shell.directory.parent / "careful", box)

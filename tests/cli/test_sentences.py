@@ -48,6 +48,7 @@ def plan(count):
         "listed": [],
         "warnings": [],
         "plan_id": None,
+        "lacking": [],
         "safety_stop": None,
         **ETA,
     }
