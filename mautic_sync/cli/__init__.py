@@ -31,6 +31,7 @@ from mautic_sync.cli import (
 )
 from mautic_sync.cli.common import print_error_document
 from mautic_sync.cli.logs import log_crash, masked
+from mautic_sync.cli.signs import HANDLER
 from mautic_sync.errors import MauticSyncError, Terminated
 from mautic_sync.store import failures
 
@@ -101,7 +102,7 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks our signs shows the rest
+        sys.stdout.reconfigure(errors=HANDLER)  # a terminal that lacks our signs shows what they say
     try:
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()

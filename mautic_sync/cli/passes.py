@@ -147,6 +147,8 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         out.print(
             f"{counted(refused, 'contact')} could not be written: `mautic-sync quarantine` tells why, `mautic-sync retry` tries again."
         )
+    if document["changes"]:
+        out.print(f"{counted(document['changes'], 'change')} to {counted(document['contacts'], 'contact')}.")
     for move in document["moves"]:
         out.print(escape(f"  {move['count']:>7}  {move['from'] or 'no stage'} → {move['to']}"))
     if document["changes"]:

@@ -380,10 +380,14 @@ def test_output_that_finds_no_room_is_exit_1_and_a_sentence(shell, arguments, co
     assert "Traceback" not in done.stderr
 
 
-def test_a_terminal_without_our_signs_shows_the_rest(shell):
+def test_a_terminal_without_our_signs_shows_which_rules_hold(shell):
     done = shell("explain", "1", PYTHONIOENCODING="latin-1")
     assert done.returncode == 0, done.stderr
-    assert "?" in done.stdout
+    shown = shell("explain", "1").stdout
+    assert "✗ not tag customer" in shown
+    assert "[ ] not tag customer" in done.stdout
+    assert "?" not in done.stdout
+    assert done.stdout.count("[ ]") == shown.count("✗")
 
 
 def test_an_unreachable_mautic_is_exit_1(tmp_path, shell):

@@ -10,6 +10,7 @@ import pytest
 from mautic_sync.cli import inspection, repairing
 from mautic_sync.cli.common import console, counted, counted_kinds, listing
 from mautic_sync.cli.passes import show_plan, show_summary
+from mautic_sync.cli.signs import HANDLER
 from mautic_sync.pipeline.undo import Found
 
 ETA = {"pending_eta_seconds": 1, "pending_runs": 1, "pending_in_window": 0}
@@ -37,6 +38,7 @@ def plan(count):
     return {
         "kinds": dict.fromkeys(KINDS, count),
         "changes": count,
+        "contacts": count,
         "moves": [],
         "refused": count,
         "actions": [{"rule": "become hot", "count": count}],
@@ -73,6 +75,7 @@ def test_one_is_one(capsys):
     assert ONES.findall(told) == []
     assert "Read 1 contact and 1 activity in 1.0 s." in told
     assert "1 address needs a verdict" in told
+    assert "1 change to 1 contact." in told
 
 
 def test_several_are_several(capsys):
@@ -139,3 +142,11 @@ def test_status_says_where_to_read_of_what_is_held_back(capsys):
     assert "What is held back, and why: `mautic-sync quarantine`." in capsys.readouterr().out
     inspection._show_status(console(), {**document, "failed": 0})
     assert "held back" not in capsys.readouterr().out
+
+
+def test_signs_that_a_terminal_lacks_are_told_in_words():
+    told = "✓ verdict, ✗ phone: Ghost → Lüders …".encode("ascii", HANDLER)
+    assert told == b"[x] verdict, [ ] phone: Ghost -> L?ders ..."
+    assert "Ghost → Lüders".encode("latin-1", HANDLER).decode("latin-1") == "Ghost -> Lüders"
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode("utf-8", HANDLER)
