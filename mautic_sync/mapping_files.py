@@ -145,7 +145,19 @@ class ValidationFile(_Model):
 
     version: Literal[1]
     policy: PolicyText = Field(
-        default=PolicyText(), description="A sub-status decides before the status; what is not named is held."
+        default=PolicyText(
+            accept=["valid"],
+            hold=[
+                "catch-all",
+                "unknown",
+                "accept_all",
+                "role_based_accept_all",
+                "ai_agent_mailbox",
+                "mailbox_quota_exceeded",
+            ],
+            reject=["invalid", "spamtrap", "abuse", "do_not_mail"],
+        ),
+        description="A sub-status decides before the status; what is not named is held.",
     )
     ask_again: AskAgainText = AskAgainText()
     order: list[str] = Field(

@@ -1389,3 +1389,11 @@ def test_an_item_without_its_dash_is_told(problems):
     text = "version: 1\ngroups:\n  fit:\n    - {name: A, on: page.hit, points: 1}\n    {name: B, on: email.read, points: 1}\n"
     (told,) = problems(scoring=text)
     assert told.startswith("scoring.yaml, line 5: begin this line with `- `, if it is an item of the list above it")
+
+
+def test_validation_rules_without_a_policy_have_the_packaged_one(rules):
+    own = rules(validation="version: 1\nonly_if: {tag: consent}\n")
+    assert own.validation.outcomes == load_mappings(None).validation.outcomes
+    assert own.validation.policy("valid") == ("accepted", True)
+    assert own.warnings == ()
+    assert rules(validation="version: 1\npolicy:\n").validation.policy("valid") == ("accepted", True)
