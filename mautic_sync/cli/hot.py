@@ -19,6 +19,7 @@ from mautic_sync.cli.common import (
     ConfigOption,
     JsonOption,
     console,
+    counted,
     open_store,
     print_json,
     read_mappings,
@@ -94,7 +95,8 @@ def _show(out: Console, document: dict[str, Any]) -> None:
         owner = f", owner {row['owner']}" if row["owner"] else ""
         score = f"score {row['score']} (ours), points {row['points']} (Mautic's total)"
         groups = ", ".join(f"{name} {row['groups'].get(name, 0)}" for name in document["groups"])
-        told.add_row("", escape(f"{score}; {groups}{since}{owner}: {row['reasons']}"))
+        more = f", and {counted(row['reasons_untold'], 'more rule')}" if row["reasons_untold"] else ""
+        told.add_row("", escape(f"{score}; {groups}{since}{owner}: {row['reasons']}{more}"))
         told.add_row("", escape(row["link"]))
         out.print(told)
     if document["total"] > len(rows):

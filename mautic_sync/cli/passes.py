@@ -32,7 +32,7 @@ from mautic_sync.cli.common import (
 from mautic_sync.cli.progress import displayed, seen
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import ConfigError
-from mautic_sync.pipeline import forecast, rules
+from mautic_sync.pipeline import forecast, opening, rules
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.run import Options, opened_run, outcome, plan_only, plan_totals, safety_stop, summary, sync
 from mautic_sync.settings import Settings
@@ -100,11 +100,12 @@ def make_plan(run: Run, limit: int, moment: int | None = None, options: Options 
     """The document of `plan --json`."""
     plan_id = plan_only(run, options)
     with run.engine.begin() as connection:
+        late = opening.told_too_late(run, connection)
         shared = {
             "held": holds.count(connection),
             "refused": len(changes.refused_persons(connection)),
             "gate_open": run.zerobounce is None,
-            "warnings": list(run.mappings.warnings),
+            "warnings": [*run.mappings.warnings, *([late] if late is not None else [])],
             "lacking": rules.missing_in_mautic(run),
         }
     if moment is not None:

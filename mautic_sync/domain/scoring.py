@@ -28,6 +28,7 @@ LAST_DAY = date.max.toordinal()
 NOISE = 0.5e-9  # points; a group that is short of a whole number by less has it: that is noise of floating point
 NEVER = LAST_DAY + 1  # a day that does not come
 UNLIMITED = sys.maxsize  # times
+REASONS_TOLD = 3  # rules
 FADED = 0.5  # points; below it a contribution counts as gone
 MOST_REMEMBERED = 4_096  # sets of tallies
 DAYS_REMEMBERED = 8_192  # quarters of an hour whose day is known: activity comes in the order of its time, or nearly
@@ -505,10 +506,15 @@ def _what_counts(rule: ScoreRule) -> str:
     return f"{told} unless {activity_text(rule.unless)} within {rule.waits} {'day' if rule.waits == 1 else 'days'}"
 
 
-def reasons_text(parts: Sequence[Part], rules: ScoreRules, most: int = 3) -> str:
+def reasons_text(parts: Sequence[Part], rules: ScoreRules) -> str:
     """What makes up a score in a few words, the weightiest first: `Reads pricing 6, Home market 5`; empty for nothing."""
     weighty = sorted([(-abs(points), place, points) for place, points in parts if round(points)])
-    return ", ".join([f"{rules.rules[place].name} {points:.0f}" for _weight, place, points in weighty[:most]])
+    return ", ".join([f"{rules.rules[place].name} {points:.0f}" for _weight, place, points in weighty[:REASONS_TOLD]])
+
+
+def reasons_untold(parts: Sequence[Part]) -> int:
+    """How many rules that give points `reasons_text` leaves out."""
+    return max(0, sum(1 for _place, points in parts if round(points)) - REASONS_TOLD)
 
 
 def reasons_due_at(scored: Score, parts: Sequence[Part], rules: ScoreRules) -> int | None:

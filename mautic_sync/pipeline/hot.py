@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mautic_sync.domain.scoring import ScoreRules, reasons_text
+from mautic_sync.domain.scoring import ScoreRules, reasons_text, reasons_untold
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, Considered, consider
 from mautic_sync.pipeline.explain import deciding_from_store
@@ -60,6 +60,7 @@ def _told(one: Considered, scores: ScoreRules, number: int | None, owner: int | 
         "interest": groups.get("interest"),
         "groups": groups,
         "reasons": reasons_text(one.parts, scores),
+        "reasons_untold": reasons_untold(one.parts),
         "since": iso(row.hot_since) if row.hot_since is not None else None,
         "owner": owner,
         "link": link_to(base_url, number),

@@ -101,6 +101,15 @@ def _may_be_on_groups(run: Run) -> bool:
         return True
 
 
+def told_too_late(run: Run, connection: Connection) -> str | None:
+    """What to say of a `start` that asks for something else than was chosen when points began; None: nothing."""
+    wanted, begun = run.mappings.scores.start, notes.get(connection, BEGUN)
+    if begun is None or wanted in {"auto", begun} or run.mappings.scores.push_to != "points":
+        return None
+    how = "with the whole history" if begun == "history" else "without the history before them"
+    return f"scoring.yaml, start: `{wanted}` changes nothing any more, for points have begun {how}"
+
+
 def began_now(connection: Connection) -> bool:
     """Whether there may be history that was not granted."""
     return notes.get(connection, BEGUN) == "now"

@@ -172,6 +172,7 @@ def test_people_read_it_as_text(hot):
     assert "Pat =Doe" in told
     assert "score 15 (ours), points 40 (Mautic's total); fit 15, interest 0" in told
     assert "Decides 10, Home market 5" in told
+    assert "more rule" not in told
     assert f"{hot.url}/s/contacts/view/{hot.second}" in told
 
 
@@ -186,6 +187,20 @@ def test_nothing_of_it_is_cut_off_and_no_name_stands_twice(make_worker, monkeypa
     assert told.count(address) == 1
     assert "…" not in told
     assert "interest0;hotsince20" in told
+
+
+def test_rules_beyond_the_weightiest_are_counted(make_worker, listed, monkeypatch):
+    worker = make_worker()
+    worker.init()
+    pat = worker.new(position="CEO", country="Germany", phone="+49 30 1")
+    worker.act("visit", contact=pat, url="https://shop.example/pricing")
+    worker.sync()
+    (one,) = listed(worker)
+    assert (one["score"], one["reasons"]) == (18, "Decides 10, Home market 5, Reads pricing 2")
+    assert one["reasons_untold"] == 1
+    monkeypatch.setenv("MAUTIC_SYNC_STORE__URL", worker.settings.store.url)
+    told = " ".join(CliRunner().invoke(app, ["hot"]).stdout.split())
+    assert "Decides 10, Home market 5, Reads pricing 2, and 1 more rule" in told
 
 
 def test_spreadsheets_read_it_as_text_and_never_as_a_formula(hot):

@@ -159,6 +159,25 @@ def test_the_choice_is_made_anew_until_the_first_push_and_then_kept(worker_with,
     assert (points(worker), lines(worker)) == (5, [("opening", 10)])
 
 
+@pytest.mark.parametrize(
+    ("start", "then", "told"),
+    [
+        ("history", "now", "start: `now` changes nothing any more, for points have begun with the whole history"),
+        ("now", "history", "start: `history` changes nothing any more, for points have begun without the history"),
+        ("now", "auto", None),
+        ("now", "now", None),
+    ],
+)
+def test_a_start_that_comes_too_late_is_told(worker_with, triggers, start, then, told):
+    worker = worker_with(start)
+    worker.sync()
+    rules = worker.mappings_dir / "scoring.yaml"
+    rules.write_text(rules.read_text().replace(f"start: {start}", f"start: {then}"), encoding="utf-8")
+    with worker.run("plan") as run:
+        warnings = make_plan(run, 1)["warnings"]
+    assert [told in one for one in warnings] == ([True] if told else [])
+
+
 def test_triggers_that_cannot_be_read_count_as_if_they_would_fire(worker_with, monkeypatch):
     def refuse(_mautic):
         raise StopError("no right to see points")
