@@ -18,6 +18,7 @@ from mautic_sync.settings import Settings
 from mautic_sync.store import notes
 
 KEPT = "rules_kept"
+UNPUBLISHED = " (unpublished)"
 BROKEN = "rules_broken"
 
 
@@ -68,14 +69,27 @@ def _read(run: Run, *, fresh: bool) -> None:
 
 
 def missing_in_mautic(run: Run) -> list[str]:
-    """Stages, fields and point groups that the mappings write and that this Mautic lacks."""
-    missing = [f"stage {stage.name}" for stage in run.mappings.stages.stages if stage.name not in run.stage_ids]
+    """Stages, fields and point groups that the mappings write and that this Mautic lacks, or has unpublished."""
+    hidden = {run.stage_names[number] for number in run.unpublished_stages}
+    missing = [
+        f"stage {stage.name}{UNPUBLISHED if stage.name in hidden else ''}"
+        for stage in run.mappings.stages.stages
+        if stage.name not in run.stage_ids
+    ]
     missing += [f"field {alias}" for alias in run.mappings.fields.write if alias not in run.catalogue.fields]
     return missing + [f"point group {name}" for name in run.mappings.scores.push_groups if name not in run.group_ids]
 
 
 def lacking_told(missing: list[str]) -> str:
-    return f"Mautic lacks what the mappings write: {', '.join(missing)}. Create it with `mautic-sync init`."
+    """What to do about what `missing_in_mautic` found: `init` creates, but publishes nothing."""
+    hidden = [one.removesuffix(UNPUBLISHED) for one in missing if one.endswith(UNPUBLISHED)]
+    absent = [one for one in missing if not one.endswith(UNPUBLISHED)]
+    told = []
+    if absent:
+        told.append(f"Mautic lacks what the mappings write: {', '.join(absent)}. Create it with `mautic-sync init`.")
+    if hidden:
+        told.append(f"Unpublished in Mautic: {', '.join(hidden)}. Publish it there, or name another in stages.yaml.")
+    return " ".join(told)
 
 
 def _keep(run: Run, connection: Connection, read: Mappings) -> None:

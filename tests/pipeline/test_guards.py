@@ -212,8 +212,10 @@ def test_explain_tells_when_the_loop_guard_lets_somebody_go(worker):
 def test_an_unpublished_managed_stage_is_told(worker):
     settled(worker)
     worker.act("unpublish_stage", stage="Lead")
-    with pytest.raises(ConfigError, match="stage Lead"):
+    with pytest.raises(ConfigError, match="stage Lead") as caught:
         worker.sync()
+    # `init` creates what is not there, and publishes nothing.
+    assert str(caught.value) == "Unpublished in Mautic: stage Lead. Publish it there, or name another in stages.yaml."
 
 
 # -- bad input
