@@ -341,7 +341,8 @@ def explain_command(
 
 def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     decided = f"{document['kind']}, stage {document['stage']}" if document["kind"] else "not decided"
-    out.print(f"Contact {document['id']}: {decided}")
+    address = document["identity"]["email"]
+    out.print(escape(f"Contact {document['id']}{f' ({address})' if address else ''}: {decided}"))
     out.print(escape(f"  {document['reason']}"))
     if document["in_mautic"]["stage"] != document["stage"]:
         why = f" ({document['left_alone']})" if document["left_alone"] else ""

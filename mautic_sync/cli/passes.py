@@ -189,7 +189,9 @@ def show_plan(out: Console, document: dict[str, Any]) -> None:
         if document["lacking"]:
             out.print(escape(f"A sync refuses it: {rules.lacking_told(document['lacking'])}"))
         then = "Then carry" if document["lacking"] else "Carry"
-        out.print(f"Plan {document['plan_id']}: nothing was written. {then} it out with `mautic-sync sync{accept}`.")
+        wanted = any(document[key] for key in ("changes", "actions", "verdicts_to_buy", "safety_stop"))
+        what = f" {then} it out with `mautic-sync sync{accept}`." if wanted else ""
+        out.print(f"Plan {document['plan_id']}: nothing was written.{what}")
 
 
 def _start_text(start: dict[str, Any]) -> str:

@@ -44,6 +44,13 @@ def explain(make_worker, tmp_path, monkeypatch):
     return run
 
 
+def test_who_it_is_about_stands_first(explain):
+    number = explain.worker.new(firstname="Pat", email="pat@who.example", phone="+49 30 1")
+    assert explain(number).splitlines()[0] == f"Contact {number} (pat@who.example): lead, stage Lead"
+    visitor = explain.worker.visitor()
+    assert explain(visitor).splitlines()[0] == f"Contact {visitor}: ghost, stage Ghost"
+
+
 def test_what_is_cut_off_of_a_score_is_told(explain):
     number = explain.worker.visitor()
     later = datetime.fromtimestamp(time.time(), UTC) + timedelta(days=30)

@@ -150,3 +150,14 @@ def test_signs_that_a_terminal_lacks_are_told_in_words():
     assert "Ghost → Lüders".encode("latin-1", HANDLER).decode("latin-1") == "Ghost -> Lüders"
     with pytest.raises(UnicodeDecodeError):
         b"\xff".decode("utf-8", HANDLER)
+
+
+@pytest.mark.parametrize("holds", ["changes", "actions", "verdicts_to_buy", None])
+def test_a_plan_that_holds_nothing_is_not_to_be_carried_out(capsys, holds):
+    document = {**plan(0), "actions": [], "plan_id": "P"}
+    if holds is not None:
+        document[holds] = plan(1)[holds]
+    show_plan(console(), document)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Plan P: nothing was written." in told
+    assert ("Carry it out with `mautic-sync sync`." in told) == (holds is not None)
