@@ -586,10 +586,14 @@ def _expect_lost_dnc(connection: Connection, person_id: int) -> None:
 
 
 def share_dnc(connection: Connection, unmerged: Mapping[int, int], now: int) -> None:
-    """Mautic id → the person with whom it was one: whose do-not-contact was whose nobody can tell, and both have it."""
+    """Mautic id → the person with whom it was one: who of them had asked for it nobody can tell, and both have it.
+
+    What is ours, because of a verdict, is about one address.
+    """
     found: dict[int, list[dict[str, Any]]] = {}
     for chunk in in_chunks(sorted(set(unmerged.values()))):
-        for row in connection.execute(select(dnc).where(dnc.c.person_id.in_(chunk))).mappings():
+        asked_for = select(dnc).where(dnc.c.person_id.in_(chunk), dnc.c.ours.is_(False))
+        for row in connection.execute(asked_for).mappings():
             found.setdefault(row["person_id"], []).append(dict(row))
     persons = meet(connection, [number for number, before in unmerged.items() if before in found], now)
     rows = [{**row, "person_id": persons[number]} for number in persons for row in found[unmerged[number]]]
