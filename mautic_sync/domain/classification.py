@@ -158,7 +158,7 @@ def decide(
         return _decide(signals, rules, before, now, gate_open=gate_open)
     remembered = rules._remembered  # noqa: SLF001
     answer = (verdict.outcome, verdict.status, verdict.sub_status, verdict.fresh)
-    key = (read(signals), _has_address(signals), answer, before[:3], gate_open)
+    key = (read(signals), _has_address(signals), answer, before[:3] if before.rule else before, gate_open)
     found = remembered.get(key)
     if found is None:
         if len(remembered) >= MOST_REMEMBERED:
@@ -204,7 +204,9 @@ def _decide(signals: Signals, rules: StageRules, before: Previous, now: int, *, 
     notes = ({"note": f"{missing}: kept as if it were accepted{UNTIL_ONE_ARRIVES}"},)
     if stages[accepted].kind == before.kind:
         decided = _decision(accepted_signals, rules, before, now, accepted, notes, waiting=True)
-        if verdict.outcome == "accepted" or not before.rule or before.rule == decided.rule:
+        # After an edit of the rules only the reason is known: what a rule is called may stand for another one now.
+        as_before = before.rule == decided.rule if before.rule else before.reason in {"", decided.reason}
+        if verdict.outcome == "accepted" or as_before:
             return decided
         # They had other grounds: to tell an accepted address as the reason would tell what never was.
         kept: int | None = accepted

@@ -116,6 +116,10 @@ RULES = "rules"
 """Fingerprint of the rules for which the catalogue was read."""
 DECIDED_BY = "decided_by"
 """Fingerprint of the bound rules, and the state of the gate, by which everybody was decided."""
+DECIDED_AS = "decided_as"
+"""`DECISIONS` of the program that decided everybody."""
+DECISIONS = "2"
+"""Raised when the program decides otherwise than before by the same rules, or tells it so: everybody is decided once more."""
 FULL_READING = "full_reading"
 HISTORIES = "histories"
 """Feed → how far back it was read (seconds), and up to which id its rows may be known from before."""
@@ -214,6 +218,9 @@ def _decide_everybody_if_changed(run: Run, connection: Connection, *, rebuilt: b
         people.mark_everyone_dirty(connection)
         decisions.forget_rules(connection)
         notes.put(connection, DECIDED_BY, decided_by)
+    if notes.get(connection, DECIDED_AS) != DECISIONS:
+        people.mark_everyone_dirty(connection)
+        notes.put(connection, DECIDED_AS, DECISIONS)
 
 
 DONE = object()

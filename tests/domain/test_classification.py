@@ -151,6 +151,10 @@ def test_whose_other_grounds_are_gone_is_not_told_to_have_an_accepted_address():
     assert (kept.stage, kept.rule, kept.reason) == ("Lead", "Lead:kept", "Lead: kept until the e-mail is validated")
     again = decide(person(MISSING), RULES, Previous("Lead", "lead", kept.rule, kept.reason), NOW)
     assert (again.rule, again.reason) == (kept.rule, kept.reason)
+    edited = decide(person(MISSING), RULES, Previous("Lead", "lead", "", kept.reason), NOW)
+    assert (edited.rule, edited.reason) == (kept.rule, kept.reason)
+    was_accepted = decide(person(HELD), RULES, Previous("Lead", "lead", "", "Lead: e-mail accepted"), NOW)
+    assert (was_accepted.rule, was_accepted.reason) == ("Lead:any[0]", "Lead: e-mail accepted")
     answered = decide(person(ACCEPTED), RULES, Previous("Lead", "lead", kept.rule, kept.reason), NOW)
     assert answered.reason == "Lead: e-mail accepted"
 

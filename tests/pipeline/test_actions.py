@@ -10,14 +10,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import orjson
 import pytest
+from sqlalchemy import select, update
 
 from mautic_sync.errors import ForbiddenError, MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
 from mautic_sync.pipeline import actions as acting, decide as deciding, push
-from mautic_sync.store import actions as stored, backup, people
-from mautic_sync.store.schema import action
+from mautic_sync.pipeline.pull import DECIDED_AS
+from mautic_sync.store import actions as stored, backup, notes, people
+from mautic_sync.store.schema import action, decision
 from tests.pipeline.conftest import rescore
 
 # What Apprise imports to know all its services.
@@ -526,6 +528,20 @@ def test_whose_address_is_not_asked_about_for_low_value_is_told_so_until_it_is(s
     worker.act("edit", contact=pat, values={"company": "Evil Corp"})
     worker.sync()
     assert (worker.stage(pat), worker.contact(pat).fields["sync_reason"]) == ("Lead", "Lead: e-mail accepted")
+
+
+def test_what_an_older_program_told_is_told_anew(started, excluding):
+    worker = started(files={"scoring": excluding})
+    worker.new(firstname="Pat", email="pat@evil.example", company="Evil Corp")
+    worker.sync()
+    older = "Ghost: waits for the e-mail to be validated"
+    with worker.run("look") as run, run.engine.begin() as connection:
+        connection.execute(update(decision).values(reason=older))
+        notes.drop(connection, DECIDED_AS)
+    worker.sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        told = connection.execute(select(decision.c.reason)).scalars().all()
+    assert told == ["Ghost: of low value, the e-mail is not validated"]
 
 
 def test_who_falls_out_of_low_value_while_there_are_no_credits_is_told_to_wait(started, excluding):
