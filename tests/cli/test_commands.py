@@ -58,12 +58,13 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory):
-    """One world for the whole module: `init`, `plan` and the first `sync` have happened, in this order."""
+    """One world for the whole module: `init`, `plan`, the first `sync` and `status` have happened, in this order."""
     with Sandbox(contacts=CONTACTS, seed=4) as box:
         shell = Shell(tmp_path_factory.mktemp("shell"), box)
         shell.init = shell.json("init", "--yes")
         shell.plan = shell.json("plan")
         shell.first = shell.json("sync")
+        shell.status = shell.json("status")
         yield shell
 
 
@@ -256,9 +257,9 @@ def test_explain_of_a_stranger_says_what_to_do(shell):
 
 
 def test_status_tells_runs_cursors_pending_and_credits(shell):
-    document = shell.json("status")
+    document = shell.status
     assert {"runs", "cursors", "pending", "credits", "kinds"} <= set(document)
-    assert document["runs"][-1]["command"] == "init"
+    assert [one["command"] for one in document["runs"]] == ["sync", "plan", "init"]
     assert document["credits"] > 0
     run = shell.json("status", shell.first["run_id"])
     assert len(run["changes"]) >= shell.first["pushed"]["stages"]
