@@ -74,6 +74,13 @@ def _problems_of_do(here: Path, do: DoText, not_ours: Collection[str]) -> Proble
     for alias in do.fields:
         if alias in not_ours:
             yield (*here, "fields", alias), f"`{alias}` is not ours to write; choose a field of its own"
+    for place, entry in enumerate(do.notify.to if do.notify is not None else ()):
+        if "://" not in entry and not entry.startswith(FROM_ENVIRONMENT):
+            told = "this is no address of Apprise, which begins with its service, like `mailtos://` or `slack://`"
+            yield (
+                (*here, "notify", "to", place),
+                f"{told}; where it stands in the environment write `{FROM_ENVIRONMENT}NAME`",
+            )
 
 
 def unset_addresses(file: ActionsFile) -> Problems:

@@ -468,6 +468,9 @@ class Checker:
             if decay.group in seen:
                 told = f"`{decay.group}` fades twice; each group has one `decay`, remove one"
                 self.problem("scoring", (*here, "group"), told)
+            elif decay.group in file.groups and all(rule.on is None for rule in file.groups[decay.group]):
+                told = f"this does nothing: only points for activity fade, and no rule of `{decay.group}` has `on`"
+                self.warnings.append(str(self.sources["scoring"].problem((*here, "group"), told)))
             seen.add(decay.group)
             self.exactly_one("scoring", here, {"half_life": decay.half_life, "steps": decay.steps})
             self.whole_days((*here, "half_life"), decay.half_life)

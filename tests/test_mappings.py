@@ -532,6 +532,17 @@ def test_what_never_holds_is_named_and_allowed(rules, file, text, where, told):
     assert warning.endswith(f"{file}.yaml, {where}: this never holds: {told}")
 
 
+def test_decay_of_what_does_not_fade_is_named(rules):
+    decay = "decay: {group: fit, half_life: 30d}\n"
+    attribute, counted = (
+        scored(one, extra=decay)
+        for one in ("{name: A, when: {tag: a}, points: 1}", "{name: A, on: page.hit, points: 1}")
+    )
+    (warning,) = rules(scoring=attribute, actions="version: 1\n").warnings
+    assert "decay.group: this does nothing: only points for activity fade, and no rule of `fit` has `on`" in warning
+    assert rules(scoring=counted, actions="version: 1\n").warnings == ()
+
+
 def test_no_score_is_between_two_whole_numbers(rules):
     text = scored("{name: A, when: {tag: a}, points: 1}", extra="low_value: {when: {score: total, is: 0.5}}\n")
     (warning,) = rules(scoring=text, actions="version: 1\n").warnings
@@ -972,6 +983,10 @@ def test_the_packaged_scores_suit_a_mautic_without_custom_fields():
         ("{when: {score: fit, gte: x}, name: a, do: {note: x}}", "on[0].when.gte: `gte` takes a number, not `x`"),
         ("{become: hot, do: {dnc: {add: [mail]}}}", "on[0].do.dnc.add[0]: there is no channel `mail`"),
         ("{become: hot, do: {fields: {points: x}}}", "on[0].do.fields.points: `points` is not ours to write"),
+        (
+            "{become: hot, do: {notify: {to: [sales@example.com], text: x}}}",
+            "on[0].do.notify.to[0]: this is no address of Apprise, which begins with its service",
+        ),
         ("{become: hot, do: {tags: {add: [-a]}}}", "on[0].do.tags.add[0]: `-a` begins with `-`"),
         (
             "{become: hot, do: {note: '{score.fid}'}}",

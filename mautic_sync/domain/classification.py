@@ -409,8 +409,11 @@ def _is_kept(before: Previous, rule: str, stage: StageRule) -> bool:
 
 def _otherwise(signals: Signals, rules: StageRules, *, waiting: bool) -> str:
     """Why somebody is where everybody else is, as far as a verdict tells."""
+    verdict = signals.verdict
+    if waiting and verdict.outcome == "held" and verdict.status:
+        return f"e-mail held ({verdict.sub_status or verdict.status})"
     if waiting:
         return "waits for the e-mail to be validated"
-    if rules.reads_verdict and signals.verdict.outcome == "rejected":
+    if rules.reads_verdict and verdict.outcome == "rejected":
         return "e-mail rejected"
     return "no other rule holds"

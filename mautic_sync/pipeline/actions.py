@@ -595,4 +595,5 @@ def _single(message: _Message) -> tuple[str, str]:
 
 def _digest(batch: Sequence[_Message]) -> tuple[str, str]:
     lines = [f"- {one.row.rule}: {one.text} [{one.row.key}]" for one in batch]
-    return f"mautic-sync: {len(batch)} messages in one", "\n".join(lines)
+    how_many = "1 message" if len(batch) == 1 else f"{len(batch)} messages in one"
+    return f"mautic-sync: {how_many}", "\n".join(lines)

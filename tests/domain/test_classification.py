@@ -91,6 +91,7 @@ def test_somebody_of_whom_nothing_is_known_is_told_apart_from_somebody_rejected(
     assert decide(Signals({}), RULES, None, NOW).reason == "Ghost: no other rule holds"
     assert decide(person(REJECTED), RULES, None, NOW).reason == "Ghost: e-mail rejected"
     assert decide(person(MISSING), RULES, None, NOW).reason == "Ghost: waits for the e-mail to be validated"
+    assert decide(person(HELD), RULES, None, NOW).reason == "Ghost: e-mail held (catch-all)"
 
 
 def test_a_sticky_stage_is_left_upwards_only():

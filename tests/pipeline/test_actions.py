@@ -972,7 +972,7 @@ def test_what_one_digest_cannot_hold_comes_in_another(notified, inbox, monkeypat
     for name in ("Pat", "Kim", "Lou"):
         notified.new(firstname=name, phone="+49 30 1")
     assert notified.sync()["actions"]["done"] == 3
-    assert [one["title"] for one in inbox.got] == ["mautic-sync: 2 messages in one", "mautic-sync: 1 messages in one"]
+    assert [one["title"] for one in inbox.got] == ["mautic-sync: 2 messages in one", "mautic-sync: 1 message"]
     told = "".join(one["message"] for one in inbox.got)
     assert all(f"[{row.key}]" in told for row in rows_of(notified))
 
