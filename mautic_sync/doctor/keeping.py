@@ -10,8 +10,8 @@ from apscheduler.triggers.cron import CronTrigger
 from mautic_sync.doctor.examination import NOT_OPENED, Examination
 from mautic_sync.doctor.finding import Finding, failed, listed, ok, skipped, spoken, warning
 from mautic_sync.errors import ConfigError
-from mautic_sync.mautic.feeds import feed_max_id
-from mautic_sync.pipeline.pull import INSTANCE, NEVER_SHRINKING
+from mautic_sync.mautic.feeds import feed_after, feed_max_id
+from mautic_sync.pipeline.pull import AUDIT_LAST, INSTANCE, NEVER_SHRINKING, is_another_row
 from mautic_sync.store import looking, notes, runs
 from mautic_sync.store.migrations import HEAD
 
@@ -173,7 +173,7 @@ def missed_since(began: int, cron: str, time_zone: str) -> int:
 
 
 def feeds(exam: Examination) -> Finding:
-    """Whether Mautic's tables end below what was read: restored from a backup, or another Mautic."""
+    """Whether Mautic's tables end below what was read, or differ from it: restored from a backup, or another Mautic."""
     behind, seen = [], 0
     for name in sorted(NEVER_SHRINKING):
         cursor = runs.get_cursor(exam.store, name)
@@ -183,6 +183,10 @@ def feeds(exam: Examination) -> Finding:
         highest = feed_max_id(exam.probe, name)
         if highest and highest < cursor.last_id:
             behind.append(f"{name} ends at {highest}, {cursor.last_id} was read")
+        elif name == "audit_log" and (last_read := notes.get_json(exam.store, AUDIT_LAST)) is not None:
+            number = last_read[0]
+            if is_another_row(feed_after(exam.probe, name, number - 1, 1), *last_read):
+                behind.append(f"{name} has another row {number} than the one that was read")
     if behind:
         return failed(
             f"Mautic was restored from a backup, or is another one: {listed(behind)}",

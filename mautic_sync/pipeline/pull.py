@@ -503,8 +503,8 @@ def _pull_audit(run: Run, cursor: Cursor, *, forced: bool) -> None:
         rows = feed_after(run.mautic, "audit_log", after, AUDIT_PAGE_ROWS, ABOUT_CONTACTS)
         if first:
             _check_not_set_back(run, "audit_log", rows, cursor, forced=forced)
-            if last_read is not None and last_read[0] == cursor.last_id:
-                _check_same_row(run, "audit_log", rows, *last_read, forced=forced)
+            if last_read is not None and last_read[0] == cursor.last_id and is_another_row(rows, *last_read):
+                _stop_set_back(run, "audit_log", "has another row where the last one was read", forced=forced)
             first = False
         if not rows:
             return
@@ -938,13 +938,12 @@ def _check_not_set_back(run: Run, feed: str, rows: Sequence[Row], cursor: Cursor
     _stop_set_back(run, feed, "ends below what was read before", forced=forced)
 
 
-def _check_same_row(
-    run: Run, feed: str, rows: Sequence[Row], number: int, written_at: int | None, *, forced: bool
-) -> None:
-    """What was read as the last row is another one now: Mautic was restored, and has written on beyond our cursor."""
+def is_another_row(rows: Sequence[Row], number: int, written_at: int | None) -> bool:
+    """Whether among these rows of the audit log the one with this number was written at another time than it was read
+    with (seconds, UTC; None: not known): Mautic was restored, and has written on beyond our cursor.
+    """
     now_written = {readable_time(row, "date_added") for row in rows if readable_id(row) == number} - {None}
-    if written_at is not None and now_written and written_at not in now_written:
-        _stop_set_back(run, feed, "has another row where the last one was read", forced=forced)
+    return written_at is not None and bool(now_written) and written_at not in now_written
 
 
 def _stop_set_back(run: Run, feed: str, how: str, *, forced: bool) -> NoReturn:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mautic_sync.doctor.keeping import judge_room, missed_since
+from mautic_sync.pipeline.pull import AUDIT_LAST
 from mautic_sync.store import notes, runs
 from mautic_sync.store.engine import open_engine
 from mautic_sync.store.runs import Cursor
@@ -201,3 +202,16 @@ def test_a_mautic_that_was_set_back_is_told(ready):
     found = ready()["feeds"]
     assert found.state == "failed"
     assert "sync --full" in found.fix
+
+
+def test_a_mautic_that_was_set_back_and_has_written_on_is_told(ready):
+    ready.worker.act("edit", contact=ready.worker.visitor(), values={"city": "Rome"})
+    ready.worker.plan()
+    assert ready()["feeds"].state == "ok"
+    engine = engine_of(ready)
+    with engine.begin() as connection:
+        number, written_at = notes.get_json(connection, AUDIT_LAST)
+        notes.put_json(connection, AUDIT_LAST, [number, written_at - 1])
+    engine.dispose()
+    found = ready()["feeds"]
+    assert (found.state, f"another row {number}" in found.told) == ("failed", True)
