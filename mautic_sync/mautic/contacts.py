@@ -47,6 +47,7 @@ LONGEST_EXCERPT = 2_000  # characters of a malformed row that are kept
 MOST_CUSTOM = 0.4  # share of contacts with custom values above which the plain list is cheaper than two tiers
 PLAIN_ROWS = 150  # read ahead at once of those with custom values: each is 15 kB, and ten times as much when decoded
 LARGEST_ID = 2**63 - 1
+NOT_FOUND = 404
 _TEXT_TYPES = dict.fromkeys(SELECTABLE, "text")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -219,13 +220,24 @@ def contacts_by_id(transport: Transport, ids: Iterable[int], chunk: int = 200) -
 
 def get_contact(transport: Transport, contact_id: int) -> Contact | None:
     """One contact; None when there is none. A merged one answers with the survivor: then the id differs."""
-    try:
-        body = transport.read(f"contacts/{contact_id}")
-    except RefusedError as refused:
-        if refused.status == 404:
-            return None
-        raise
+    body = read_if_there(transport, f"contacts/{contact_id}")
+    if body is None:
+        return None
     return parse_contact(body.get("contact") if isinstance(body, Mapping) else None)
+
+
+def read_if_there(transport: Transport, path: str) -> Any:
+    """What `GET /api/<path>` answers; None when Mautic says twice that there is no such thing.
+
+    Once it says so, too, of what is there, when its connection to the database breaks. docs/mautic.md: "Shapes that surprise"
+    """
+    for _ in range(2):
+        try:
+            return transport.read(path)
+        except RefusedError as refused:
+            if refused.status != NOT_FOUND:
+                raise
+    return None
 
 
 def max_id_and_total(transport: Transport) -> tuple[int, int]:

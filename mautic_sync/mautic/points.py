@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mautic_sync.errors import DoubtfulError, MalformedError, RefusedError
-from mautic_sync.mautic.contacts import Where, get_contact, list_of
+from mautic_sync.mautic.contacts import Where, list_of, read_if_there
 from mautic_sync.mautic.feeds import Row, feed_pages, readable_id
 from mautic_sync.mautic.transport import Transport
-from mautic_sync.mautic.writes import Doubtful, Gone, Refused
+from mautic_sync.mautic.writes import Doubtful, Gone, Refused, refusal_of
 
 LOG = "lead_points_change_log"
 PREFIX = "mautic-sync:"
@@ -22,6 +22,7 @@ GROUP_NAME = "mautic-sync group score"
 """What the history says of a sub-score: no grant, and not taken for one, for it has neither the colon nor a key."""
 LONGEST_NAME = 120
 """Characters of an event name, of the 191 that Mautic takes: escaping makes some of them longer."""
+BAD_REQUEST = 400
 NUMBERS_AT_ONCE = 200
 ROWS_AT_ONCE = 2_000
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -74,7 +75,10 @@ def add_points(
     except DoubtfulError as error:
         return Doubtful(str(error))
     except RefusedError as refused:
-        return Gone() if refused.status == 404 else Refused(refused.status, refused.reason)
+        if refused.status == BAD_REQUEST:
+            # Mautic makes one of whatever fails, also behind the grant. docs/mautic.md: "Writing"
+            return Doubtful(f"Mautic answered 400 to a grant of points: {refused.reason or 'without a reason'}.")
+        return refusal_of(transport, contact_id, refused)
     if not isinstance(answer, dict) or str(answer.get("success")) not in {"1", "True"}:
         return Doubtful("Mautic answered 200 to a grant of points and does not say that it was made.")
     return Granted(delta)
@@ -95,9 +99,7 @@ def set_group_points(
         except DoubtfulError as error:
             return Doubtful(str(error))
         except RefusedError as refused:
-            if refused.status == 404 and get_contact(transport, contact_id) is None:
-                return Gone()
-            return Refused(refused.status, refused.reason)
+            return refusal_of(transport, contact_id, refused)
         shown = answer.get("groupScore") if isinstance(answer, dict) else None
         if not isinstance(shown, dict) or str(shown.get("score")) != str(score):
             return Doubtful("Mautic answered 200 to the score of a point group and does not show it.")
@@ -109,12 +111,9 @@ def group_points(transport: Transport, contact_id: int) -> dict[int, int] | None
 
     Raises MalformedError for an answer that cannot be read.
     """
-    try:
-        answer = transport.read(f"contacts/{contact_id}/points/groups")
-    except RefusedError as refused:
-        if refused.status == 404:
-            return None
-        raise
+    answer = read_if_there(transport, f"contacts/{contact_id}/points/groups")
+    if answer is None:
+        return None
     try:
         return {int(one["group"]["id"]): int(one["score"]) for one in list_of(answer, "groupScores")}
     except (KeyError, TypeError, ValueError):

@@ -7,6 +7,7 @@ is unknown it ends in DoubtfulError. No redirect is followed, so credentials go 
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 import threading
 import time
@@ -48,6 +49,8 @@ PASSING_STATUSES = frozenset({502, 503, 504})
 BUSY_STATUSES = frozenset({429, 503, 504})  # too many requests, overloaded, too slow for what stands before it
 OLDEST_FOR_WRITING = (5, 0, 0)
 _DEADLOCK = ("sqlstate[40001]", "deadlock found", "lock wait timeout")
+# Classes of MariaDB and MySQL for connections, transactions, interruptions, and errors without a class of their own.
+_DATABASE_FAULT = re.compile(r"SQLSTATE\[(HY000|08\w{3}|40\w{3}|70\w{3})\]|server has gone away", re.IGNORECASE)
 # The first words of a path and the right that it needs. docs/mautic.md: "Rights and versions"
 _RIGHTS = {
     "contacts": ("lead:leads:viewown and viewother", "lead:leads:editown and editother"),
@@ -246,11 +249,13 @@ class Transport:
 
         response = self._authorised(send, path, doing, writing=True)
         status = response.status_code
-        if status >= 500 or (status == 400 and _is_deadlock(response.text)):
-            # A failing webhook can turn a stored change into a 500. docs/mautic.md: "Writing"
+        if status >= 500 or (status >= 400 and is_database_fault(response.text)):
+            # A failing webhook, or a broken connection to the database, can turn a stored change into an error.
+            # docs/mautic.md: "Writing"
+            said = self._said(response, prefix="")
             raise DoubtfulError(
-                f"While {doing}, Mautic answered {status}{self._said(response)}: the change may have been made. "
-                "It is looked up before anything else is written there."
+                f"While {doing}, Mautic answered {status}{f' ({said})' if said else ''}. The change may have been made: "
+                "it is looked up before anything else is written there."
             )
         self._raise_refusal(response, doing, writing=True)
         try:
@@ -664,6 +669,13 @@ def _is_html(response: requests.Response) -> bool:
 def _is_deadlock(text: str) -> bool:
     lowered = text[:10_000].lower()
     return any(sign in lowered for sign in _DEADLOCK)
+
+
+def is_database_fault(text: str) -> bool:
+    """Whether an answer tells that Mautic's database failed, and not that it did not like a value: the change may have
+    been stored before.
+    """
+    return _is_deadlock(text) or _DATABASE_FAULT.search(text[:10_000]) is not None
 
 
 def _errors(body: Any) -> list[Mapping[str, Any]]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.errors import DoubtfulError, MalformedError, MauticSyncError, RefusedError, StopError
-from mautic_sync.mautic.contacts import get_contact, parse_contact
+from mautic_sync.mautic.contacts import NOT_FOUND, get_contact, parse_contact
 from mautic_sync.mautic.redaction import redact, shorten
 from mautic_sync.mautic.times import parse_time
-from mautic_sync.mautic.transport import Transport, missing_right
+from mautic_sync.mautic.transport import Transport, is_database_fault, missing_right
 
 MOST_IN_A_BATCH = 200  # `api_batch_max_limit` as Mautic ships
 LONGEST_TEXT = 191  # characters of a text field
@@ -118,7 +118,7 @@ def edit_one(transport: Transport, edit: ContactEdit) -> Result:
     except DoubtfulError as error:
         return Doubtful(str(error))
     except RefusedError as refused:
-        return Gone() if refused.status == 404 else Refused(refused.status, refused.reason)
+        return refusal_of(transport, edit.contact_id, refused)
     return _echo_result(edit, _part_of(body, "contact"), set())
 
 
@@ -141,9 +141,7 @@ def _stage(transport: Transport, stage_id: int, contact_id: int, action: str) ->
     except DoubtfulError as error:
         return Doubtful(str(error))
     except RefusedError as refused:
-        if refused.status == 404 and get_contact(transport, contact_id) is None:
-            return Gone()
-        return Refused(refused.status, refused.reason)
+        return refusal_of(transport, contact_id, refused)
     try:
         contact = get_contact(transport, contact_id)
     except MauticSyncError as error:
@@ -200,6 +198,19 @@ def has_tag(contact: Contact, tag: str) -> bool:
     return not {tag.strip(), _TAG.sub("", html.unescape(tag)).strip()}.isdisjoint(contact.tags)
 
 
+def refusal_of(transport: Transport, contact_id: int, refused: RefusedError) -> Refused | Gone | Doubtful:
+    """What a refused write to one contact means: a 404 is believed when reading the contact says the same."""
+    if refused.status != NOT_FOUND:
+        return Refused(refused.status, refused.reason)
+    try:
+        there = get_contact(transport, contact_id) is not None
+    except MalformedError:
+        there = True
+    except MauticSyncError as error:
+        return Doubtful(f"Mautic answered 404, and the contact could not be read: {error}")
+    return Doubtful(f"Mautic answered 404 ({refused.reason}), and the contact is there.") if there else Gone()
+
+
 # -- results --------------------------------------------------------------------------------------------------------
 
 
@@ -208,10 +219,10 @@ def _item_result(edit: ContactEdit, code: Any, echo: Any, error: Any, asked: set
     status = _status(code)
     if status == 200:
         return _echo_result(edit, echo, asked)
-    if status == 404:
+    if status == NOT_FOUND:
         return Gone()
     reason = _reason(error)
-    if status is not None and 400 <= status < 500:
+    if status is not None and 400 <= status < 500 and not is_database_fault(reason):
         return Refused(status, reason)
     return Doubtful(f"The batch answered {status or 'nothing'} for this contact. {reason}".strip())
 
@@ -248,7 +259,7 @@ def _dnc(transport: Transport, contact_id: int, channel: str, action: str, body:
     except DoubtfulError as error:
         return Doubtful(str(error))
     except RefusedError as refused:
-        return Gone() if refused.status == 404 else Refused(refused.status, refused.reason)
+        return refusal_of(transport, contact_id, refused)
     try:
         contact = parse_contact(_part_of(answer, "contact"), complete=False)
     except MalformedError as error:

@@ -30,7 +30,7 @@ from mautic_sync.errors import (
     UnreadableError,
 )
 from mautic_sync.mappings import member_named
-from mautic_sync.mautic.contacts import get_contact
+from mautic_sync.mautic.contacts import NOT_FOUND, get_contact, max_id_and_total
 from mautic_sync.mautic.handling import Done, Place, add_note, has_note, join, leave
 from mautic_sync.mautic.provisioning import Named, SegmentInfo, User, list_campaigns, list_segments, list_users
 from mautic_sync.mautic.writes import (
@@ -55,7 +55,7 @@ from mautic_sync.store.changes import Transition
 
 ACTIONS_AT_ONCE = 500
 MOST_ATTEMPTS = 5
-"""So often an action is tried whose end never shows."""
+"""So often an action is tried whose end never shows, or that cannot begin."""
 LINES_OF_DIGEST = 50
 NO_OWNER = (
     "Mautic shows us none of the action's owners as a published user (`mautic-sync doctor` names them); correct `owner` in "
@@ -169,6 +169,8 @@ class _Performed:
     done: dict[str, Any]
     refused: str | None = None
     doubtful: str | None = None
+    failed: str | None = None
+    """Mautic could not show what this needs, and may the next time."""
     stopped: MauticSyncError | None = None
     """Nothing was changed by the last call, and the run cannot go on."""
     gone: bool = False
@@ -176,15 +178,20 @@ class _Performed:
     shown: list[tuple[Contact, Mapping[str, Any]]] = field(default_factory=list)
     dnc: list[tuple[str, int | None, Contact]] = field(default_factory=list)
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is done for this person now."""
+        return self.gone or self.stopped is not None or self.doubtful is not None or self.failed is not None
+
 
 def _perform_all(mautic: _Mautic, rows: Sequence[Any]) -> list[_Performed]:
-    """One person's actions in their order, until one ends in doubt; those after it are not in the answer."""
+    """One person's actions in their order, until one is in doubt or fails; those after it are not in the answer."""
     found: list[_Performed] = []
     number: int = rows[0].mautic_id
     for row in rows:
         performed = _OneAction(mautic, row, number).perform()
         found.append(performed)
-        if performed.doubtful is not None or performed.stopped is not None or performed.gone:
+        if performed.ended:
             break
         number = performed.moved_to or number
     return found
@@ -208,6 +215,7 @@ class _OneAction:
             self.todo = named_now(self.todo, rule.do, row.id)
         self.performed = _Performed(row, orjson.loads(row.done))
         self.done = self.performed.done
+        self.begun_before = bool(row.attempts)
 
     def perform(self) -> _Performed:
         try:
@@ -218,11 +226,22 @@ class _OneAction:
                     self._try(name, part)
         except _Ended:
             pass
-        except (ForbiddenError, UnreadableError, RefusedError, MalformedError) as error:
+        except (ForbiddenError, MalformedError) as error:
             self._refuse("the contact", str(error))
+        except (UnreadableError, RefusedError) as error:
+            self._fail(error)
         except MauticSyncError as error:
             self.performed.stopped = error
         return self.performed
+
+    def _fail(self, error: MauticSyncError) -> None:
+        """Something could not be read: it is this contact, or Mautic as a whole, and then it is no attempt."""
+        try:
+            max_id_and_total(self.transport)
+        except MauticSyncError as also:
+            self.performed.stopped = also
+        else:
+            self.performed.failed = str(error)
 
     def _parts(self) -> list[tuple[str, Callable[[], Any]]]:
         """What is left to do, but for messages: the name of each part, and how to do it."""
@@ -243,10 +262,11 @@ class _OneAction:
         return [(name, part) for name, part in parts if name not in self.done]
 
     def _try(self, name: str, part: Callable[[], Any]) -> None:
-        try:
-            result = part()
-        except (ForbiddenError, RefusedError) as error:
-            result = Refused(getattr(error, "status", 403), str(error))
+        result = _result_of(part)
+        if isinstance(result, Refused) and result.status == NOT_FOUND:
+            # Mautic says so, too, of what is there, when its connection to the database breaks.
+            self.contact, self.begun_before = self._look(), True
+            result = _result_of(part)
         if isinstance(result, Refused):
             self._refuse(name, f"{result.status} {result.reason}".strip())
         elif isinstance(result, Doubtful):
@@ -369,13 +389,25 @@ class _OneAction:
         return Refused(404, f"this Mautic has no {place.removesuffix('s')} {name}; create it, then `mautic-sync retry`")
 
     def _note(self) -> Done | Refused | Doubtful:
-        if self.row.attempts and has_note(self.transport, self.number, self.row.key):
+        if self.begun_before and has_note(self.transport, self.number, self.row.key):
             return Done()
         return add_note(self.transport, self.number, self.todo["note"], self.row.key)
 
 
 def _of(part: Callable[..., Any], *words: str) -> Callable[[], Any]:
     return lambda: part(*words)
+
+
+def _result_of(part: Callable[[], Any]) -> Any:
+    """What came of a part. Raises what keeps the whole action from going on, such as a failing read."""
+    try:
+        return part()
+    except ForbiddenError as error:
+        return Refused(403, str(error))
+    except RefusedError as error:
+        if error.status >= 500:
+            raise
+        return Refused(error.status, str(error))
 
 
 class _Mautic:
@@ -466,6 +498,9 @@ def _keep(run: Run, connection: Connection, one: _Performed) -> list[_Message]:
     elif one.stopped is not None:
         # The last call changed nothing, so that this was no attempt.
         actions.back_to_planned(connection, row.id, one.done, str(one.stopped), attempts=row.attempts)
+    elif one.failed is not None:
+        actions.back_to_planned(connection, row.id, one.done, one.failed, attempts=row.attempts + 1)
+        run.tell("action_failed", contact=row.mautic_id, reason=one.failed)
     elif one.doubtful is not None:
         actions.close(connection, row.id, actions.DOUBTFUL, one.done, one.doubtful, run_id=run.id, now=run.now)
         run.counts.doubtful += 1

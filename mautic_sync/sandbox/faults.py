@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-_RATES = ("before", "after", "late", "echo", "truncate", "rate", "moving", "merge", "busy")
+_RATES = ("before", "after", "late", "echo", "truncate", "rate", "moving", "merge", "busy", "broken")
 _SLOWEST = 600
 
 
@@ -33,6 +33,9 @@ class Faults:
     merge: float = 0.0
     #: 503 with Retry-After
     busy: float = 0.0
+    #: Mautic loses its database while it handles one contact: points are granted and answered by 400, what is there
+    #: by 404, anything else by 500
+    broken: float = 0.0
     #: so many seconds are added to each call of Mautic
     slow: float = 0.0
     #: the server's clock is off by so many seconds

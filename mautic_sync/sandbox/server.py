@@ -28,6 +28,7 @@ _COSTS = ("none", "measured")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LATE = (0.3, 3.0)
 #: Calls that read although they are POSTs.
+_ONE_CONTACT = re.compile(r"^/api/(contacts/\d+(/|$)|notes/new$|\w+/\d+/contact/\d+/)")
 _NO_WRITE = re.compile(r"^/(oauth|zerobounce|_sandbox)")
 
 
@@ -187,6 +188,8 @@ class Sandbox:
             timer.start()
             self._late.append(timer)
             return Response(drop=True)
+        if fault == "broken":
+            return self._broken(request)
         if fault in {"moving", "merge"}:
             self._control.disturb(fault)
         response = self._dispatch(request)
@@ -197,6 +200,17 @@ class Sandbox:
         if fault == "echo":
             response.body = _wrong_echo(response.body)
         return response
+
+    def _broken(self, request: Request) -> Response:
+        """What Mautic says when its connection to the database breaks: docs/mautic.md, "Shapes that surprise"."""
+        drawn = self.dice.number()
+        if drawn < 1 / 3:
+            return _error(404, "Item was not found.")
+        if request.method != "GET" and drawn < 2 / 3:
+            self._dispatch(request)
+        if "/points/plus/" in request.path:
+            return _error(400, "SQLSTATE[HY000]: General error: 2006 MySQL server has gone away")
+        return _error(500, "Looks like I encountered an error (error #500).")
 
     def _dispatch(self, request: Request) -> Response:
         if request.path.startswith("/zerobounce"):
@@ -280,11 +294,17 @@ def _allowed(request: Request) -> frozenset[str]:
         return frozenset({"before"})
     if not request.path.startswith("/api"):
         return frozenset({"before", "after", "late"})
+    if _ONE_CONTACT.search(request.path):
+        kinds |= {"broken"}
     if request.method == "GET":
         return frozenset(kinds | {"truncate", "after", "moving", "merge"})
     if "/batch/edit" in request.path:
         kinds |= {"echo"}
     return frozenset(kinds | {"after", "late", "merge"})
+
+
+def _error(status: int, message: str) -> Response:
+    return json_response({"errors": [{"message": message, "code": status, "type": None}]}, status)
 
 
 def _dropped_or(drawn: float, first: int, second: int) -> Response:

@@ -12,6 +12,7 @@ from mautic_sync.mautic.points import LOG, Arrival, Granted, add_points, arrived
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 
 BASE = "https://mautic.example"
+CONTACT = f"{BASE}/api/contacts/7"
 KEY, OTHER = "00112233aabbccdd", "ffeeddccbbaa9988"
 
 
@@ -39,8 +40,9 @@ def test_points_are_taken_back_by_a_negative_plus(http, connect):
 @pytest.mark.parametrize(
     ("answer", "result"),
     [
-        ({"status": 404, "json": {"errors": [{"message": "Contact not found.", "code": 404}]}}, Gone),
-        ({"status": 400, "json": {"errors": [{"message": "SQLSTATE[22001]: too long", "code": 400}]}}, Refused),
+        ({"status": 422, "json": {"errors": [{"message": "no", "code": 422}]}}, Refused),
+        ({"status": 400, "json": {"errors": [{"message": "SQLSTATE[22001]: too long", "code": 400}]}}, Doubtful),
+        ({"status": 400, "json": {"errors": [{"message": "SQLSTATE[HY000]: gone away", "code": 400}]}}, Doubtful),
         ({"status": 400, "json": {"errors": [{"message": "SQLSTATE[40001]: Deadlock found", "code": 400}]}}, Doubtful),
         ({"status": 500, "json": {"errors": [{"message": "hook", "code": 500}]}}, Doubtful),
         ({"status": 200, "json": {"success": 0}}, Doubtful),
@@ -51,6 +53,22 @@ def test_points_are_taken_back_by_a_negative_plus(http, connect):
 def test_every_other_answer_is_a_no_or_leaves_a_doubt(http, connect, answer, result):
     answering(http, **answer)
     assert isinstance(grant(connect()), result)
+
+
+def test_a_contact_is_gone_when_reading_it_says_so_twice(http, connect):
+    missing = {"status": 404, "json": {"errors": [{"message": "Contact not found.", "code": 404}]}}
+    answering(http, **missing)
+    http.get(CONTACT, **missing)
+    assert isinstance(grant(connect()), Gone)
+    assert [call.request.method for call in http.calls] == ["POST", "GET", "GET"]
+
+
+def test_a_contact_that_is_there_is_not_gone_because_one_answer_says_so(http, connect):
+    missing = {"status": 404, "json": {"errors": [{"message": "Contact not found.", "code": 404}]}}
+    answering(http, **missing)
+    http.get(CONTACT, **missing)
+    http.get(CONTACT, json={"contact": {"id": 7, "fields": {"all": {}}}})
+    assert isinstance(grant(connect()), Doubtful)
 
 
 def test_a_missing_right_ends_the_run_and_grants_nothing(http, connect):

@@ -231,7 +231,6 @@ def test_an_edit_of_a_merged_contact_reaches_the_survivor(http, transport, step)
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ({"status": 404, "json": {"errors": [{"message": "Item was not found.", "code": 404}]}}, Gone()),
         (
             {"status": 422, "json": {"errors": [{"message": "eve@example.com must be unique", "code": 422}]}},
             Refused(422, "e***@example.com must be unique"),
@@ -245,6 +244,33 @@ def test_an_edit_of_a_merged_contact_reaches_the_survivor(http, transport, step)
 def test_a_refused_edit_says_why(http, transport, answer, expected):
     http.patch(f"{BASE}/api/contacts/7/edit", **answer)
     assert edit_one(transport, ContactEdit(7, {"stage": 2})) == expected
+
+
+def test_who_is_not_found_is_gone_when_reading_says_so_twice(http, transport):
+    missing = {"status": 404, "json": {"errors": [{"message": "Item was not found.", "code": 404}]}}
+    http.patch(f"{BASE}/api/contacts/7/edit", **missing)
+    http.get(f"{BASE}/api/contacts/7", **missing)
+    assert edit_one(transport, ContactEdit(7, {"stage": 2})) == Gone()
+    assert [call.request.method for call in http.calls] == ["PATCH", "GET", "GET"]
+
+
+def test_who_is_there_is_not_gone_because_a_broken_connection_says_so(http, transport):
+    missing = {"status": 404, "json": {"errors": [{"message": "Item was not found.", "code": 404}]}}
+    http.patch(f"{BASE}/api/contacts/7/edit", **missing)
+    http.get(f"{BASE}/api/contacts/7", **missing)
+    http.get(f"{BASE}/api/contacts/7", json={"contact": echo(7)})
+    assert isinstance(edit_one(transport, ContactEdit(7, {"stage": 2})), Doubtful)
+
+
+@pytest.mark.parametrize("error", ["SQLSTATE[HY000]: General error: 2006 MySQL server has gone away", "Deadlock found"])
+def test_an_error_of_the_database_leaves_an_edit_in_doubt(http, transport, error):
+    http.patch(f"{BASE}/api/contacts/7/edit", status=400, json={"errors": [{"message": error, "code": 400}]})
+    assert isinstance(edit_one(transport, ContactEdit(7, {"stage": 2})), Doubtful)
+    http.patch(
+        f"{BASE}/api/contacts/batch/edit",
+        json={"contacts": [], "statusCodes": [400], "errors": [{"message": error, "code": 400}]},
+    )
+    assert isinstance(edit_batch(transport, [ContactEdit(7, {"stage": 2})])[7], Doubtful)
 
 
 def test_an_edit_without_an_answer_is_in_doubt(http, transport):
@@ -286,7 +312,7 @@ def test_a_stage_that_cannot_be_read_back_is_in_doubt(http, transport, answer):
 def test_a_missing_contact_and_a_missing_stage_are_told_apart(http, transport, step):
     http.post(f"{BASE}/api/stages/9/contact/7/add", status=404, json=step("stage of missing"))
     http.get(f"{BASE}/api/contacts/7", json={"contact": echo(7)})
-    assert isinstance(set_stage(transport, 9, 7), Refused)
+    assert isinstance(set_stage(transport, 9, 7), Doubtful)
     http.post(f"{BASE}/api/stages/2/contact/8/add", status=404, json=step("contact of missing"))
     http.get(f"{BASE}/api/contacts/8", status=404, json=step("contact missing"))
     assert set_stage(transport, 2, 8) == Gone()
@@ -313,6 +339,7 @@ def test_do_not_contact_that_shows_the_opposite_is_in_doubt(http, transport, ste
 
 def test_do_not_contact_of_nobody_is_gone(http, transport, step):
     http.post(f"{BASE}/api/contacts/9999/dnc/email/add", json=step("dnc unknown contact"), status=404)
+    http.get(f"{BASE}/api/contacts/9999", json=step("contact missing"), status=404)
     assert add_dnc(transport, 9999, "email", 3) == Gone()
 
 

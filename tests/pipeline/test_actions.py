@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import orjson
 import pytest
+import requests
 from sqlalchemy import select, update
 
 from mautic_sync.errors import ForbiddenError, MauticSyncError
@@ -901,6 +903,82 @@ def test_nobody_acts_on_a_contact_that_is_gone(started, scores):
     worker.plan()
     worker.act("delete", contact=number)
     assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 0}
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """`answered(method, path, status, times)`: so often Mautic answers so to what matches, and does nothing."""
+    planned: list[list] = []
+    real = requests.Session.request
+
+    def request(session, method, url, **more):
+        for one in planned:
+            wanted, path, status, times = one
+            if wanted == method and re.search(path, url) and times:
+                one[3] -= 1
+                answer = requests.Response()
+                answer.status_code, answer.url = status, url
+                answer._content = orjson.dumps({"errors": [{"message": "Item was not found.", "code": status}]})
+                return answer
+        return real(session, method, url, **more)
+
+    monkeypatch.setattr(requests.Session, "request", request)
+    return lambda *wanted: planned.append(list(wanted))
+
+
+def test_an_action_whose_contact_mautic_cannot_show_is_tried_by_later_runs(started, scores, answered):
+    worker = started(HOT)
+    pat, kim = (worker.new(firstname=name, phone=f"+49 30 {number}") for number, name in enumerate(("Pat", "Kim"), 1))
+    worker.sync()
+    rescore(worker, scores, Pat=12, Kim=12)
+    answered("GET", f"/contacts/{pat}$", 500, 1)
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 1}
+    assert [row.attempts for row in rows_of(worker) if row.state == stored.PLANNED] == [1]
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert [len(notes_of(worker, number)) for number in (pat, kim)] == [1, 1]
+    rescore(worker, scores, Pat=0)
+    answered("GET", f"/contacts/{pat}$", 500, acting.MOST_ATTEMPTS)
+    for _ in range(acting.MOST_ATTEMPTS):
+        assert worker.sync()["actions"]["pending"] == 1
+    assert worker.sync()["actions"] == {"done": 0, "refused": 1, "pending": 0}
+
+
+def test_while_mautic_as_a_whole_fails_no_action_is_refused(started, scores, answered, monkeypatch):
+    worker = started(HOT)
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    real = acting.max_id_and_total
+
+    def failing_as_well(transport):
+        answered("GET", "/contacts$", 500, 1)
+        return real(transport)
+
+    monkeypatch.setattr(acting, "max_id_and_total", failing_as_well)
+    answered("GET", f"/contacts/{pat}$", 500, 1)
+    with pytest.raises(MauticSyncError, match="500"):
+        worker.sync()
+    (row,) = rows_of(worker)
+    assert (row.state, row.attempts) == (stored.PLANNED, 0)
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    assert len(notes_of(worker, pat)) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/contacts/{}$"), ("PATCH", "/contacts/{}/edit"), ("POST", "/notes/new")]
+)
+def test_who_is_said_to_be_missing_once_is_still_there(started, scores, answered, method, path):
+    """So Mautic answers as well when its connection to the database breaks."""
+    worker = started(HOT)
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    answered(method, path.format(pat), 404, 1)
+    worker.sync()
+    patience(worker)
+    worker.sync()
+    assert (worker.contact(pat).tags, len(notes_of(worker, pat))) == ({"hot"}, 1)
+    assert [row.state for row in rows_of(worker)] == [stored.DONE]
 
 
 # -- messages -------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def test_faults_of_every_sort_change_nothing_in_the_end(make_worker, seed):
 
     worker = make_worker(contacts=CONTACTS, seed=5, mautic={"settle_after": "10s"})
     worker.init()
-    faults = f"seed={seed},before=0.04,after=0.03,late=0.01,echo=0.01,truncate=0.01,rate=0.01"
+    faults = f"seed={seed},before=0.03,after=0.02,late=0.01,echo=0.01,truncate=0.01,rate=0.01,broken=0.01"
     worker.post("/_sandbox/faults", {"spec": faults})
     for _ in range(6):
         try:

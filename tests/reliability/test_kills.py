@@ -25,7 +25,7 @@ KILLS = int(os.environ.get("KILLS", "20"))
 SEED = int(os.environ.get("SEED", "1"))
 CONTACTS = 60
 EVENTS = 12  # between two runs
-FAULTS = "before=0.03,after=0.03,late=0.03,truncate=0.01"
+FAULTS = "before=0.02,after=0.02,late=0.03,truncate=0.01,broken=0.02"
 QUIET = "before=0,after=0,late=0,truncate=0"
 TIMEOUT = 2  # seconds
 SETTLE = 5  # seconds: above the three that a late call may take

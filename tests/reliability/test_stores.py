@@ -152,7 +152,7 @@ def test_an_undo_that_is_killed_again_and_again_ends_where_it_should(scene):
     assert granted
     listed = json.loads(scene.say("status", "--json").stdout)["runs"]
     run_id = next(row["run_id"] for row in listed if row["command"] == "sync")  # `init` may have begun in that second
-    scene.post("/_sandbox/faults", {"spec": f"seed={SEED},before=0.05,after=0.05,late=0.05"})
+    scene.post("/_sandbox/faults", {"spec": f"seed={SEED},before=0.04,after=0.04,late=0.04,broken=0.03"})
     for _ in range(UNDOS):
         process = scene.command("undo", run_id, "--yes")
         time.sleep(scene.chance.uniform(0.8, max(1.5, longest)))

@@ -67,6 +67,18 @@ def test_after_has_applied(faulty):
     assert count(client) >= 20
 
 
+def test_a_broken_database_tells_of_no_grant_that_was_made(faulty):
+    client = faulty()
+    assert attempt(client, json={"firstname": "Eve"}) == 201
+    client.sandbox.use_faults(Faults(broken=1.0))
+    answers = [attempt(client, path="/api/contacts/1/points/plus/1", json={"eventName": "x"}) for _ in range(40)]
+    assert set(answers) == {400, 404}
+    (granted,) = client.sandbox.stats()["grants"].values()
+    assert 0 < granted["count"] < answers.count(400)
+    assert {attempt(client, "GET", "/api/contacts/1") for _ in range(20)} == {404, 500}
+    assert attempt(client, "GET", "/api/contacts") == 200
+
+
 def test_late_applies_when_the_client_has_gone(faulty):
     client = faulty(late=1.0)
     session = requests.Session()
