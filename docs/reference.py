@@ -76,7 +76,7 @@ DOCUMENTS = {
     "an older backup of that name when it is whole.",
     "restore": "`--json`: as `backup`. Exit code 1: the store is not empty, or the file is none of ours, newer, or damaged; nothing was changed. "
     "5: a run holds the store.",
-    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, outdated, addresses}, failed_again` (`outdated`: actions that were let go, because what set them off holds no more); with `--discard`: `discarded`.",
+    "retry": "`--json`: as `sync`, and `retried {writes, contacts, rows, actions, outdated, unneeded, addresses}, failed_again` (`outdated`: actions that were let go, because what set them off holds no more; `unneeded`: writes that were, because Mautic shows by now what is wanted); with `--discard`: `discarded`.",
     "plan": "`--json`: `plan_id, as_of, changes, pending_eta_seconds, pending_runs, pending_in_window, contacts, moves [{from, to, count}]` (kinds; "
     "`from` is the name of a stage that `stages.yaml` does not name, or null for none)`, kinds, "
     "actions [{rule, count}]` (what is due, or would be)`, verdicts_needed, verdicts_to_buy, start {points, triggers [{id, name, "

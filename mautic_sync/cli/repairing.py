@@ -384,15 +384,18 @@ def retry_command(
         contacts = pull.retry_contacts(run, wanted.quarantined)
         rows = pull.retry_rows(run, wanted.quarantined) + files.release_rows(run, wanted.quarantined)
         sync(run, Options(push=settings.push.enabled))
+        with run.engine.begin() as connection:
+            unneeded = changes.let_unneeded_go(connection, wanted.writes, run.now)
         again = _failed_again(run, wanted, persons)
         document = {
             **summary(run),
             "retried": {
-                "writes": len(wanted.writes),
+                "writes": len(wanted.writes) - unneeded,
                 "contacts": contacts,
                 "rows": rows,
                 "actions": len(wanted.actions) - outdated,
                 "outdated": outdated,
+                "unneeded": unneeded,
                 "addresses": addresses,
             },
             "failed_again": again,
@@ -409,6 +412,9 @@ def retry_command(
         if outdated:
             them = "it" if outdated == 1 else "them"
             out.print(f"Let {counted(outdated, 'action')} go: what had set {them} off holds no more.")
+        if unneeded:
+            which = "it is" if unneeded == 1 else "they are"
+            out.print(f"Let {counted(unneeded, 'write')} go: {which} not needed any more.")
         show_summary(out, run, document)
         if again:
             out.print(f"{again} of them failed again: `mautic-sync quarantine`")

@@ -702,6 +702,30 @@ def _refusals() -> Select[Any]:
     )
 
 
+def let_unneeded_go(connection: Connection, numbers: Collection[int], now: int) -> int:
+    """Close those of these refused changes of which nothing was planned since their persons were decided again: Mautic
+    shows what is wanted. Returns how many.
+    """
+    newer = change.alias()
+    planned = exists().where(
+        newer.c.person_id.in_((change.c.person_id, _SURVIVOR)),
+        newer.c.target == change.c.target,
+        newer.c.state != SUPERSEDED,
+        newer.c.id > change.c.id,
+    )
+    unneeded = [row for row in connection.execute(_refusals().where(~planned)) if row.id in numbers]
+    for row in unneeded:
+        # With those before it that it stood for.
+        same = (
+            change.c.person_id.in_(former_of(connection, [row.survivor])),
+            change.c.target == row.target,
+            change.c.state == REFUSED,
+        )
+        told = {"state": SUPERSEDED, "settled_at": now, "error": "it is not needed any more"}
+        connection.execute(update(change).where(*same).values(told))
+    return len(unneeded)
+
+
 # -- undoing a run --------------------------------------------------------------------------------------------------
 
 

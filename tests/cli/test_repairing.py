@@ -12,12 +12,13 @@ import sys
 
 import pytest
 import requests
+import sqlalchemy as sa
 from sqlalchemy import update
 
 from mautic_sync.sandbox import Sandbox
 from mautic_sync.store import actions, people
 from mautic_sync.store.engine import open_engine
-from mautic_sync.store.schema import action
+from mautic_sync.store.schema import action, change
 from tests.cli.test_commands import Shell
 
 CONTACTS = 20
@@ -149,6 +150,20 @@ def test_quarantine_tells_why_when_and_how_often_and_one_is_tried_again_alone(sh
     assert "Nothing is held back." in shell("quarantine").stdout
     done = shell("retry", "q99")
     assert (done.returncode, "q99" in done.stderr) == (2, True)
+
+
+def test_a_refused_write_that_nobody_needs_is_let_go(shell):
+    engine = open_engine(f"sqlite:///{shell.directory}/var/mautic_sync.db")
+    with engine.begin() as connection:
+        settled = connection.execute(sa.select(change).where(change.c.state == "settled").limit(1)).mappings().one()
+        refused = {**settled, "target": "points", "state": "refused", "error": "no", "event_key": None}
+        del refused["id"]
+        connection.execute(sa.insert(change), refused)
+    engine.dispose()
+    assert shell.json("status")["failed"] == 1
+    done = shell("retry")
+    assert (done.returncode, "Let 1 write go: it is not needed any more." in done.stdout) == (0, True)
+    assert shell.json("quarantine")["failed"] == []
 
 
 def refuse(shell, occasion="hot", rule="become hot", contact=7) -> str:

@@ -15,6 +15,7 @@ from mautic_sync.errors import MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points, transport
 from mautic_sync.mautic.points import event_name
+from mautic_sync.mautic.writes import Refused
 from mautic_sync.pipeline import forecast, points, push
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
@@ -418,6 +419,26 @@ def test_points_that_mautic_refuses_wait_for_a_retry(worker, pat, monkeypatch):
     everyone_again(worker)
     worker.sync()
     assert account(worker) == [7]
+
+
+def test_refused_points_that_are_needed_no_more_are_let_go(worker, pat, scores, monkeypatch):
+    def let_go(row) -> int:
+        with worker.run("retry") as run, run.engine.begin() as connection:
+            return changes.let_unneeded_go(connection, {row.id}, run.now)
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(points, "add_points", lambda *_args, **_more: Refused(422, "no"))
+        assert worker.sync()["failed"] == 1
+        (row,) = rows_of(worker)
+        everyone_again(worker)
+        worker.sync()
+    assert let_go(row) == 0
+    newer = rows_of(worker)[-1]
+    rescore(worker, scores, Pat=0)
+    worker.sync()
+    assert let_go(newer) == 1
+    with worker.run("look") as run, run.engine.begin() as connection:
+        assert changes.refused_persons(connection) == {}
 
 
 @pytest.mark.parametrize(
