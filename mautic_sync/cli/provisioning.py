@@ -37,6 +37,11 @@ from mautic_sync.store import notes
 from mautic_sync.zerobounce.client import BadKeyError
 
 PLAN_ROWS = 20
+CREDENTIALS = (
+    *(f"MAUTIC_SYNC_MAUTIC__{name}" for name in ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD")),
+    "MAUTIC_SYNC_ZEROBOUNCE__API_KEY",
+)
+"""Names in the environment of what `init` never writes into a file."""
 POINT_TO_DOCTOR = "`mautic-sync doctor` checks what a run needs, and says what to do about what it finds."
 
 
@@ -53,7 +58,8 @@ def init_command(
     path = config or Path(os.environ.get("MAUTIC_SYNC_CONFIG", DEFAULT_CONFIG_PATH))
     settings = read_settings(path if path.exists() else None)
     answers = {} if yes or as_json else _ask(settings, path)
-    if answers or not path.exists():
+    new = not path.exists()
+    if answers or new:
         _write_config(path, settings, answers)
     settings = read_settings(path if path.exists() else None)
     _copy_mappings(settings, ask=not yes and not as_json)
@@ -84,6 +90,9 @@ def init_command(
         for one in made:
             amiss = f", but it {one.amiss}" if one.amiss else ""
             print(f"  {'created' if one.created else 'present'}: {one.what} {one.name}{amiss}")
+        kept_out = [name for name in CREDENTIALS if os.environ.get(name)]
+        if new and kept_out:
+            print(f"{path} has no credentials: set these wherever mautic-sync runs: {', '.join(kept_out)}.")
     if yes or as_json:
         if not as_json:
             first = "The first push is accepted beforehand. Run `mautic-sync sync` now."

@@ -151,10 +151,10 @@ class Grant:
     delta: int
 
 
-def our_grants(transport: Transport) -> Iterator[list[Grant]]:
-    """All that Mautic's log shows of us, page by page in the order of its rows."""
+def our_grants(transport: Transport, *, above: int = 0) -> Iterator[list[Grant]]:
+    """What Mautic's log shows of us in rows above the id `above`, page by page in the order of its rows."""
     where: Sequence[Where] = [("event_name", "like", f"{PREFIX}%")]
-    for rows in feed_pages(transport, LOG, 0, where=where, limit=ROWS_AT_ONCE, concurrency=1):
+    for rows in feed_pages(transport, LOG, above, where=where, limit=ROWS_AT_ONCE, concurrency=1):
         yield _grants(rows)
 
 

@@ -1,9 +1,10 @@
-"""After a restore, and in a new store: the account of points as Mautic's log shows it.
+"""The account of points as Mautic's log shows it: after a restore, in a new store, and what is new with every full run.
 
 A store that was put back from a backup does not know what Mautic has received since, and a new one does not know what
 the one before it had granted; a Mautic that was put back has lost what our ledger knows. Each grant of ours carries its
 key in Mautic's log, so all this is found by comparing, key by key, and entered in the ledger as one line more. Doing it
-twice changes nothing.
+twice changes nothing. A full run compares what the log has had since the last one, so that no grant that was taken for
+refused or lost, for whatever reason, stays unseen.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from mautic_sync.errors import StopError
-from mautic_sync.mautic.points import Grant, grants_of, our_grants
+from mautic_sync.mautic.feeds import feed_max_id
+from mautic_sync.mautic.points import LOG, Grant, grants_of, our_grants
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.pull import NEW_STORE, SET_BACK
 from mautic_sync.store import changes, ledger, notes, people
@@ -22,6 +24,10 @@ from mautic_sync.store.backup import RESTORED
 from mautic_sync.store.engine import in_chunks
 
 CONTACTS_AT_ONCE = 200
+BOOKS = "points_books"
+"""The row of Mautic's points log above which the ledger is yet to be compared with it."""
+VISIBLE_LATE = 1_000
+"""Rows below the newest that may become visible after it: their transactions were open."""
 FOUND = "found in Mautic's log"
 LOST = "lost with a restored backup of Mautic"
 
@@ -45,14 +51,20 @@ def one_contact(run: Run, contact_id: int) -> None:
         _compare(run, [contact_id], lost=False)
 
 
-def compare_accounts(run: Run) -> None:
-    """Compare the ledger with Mautic's log, if one of them was restored or the store is new; everybody was read."""
+def compare_accounts(run: Run, *, full: bool) -> None:
+    """Compare the ledger with Mautic's log, if one of them was restored or the store is new; everybody was read.
+
+    Where that is not so, a `full` run compares what is new in the log.
+    """
     with run.engine.begin() as connection:
         restored = is_due(connection)
-        if not restored and notes.get(connection, NEW_STORE) is None:
-            return
+        whole = restored or notes.get(connection, NEW_STORE) is not None
         lost = notes.get(connection, SET_BACK) is not None
-    for rows in our_grants(run.mautic):
+        above = 0 if whole else int(notes.get(connection, BOOKS) or 0)
+    if not whole and not (full and run.mappings.scores.push_to == "points"):
+        return
+    newest = feed_max_id(run.mautic, LOG)
+    for rows in our_grants(run.mautic, above=above):
         suspects = _suspects(run, rows)
         for chunk in in_chunks(sorted(suspects), CONTACTS_AT_ONCE):
             _compare(run, chunk, lost=lost, strangers=restored)
@@ -63,6 +75,7 @@ def compare_accounts(run: Run) -> None:
         notes.drop(connection, RESTORED)
         notes.drop(connection, SET_BACK)
         notes.drop(connection, NEW_STORE)
+        notes.put(connection, BOOKS, str(max(0, newest - VISIBLE_LATE)))
     if restored or run.counts.reconciled:
         run.tell("reconciled", lines=run.counts.reconciled)
 

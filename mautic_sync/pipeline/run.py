@@ -246,7 +246,7 @@ def prepare(run: Run, options: Options) -> None:
         reconcile.one_contact(run, options.contact)
     else:
         pull.pull(run, full=options.full or reread or restored)
-        reconcile.compare_accounts(run)
+        reconcile.compare_accounts(run, full=options.full)
         if options.full:
             fold.fold(run)
     fold.tell_what_is_missing(run)

@@ -76,6 +76,14 @@ def test_init_writes_settings_for_its_owner_alone_and_no_secret_of_the_environme
     assert {one["what"] for one in shell.init["created"]} == {"stage", "field", "segment"}
 
 
+def test_init_says_which_credentials_it_left_in_the_environment(shell, tmp_path):
+    own = Shell(tmp_path, shell.box)
+    told = " ".join(own("init", "--yes").stdout.split())
+    assert "MAUTIC_SYNC_MAUTIC__CLIENT_ID, MAUTIC_SYNC_MAUTIC__CLIENT_SECRET, MAUTIC_SYNC_ZEROBOUNCE__API_KEY." in told
+    assert "set these wherever mautic-sync runs" in told
+    assert "wherever mautic-sync runs" not in own("init", "--yes").stdout
+
+
 def test_init_is_safe_to_repeat(shell):
     assert shell.json("init", "--yes")["created"] == []
 

@@ -95,6 +95,43 @@ def test_what_was_granted_since_the_backup_is_found_and_not_granted_again(worker
     assert worker.contact(pat).points == 10
 
 
+def test_a_full_run_finds_in_the_log_what_was_granted_and_is_in_no_account(worker, scores):
+    """However it came about: the worker before this one had taken it for refused, say."""
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = 7
+    worker.sync()
+    assert worker.sync(full=True)["reconciled"] == 0
+    worker.act("points", contact=pat, delta=5, name="mautic-sync: Fits 5 0011223344556677")
+    assert (worker.sync()["reconciled"], worker.contact(pat).points) == (0, 12)
+    document = worker.sync(full=True)
+    assert (document["reconciled"], document["pushed"]["points"]) == (1, 1)
+    assert (accounts(worker), logged(worker), worker.contact(pat).points) == ({pat: 7}, {pat: 7}, 7)
+    assert (worker.sync(full=True)["reconciled"], worker.sync()["pushed"]["calls"]) == (0, 0)
+
+
+def test_a_full_run_reads_of_the_log_what_is_new(worker, scores, monkeypatch):
+    monkeypatch.setattr(reconcile, "VISIBLE_LATE", 0)
+    read: list[int] = []
+    real = reconcile.our_grants
+
+    def reading(transport, *, above):
+        for rows in real(transport, above=above):
+            read.append(len(rows))
+            yield rows
+
+    monkeypatch.setattr(reconcile, "our_grants", reading)
+    numbers = [worker.new(firstname=f"N{one}", phone=f"+49 30 {one}") for one in range(3)]
+    scores.update({f"N{one}": 7 for one in range(3)})
+    worker.sync()
+    worker.sync(full=True)
+    assert sum(read) == len(numbers)
+    rescore(worker, scores, N1=9)
+    worker.sync(full=True)
+    worker.sync(full=True)
+    worker.sync(full=True)
+    assert sum(read) == len(numbers) + 1
+
+
 def test_a_plan_compares_too_and_one_contact_alone_is_refused(worker, scores):
     pat = worker.new(firstname="Pat", phone="+49 30 1")
     back_up(worker)
