@@ -312,7 +312,7 @@ def show_summary(out: Console, run: Run, document: dict[str, Any]) -> None:
     pushed, checked = document["pushed"], document["validated"]
     out.print(
         f"Read {counted(document['pulled']['contacts'], 'contact')} and "
-        f"{counted(document['pulled']['activities'], 'activity', 'activities')} in "
+        f"{counted(document['pulled']['activities'], 'activity', 'activities')}, in a run of "
         f"{document['seconds']:.1f} s."
     )
     if run.zerobounce is None:

@@ -501,7 +501,7 @@ class Transport:
         except NotJsonError:
             return ""
         messages = list(_messages(body))
-        return prefix + shorten(self._clean("; ".join(messages)[:MOST_SAID])).rstrip(".") if messages else ""
+        return prefix + shorten(self._clean("; ".join(messages)[:MOST_SAID])).rstrip(".!") if messages else ""
 
     def _decoded(self, response: requests.Response) -> Any:
         value, repaired = decode(response.content)

@@ -30,7 +30,7 @@ from mautic_sync.errors import (
     UnreadableError,
 )
 from mautic_sync.mappings import member_named
-from mautic_sync.mautic.contacts import NOT_FOUND, get_contact, max_id_and_total
+from mautic_sync.mautic.contacts import NOT_FOUND, get_contact
 from mautic_sync.mautic.handling import Done, Place, add_note, has_note, join, leave
 from mautic_sync.mautic.provisioning import Named, SegmentInfo, User, list_campaigns, list_segments, list_users
 from mautic_sync.mautic.writes import (
@@ -48,7 +48,7 @@ from mautic_sync.mautic.writes import (
 )
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
-from mautic_sync.pipeline.flights import keep_in_flight
+from mautic_sync.pipeline.flights import ask_for_anybody, keep_in_flight, note_end
 from mautic_sync.pipeline.occasions import key_of, named_now, queue, set_off
 from mautic_sync.store import actions, changes, decisions, people
 from mautic_sync.store.changes import Transition
@@ -237,7 +237,7 @@ class _OneAction:
     def _fail(self, error: MauticSyncError) -> None:
         """Something could not be read: it is this contact, or Mautic as a whole, and then it is no attempt."""
         try:
-            max_id_and_total(self.transport)
+            ask_for_anybody(self.transport)
         except MauticSyncError as also:
             self.performed.stopped = also
         else:
@@ -476,6 +476,7 @@ def _land(run: Run, rows: Sequence[Any], future: Future[list[_Performed]]) -> li
     stopped = next((one.stopped for one in found if one.stopped is not None), None)
     if stopped is not None:
         raise stopped
+    note_end(run, in_doubt=any(one.doubtful is not None for one in found))
     return messages
 
 

@@ -10,8 +10,13 @@ from typing import Any, TypeVar
 
 from mautic_sync import stopping
 from mautic_sync.errors import MauticSyncError
+from mautic_sync.mautic.contacts import max_id_and_total
+from mautic_sync.mautic.transport import Transport
+from mautic_sync.pipeline.context import Run
 
 Answer = TypeVar("Answer")
+DOUBTS_IN_A_ROW = 5
+"""After so many requests that all ended in doubt Mautic is asked whether it shows anybody."""
 
 
 def keep_in_flight(
@@ -50,3 +55,22 @@ def keep_in_flight(
                 with stopping.held(), suppress(MauticSyncError):
                     land(rows, future)
             raise
+
+
+def note_end(run: Run, *, in_doubt: bool) -> None:
+    """A request has been answered for. After some in a row that ended in doubt: is Mautic there at all?
+
+    What is planned is better kept than sent while it fails, for each sending counts as an attempt. Raises what keeps
+    Mautic from showing anybody: the run ends.
+    """
+    run.doubts_in_a_row = run.doubts_in_a_row + 1 if in_doubt else 0
+    if in_doubt and run.doubts_in_a_row % DOUBTS_IN_A_ROW == 0:
+        ask_for_anybody(run.mautic)
+
+
+def ask_for_anybody(transport: Transport) -> None:
+    """Raises what keeps Mautic from showing anybody, also when it is asked again."""
+    with suppress(MauticSyncError):
+        max_id_and_total(transport)
+        return
+    max_id_and_total(transport)

@@ -43,7 +43,7 @@ from mautic_sync.mautic.writes import (
 from mautic_sync.pipeline import actions, groups, points, waiting
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
-from mautic_sync.pipeline.flights import keep_in_flight
+from mautic_sync.pipeline.flights import keep_in_flight, note_end
 from mautic_sync.store import changes, people
 
 PLANNED_AT_ONCE = 2000
@@ -355,6 +355,7 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
                 _refuse_rest(run, connection, row, no)
     run.counts.landed += len(rows)
     run.tell("pushed", changes=len(settled) + granted)
+    note_end(run, in_doubt=all(isinstance(one.result, Doubtful) for one in outcomes.values()))
 
 
 def _refuse(run: Run, connection: Connection, row: Any, status: int | None, reason: str) -> None:

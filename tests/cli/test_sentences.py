@@ -73,7 +73,7 @@ def test_one_is_one(capsys):
     shown(1)
     told = capsys.readouterr().out
     assert ONES.findall(told) == []
-    assert "Read 1 contact and 1 activity in 1.0 s." in told
+    assert "Read 1 contact and 1 activity, in a run of 1.0 s." in told
     assert "1 address needs a verdict" in told
     assert "1 change to 1 contact." in told
 
@@ -81,7 +81,7 @@ def test_one_is_one(capsys):
 def test_several_are_several(capsys):
     shown(2)
     told = " ".join(capsys.readouterr().out.split())
-    assert "Read 2 contacts and 2 activities in 1.0 s." in told
+    assert "Read 2 contacts and 2 activities, in a run of 1.0 s." in told
     assert "Wrote 2 stages, 2 fields, 2 do-not-contacts and the points of 2 contacts with 2 calls." in told
     assert "2 people are held" in told
     assert "2 writes are in doubt: the next run looks them up" in told

@@ -948,13 +948,13 @@ def test_while_mautic_as_a_whole_fails_no_action_is_refused(started, scores, ans
     pat = worker.new(firstname="Pat", phone="+49 30 1")
     worker.sync()
     rescore(worker, scores, Pat=12)
-    real = acting.max_id_and_total
+    real = acting.ask_for_anybody
 
     def failing_as_well(transport):
-        answered("GET", "/contacts$", 500, 1)
-        return real(transport)
+        answered("GET", "/contacts$", 500, 2)
+        real(transport)
 
-    monkeypatch.setattr(acting, "max_id_and_total", failing_as_well)
+    monkeypatch.setattr(acting, "ask_for_anybody", failing_as_well)
     answered("GET", f"/contacts/{pat}$", 500, 1)
     with pytest.raises(MauticSyncError, match="500"):
         worker.sync()

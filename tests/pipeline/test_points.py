@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 
 import orjson
 import pytest
@@ -16,7 +17,7 @@ from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points, transport
 from mautic_sync.mautic.points import event_name
 from mautic_sync.mautic.writes import Refused
-from mautic_sync.pipeline import forecast, points, push
+from mautic_sync.pipeline import flights, forecast, points, push
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
 from mautic_sync.store import changes, people
@@ -615,6 +616,55 @@ def test_points_in_doubt_of_a_deleted_contact_are_closed(worker, pat, monkeypatc
     worker.act("delete", contact=pat)
     document = worker.sync()
     assert (document["pending"], account(worker)) == (0, [])
+
+
+# -- while Mautic fails as a whole ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outage(monkeypatch):
+    """`outage(*paths)`: from the first grant on, Mautic answers 500 to grants, and to reads of these; counts grants."""
+    real, seen = requests.Session.request, {"grants": 0}
+
+    def begin(*paths):
+        def request(session, method, url, **more):
+            granting = "/points/plus/" in url
+            seen["grants"] += granting
+            if granting or (seen["grants"] and method == "GET" and url.endswith(paths)):
+                answer = requests.Response()
+                answer.status_code, answer.url = 500, url
+                answer._content = orjson.dumps({"errors": [{"message": "no database", "code": 500}]})
+                return answer
+            return real(session, method, url, **more)
+
+        monkeypatch.setattr(requests.Session, "request", request)
+        return seen
+
+    return begin
+
+
+def crowd(worker, scores, count: int) -> dict[str, int]:
+    names = {f"N{one}": worker.new(firstname=f"N{one}", phone=f"+49 30 {one}") for one in range(count)}
+    worker.sync()
+    rescore(worker, scores, **dict.fromkeys(names, 3))
+    return names
+
+
+def test_a_mautic_that_fails_is_not_sent_one_grant_after_the_other(worker, scores, outage):
+    crowd(worker, scores, 30)
+    seen = outage("/api/contacts")
+    with pytest.raises(MauticSyncError, match="500"):
+        worker.sync()
+    assert flights.DOUBTS_IN_A_ROW <= seen["grants"] < flights.DOUBTS_IN_A_ROW + 10
+    states = Counter(row.state for row in rows_of(worker))
+    assert (states["doubtful"], states["planned"]) == (seen["grants"], 30 - seen["grants"])
+    assert {row.attempts for row in rows_of(worker) if row.state == "planned"} == {0}
+
+
+def test_grants_that_fail_alone_stop_nothing(worker, scores, outage):
+    crowd(worker, scores, 30)
+    seen = outage("/nothing")
+    assert worker.sync()["doubtful"] == seen["grants"] == 30
 
 
 # -- whatever happens -----------------------------------------------------------------------------------------------
