@@ -109,6 +109,23 @@ def test_a_full_run_finds_in_the_log_what_was_granted_and_is_in_no_account(worke
     assert (worker.sync(full=True)["reconciled"], worker.sync()["pushed"]["calls"]) == (0, 0)
 
 
+@pytest.mark.parametrize("read", ["before", "with it"])
+def test_a_full_run_finds_nothing_in_the_account_of_who_was_merged_or_deleted(worker, scores, read):
+    known = worker.new(firstname="Pat", email="valid@example.com", phone="+49 30 1")
+    visitor, gone = worker.visitor(), worker.new(firstname="Lou", phone="+49 30 2")
+    worker.act("edit", contact=visitor, values={"firstname": "Kim"})
+    scores.update(Pat=7, Kim=2, Lou=4)
+    worker.sync()
+    assert logged(worker) == {known: 7, visitor: 2, gone: 4}
+    worker.act("merge", visitor=visitor, known=known)
+    worker.act("delete", contact=gone)
+    if read == "before":
+        worker.sync()
+    assert worker.sync(full=True)["reconciled"] == 0
+    assert worker.sync(full=True)["reconciled"] == 0
+    assert accounts(worker)[visitor] == logged(worker)[visitor] == worker.contact(visitor).points
+
+
 def test_a_full_run_reads_of_the_log_what_is_new(worker, scores, monkeypatch):
     monkeypatch.setattr(reconcile, "VISIBLE_LATE", 0)
     read: list[int] = []
