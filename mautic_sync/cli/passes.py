@@ -266,7 +266,9 @@ def parse_moment(text: str, time_zone: str) -> int:
 def sync_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    full: Annotated[bool, typer.Option("--full", help="Read everybody again and find what vanished.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read everybody again, find what vanished, compare points with Mautic's log.")
+    ] = False,
     contact: Annotated[
         int | None, typer.Option("--contact", min=1, max=LARGEST_ID, help="Only this contact's Mautic id.")
     ] = None,
