@@ -106,9 +106,9 @@ class Run:
     planned_by: str | None = None
     """Only what this run planned is pushed; None: whatever is planned."""
     log_above: int | None = None
-    doubts_in_a_row: int = 0
-    """Writes that ended in doubt since one did not."""
     """The highest id of Mautic's points log, read when this run first had points to send."""
+    doubts_in_a_row: int = 0
+    """Requests that ended in doubt since one did not."""
     start: Start | None = None
     """Where points begin, chosen by this run because they had not begun."""
     grants: bool = True
