@@ -384,8 +384,7 @@ def retry_command(
         contacts = pull.retry_contacts(run, wanted.quarantined)
         rows = pull.retry_rows(run, wanted.quarantined) + files.release_rows(run, wanted.quarantined)
         sync(run, Options(push=settings.push.enabled))
-        with run.engine.begin() as connection:
-            unneeded = changes.let_unneeded_go(connection, wanted.writes, run.now)
+        unneeded = _let_unneeded_go(run, wanted)
         again = _failed_again(run, wanted, persons)
         document = {
             **summary(run),
@@ -449,6 +448,15 @@ def _plan_again(run: Run, wanted: _Wanted) -> tuple[set[tuple[int, str]], int]:
                 if UNDOES in orjson.loads(row.new):
                     changes.reopen(connection, row.id)
     return {(person_id, row.target) for person_id, rows in refused.items() for row in rows}, outdated
+
+
+def _let_unneeded_go(run: Run, wanted: _Wanted) -> int:
+    """Let refused writes go that were decided again and are not wanted; of who is held nothing was decided."""
+    with run.engine.begin() as connection:
+        refused = changes.refused_persons(connection, wanted.writes)
+        held = holds.held_among(connection, sorted(refused))
+        decided = {row.id for person_id, rows in refused.items() if person_id not in held for row in rows}
+        return changes.let_unneeded_go(connection, decided, run.now)
 
 
 def _failed_again(run: Run, wanted: _Wanted, writes: Collection[tuple[int, str]]) -> int:

@@ -1,7 +1,7 @@
 """Points reach Mautic exactly once, over an API that applies a call as often as it is made.
 
 The intent is stored with a key before the request, the key stands at the end of the event's name, and what is in doubt
-is looked up in Mautic's log by it: the sum of the log is the truth. docs/delivery.md says what hole remains.
+is looked up in Mautic's log by it: the sum of the log is the truth. docs/delivery.md names the holes that remain.
 """
 
 from __future__ import annotations

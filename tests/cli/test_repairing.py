@@ -13,7 +13,6 @@ import sys
 import pytest
 import requests
 import sqlalchemy as sa
-from sqlalchemy import update
 
 from mautic_sync.sandbox import Sandbox
 from mautic_sync.store import actions, people
@@ -156,11 +155,18 @@ def test_a_refused_write_that_nobody_needs_is_let_go(shell):
     engine = open_engine(f"sqlite:///{shell.directory}/var/mautic_sync.db")
     with engine.begin() as connection:
         settled = connection.execute(sa.select(change).where(change.c.state == "settled").limit(1)).mappings().one()
-        refused = {**settled, "target": "points", "state": "refused", "error": "no", "event_key": None}
+        values = {"target": "dnc:sms", "old": '{"reason": null}', "new": '{"reason": 3}'}
+        refused = {**settled, **values, "state": "refused", "error": "no"}
         del refused["id"]
         connection.execute(sa.insert(change), refused)
     engine.dispose()
+    runs = shell.json("status")["runs"]
+    wrote = next(one["run_id"] for one in runs if (one["summary"] or {}).get("pushed", {}).get("stages"))
+    shell.json("undo", wrote, "--yes")
+    # Who is held is not decided, so that nobody knows yet.
+    assert "Let 1 write go" not in shell("retry").stdout
     assert shell.json("status")["failed"] == 1
+    shell.json("release", "--all")
     done = shell("retry")
     assert (done.returncode, "Let 1 write go: it is not needed any more." in done.stdout) == (0, True)
     assert shell.json("quarantine")["failed"] == []
@@ -175,7 +181,7 @@ def refuse(shell, occasion="hot", rule="become hot", contact=7) -> str:
         row = {"key": f"test-{len(known)}-{occasion}", "person_id": person, "rule": rule, "occasion": occasion}
         actions.queue(connection, [{**row, "todo": {"tags": ["tried"]}, "value": 250}], run_id="test", now=1)
         connection.execute(
-            update(action)
+            sa.update(action)
             .where(action.c.key == row["key"])
             .values(state="refused", attempts=1, error="no", settled_at=1)
         )
