@@ -168,7 +168,8 @@ def deciding_by(run: Run) -> Deciding:
 def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int) -> list[Considered]:
     """Decide these persons as of `now`, without storing anything."""
     numbers = [row.person_id for row in rows]
-    evidence, answers = decisions.evidence_of(connection, numbers), verdicts.verdicts_of(connection, numbers)
+    evidence = decisions.evidence_of(connection, numbers)
+    answers = verdicts.verdicts_of(connection, [row.address for row in rows if row.address is not None])
     members = decisions.members_of(
         connection, numbers, {"segment": by.catalogue.segments, "campaign": by.catalogue.campaigns}
     )
@@ -185,7 +186,7 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         number, address, stage_id, kind = row.person_id, row.address, row.stage_id, row.kind
         tags, dnc, tallies = row.tags, row.dnc, row.tallies
         fields = orjson.loads(row.fields) if row.fields != "{}" else NOTHING
-        verdict, verdict_run = answers.get(number, NO_ANSWER)
+        verdict, verdict_run = answers.get(address, NO_ANSWER)
         if verdict is not None:
             verdict_signal = validation.signal(verdict, now)
         elif address is None and "email" in fields:

@@ -13,7 +13,7 @@ from mautic_sync.domain.actions import read_flags, stands
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks
 from mautic_sync.store.people import former_of
-from mautic_sync.store.schema import action, alias, change, contact, decision, person
+from mautic_sync.store.schema import IS_OPEN, action, alias, change, contact, decision, person
 from mautic_sync.store.text import dump
 
 PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
@@ -149,7 +149,9 @@ def open_of(connection: Connection, person_id: int) -> list[Any]:
 
 def has_change_on_the_way(connection: Connection, person_id: int) -> bool:
     """Whether a change of this person is sent or in doubt: nothing else is written there until it is answered for."""
-    query = select(change.c.id).where(change.c.person_id == person_id, change.c.state.in_(("sent", "doubtful")))
+    query = select(change.c.id).where(
+        change.c.person_id == person_id, IS_OPEN, change.c.state.in_(("sent", "doubtful"))
+    )
     return connection.execute(query.limit(1)).first() is not None
 
 

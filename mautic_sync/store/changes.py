@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,7 +17,7 @@ from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.decisions import Place, last_places
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
-from mautic_sync.store.schema import alias, change, contact, held, person, standing, transition
+from mautic_sync.store.schema import IS_CLOSED, IS_OPEN, alias, change, contact, held, person, standing, transition
 from mautic_sync.store.text import dump
 
 PLANNED, SENT, DOUBTFUL = "planned", "sent", "doubtful"
@@ -128,7 +129,7 @@ def next_planned(
     """
     of_target = [change.c.state == PLANNED, change.c.target == target, change.c.value >= least_value]
     if only is not None:
-        of_target.append(change.c.person_id == only)
+        of_target += [IS_OPEN, change.c.person_id == only]
     if planned_by is not None:
         of_target.append(change.c.run_id == planned_by)
     query = _WITH_CONTACT.where(*of_target).order_by(change.c.id)
@@ -229,11 +230,7 @@ def try_again(connection: Connection, numbers: Sequence[int], error: str) -> Non
 
 def doubt(connection: Connection, numbers: Sequence[int], error: str) -> None:
     for chunk in in_chunks(numbers):
-        connection.execute(
-            update(change)
-            .where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
-            .values(state=DOUBTFUL, error=error)
-        )
+        connection.execute(update(change).where(change.c.id.in_(chunk), IS_OPEN).values(state=DOUBTFUL, error=error))
 
 
 def doubt_what_was_sent(connection: Connection) -> int:
@@ -253,7 +250,7 @@ def doubt_points_with_keys(connection: Connection) -> None:
     """
     connection.execute(
         update(change)
-        .where(change.c.target == POINTS, change.c.open_key.is_not(None), change.c.event_key.is_not(None))
+        .where(change.c.target == POINTS, IS_OPEN, change.c.event_key.is_not(None))
         .values(state=DOUBTFUL, log_above=0, error="the store was restored")
     )
 
@@ -329,7 +326,7 @@ def keys_on_the_way(connection: Connection, person_ids: Collection[int]) -> set[
     found: set[str] = set()
     for chunk in in_chunks(list(former_of(connection, person_ids))):
         query = select(change.c.event_key).where(
-            change.c.person_id.in_(chunk), change.c.open_key.is_not(None), change.c.event_key.is_not(None)
+            change.c.person_id.in_(chunk), IS_OPEN, change.c.event_key.is_not(None)
         )
         found.update(connection.execute(query).scalars())
     return found
@@ -351,7 +348,7 @@ def settle_points(connection: Connection, numbers: Collection[int], *, run_id: s
     for chunk in in_chunks(list(numbers)):
         connection.execute(
             update(change)
-            .where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
+            .where(change.c.id.in_(chunk), IS_OPEN)
             .values(state=SETTLED, open_key=None, settled_at=now, settled_run=run_id, error=None)
         )
 
@@ -450,11 +447,7 @@ def open_among(connection: Connection, numbers: Sequence[int]) -> set[int]:
     """Which of these changes are still open."""
     found: set[int] = set()
     for chunk in in_chunks(numbers):
-        found.update(
-            connection.execute(
-                select(change.c.id).where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
-            ).scalars()
-        )
+        found.update(connection.execute(select(change.c.id).where(change.c.id.in_(chunk), IS_OPEN)).scalars())
     return found
 
 
@@ -505,7 +498,7 @@ def refuse(connection: Connection, number: int, error: str, now: int) -> None:
     """Mautic said no: the change is closed and waits for `retry`."""
     connection.execute(
         update(change)
-        .where(change.c.id == number, change.c.open_key.is_not(None))
+        .where(change.c.id == number, IS_OPEN)
         .values(state=REFUSED, open_key=None, settled_at=now, error=error)
     )
 
@@ -527,6 +520,7 @@ def refused_before(connection: Connection, row: Any, error: str) -> bool:
         .where(
             change.c.person_id == row.person_id,
             change.c.target == row.target,
+            IS_CLOSED,
             change.c.state.in_((SETTLED, REFUSED)),
             change.c.id < row.id,
         )
@@ -540,7 +534,7 @@ def supersede(connection: Connection, numbers: Collection[int], error: str, now:
     for chunk in in_chunks(list(numbers)):
         connection.execute(
             update(change)
-            .where(change.c.id.in_(chunk), change.c.open_key.is_not(None))
+            .where(change.c.id.in_(chunk), IS_OPEN)
             .values(state=SUPERSEDED, open_key=None, settled_at=now, error=error)
         )
 
@@ -653,19 +647,15 @@ def _in_run(run_id: str) -> ColumnElement[bool]:
 
 def last_write(connection: Connection, person_id: int) -> dict[str, Any] | None:
     """The newest change of a person that Mautic took or may take; what it refused is no write."""
-    row = (
-        connection.execute(
-            select(change)
-            .where(
-                change.c.person_id.in_(former_of(connection, [person_id])),
-                change.c.state.not_in((SUPERSEDED, REFUSED)),
-            )
-            .order_by(change.c.id.desc())
-            .limit(1)
-        )
-        .mappings()
-        .first()
-    )
+    newest = (
+        select(change).where(change.c.person_id.in_(former_of(connection, [person_id]))).order_by(change.c.id.desc())
+    ).limit(1)
+    found = [
+        row
+        for some in (IS_OPEN, and_(IS_CLOSED, change.c.state == SETTLED))
+        for row in connection.execute(newest.where(some)).mappings()
+    ]
+    row = max(found, key=itemgetter("id"), default=None)
     if row is None:
         return None
     return {**row, "old": orjson.loads(row["old"]), "new": orjson.loads(row["new"])}
@@ -691,13 +681,14 @@ def _refusals() -> Select[Any]:
         # What was written to the survivor of a merge answers for the one that is gone, too.
         newer.c.person_id.in_((change.c.person_id, _SURVIVOR)),
         newer.c.target == change.c.target,
+        newer.c.open_key.is_(None),
         newer.c.state.in_((SETTLED, REFUSED)),
         newer.c.id > change.c.id,
     )
     return (
         select(change, _SURVIVOR.label("survivor"))
         .outerjoin(person, person.c.id == change.c.person_id)
-        .where(change.c.state == REFUSED, ~outdated)
+        .where(IS_CLOSED, change.c.state == REFUSED, ~outdated)
         .order_by(change.c.id)
     )
 
@@ -707,11 +698,14 @@ def let_unneeded_go(connection: Connection, numbers: Collection[int], now: int) 
     shows what is wanted. Returns how many.
     """
     newer = change.alias()
-    planned = exists().where(
+    since = (
         newer.c.person_id.in_((change.c.person_id, _SURVIVOR)),
         newer.c.target == change.c.target,
-        newer.c.state != SUPERSEDED,
         newer.c.id > change.c.id,
+    )
+    planned = or_(
+        exists().where(*since, newer.c.open_key.is_not(None)),
+        exists().where(*since, newer.c.open_key.is_(None), newer.c.state != SUPERSEDED),
     )
     unneeded = [row for row in connection.execute(_refusals().where(~planned)) if row.id in numbers]
     for row in unneeded:
@@ -719,6 +713,7 @@ def let_unneeded_go(connection: Connection, numbers: Collection[int], now: int) 
         same = (
             change.c.person_id.in_(former_of(connection, [row.survivor])),
             change.c.target == row.target,
+            IS_CLOSED,
             change.c.state == REFUSED,
         )
         told = {"state": SUPERSEDED, "settled_at": now, "error": "it is not needed any more"}
@@ -750,7 +745,7 @@ def written_by(connection: Connection, run_id: str, person_ids: Collection[int])
     for chunk in in_chunks(list(survivors)):
         rows = connection.execute(
             select(change)
-            .where(change.c.person_id.in_(chunk), change.c.settled_run == run_id, change.c.state == SETTLED)
+            .where(change.c.person_id.in_(chunk), IS_CLOSED, change.c.settled_run == run_id, change.c.state == SETTLED)
             .order_by(change.c.id)
         )
         for row in rows:
@@ -762,7 +757,7 @@ def take_over(connection: Connection, person_ids: Collection[int], undone: str, 
     """What an undo that was cut short had planned for these persons belongs to this one."""
     for chunk in in_chunks(list(person_ids)):
         rows = connection.execute(
-            select(change.c.id, change.c.new).where(change.c.person_id.in_(chunk), change.c.state == PLANNED)
+            select(change.c.id, change.c.new).where(change.c.person_id.in_(chunk), IS_OPEN, change.c.state == PLANNED)
         ).all()
         numbers = [row.id for row in rows if orjson.loads(row.new).get(UNDOES) == undone]
         connection.execute(update(change).where(change.c.id.in_(numbers)).values(run_id=run_id))

@@ -34,6 +34,7 @@ from mautic_sync.domain.plan import NOTHING_STANDS, Standing
 from mautic_sync.store.engine import as_driven, in_chunks, rows_among, upsert, upsert_over
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
+    IS_OPEN,
     change,
     contact,
     decision,
@@ -272,7 +273,7 @@ def open_changes(connection: Connection, person_ids: Sequence[int]) -> dict[tupl
     return {(row.person_id, row.target): row for row in rows}
 
 
-_OPEN_CHANGES = select(change).where(change.c.open_key.is_not(None))
+_OPEN_CHANGES = select(change).where(IS_OPEN)
 
 
 def recent_transitions(connection: Connection, person_ids: Collection[int], since: int) -> dict[int, int]:

@@ -474,12 +474,20 @@ def rows_among(
     read = as_driven if driven else CursorResult.all
     if numbers and numbers[-1] - numbers[0] < SPARSE * len(numbers):
         return list(read(connection.execute(_within(query, column), {"first": numbers[0], "last": numbers[-1]})))
+    return rows_listed(connection, query, column, numbers, driven=driven)
+
+
+def rows_listed(
+    connection: Connection, query: Select[Any], column: Any, values: Sequence[Any], *, driven: bool = False
+) -> list[Any]:
+    """`rows_among` where nothing lies between the values: they are texts, or far from each other."""
+    read = as_driven if driven else CursorResult.all
     if connection.dialect.name == "sqlite":
-        among = {"numbers": orjson.dumps(list(numbers)).decode()}
+        among = {"values": orjson.dumps(list(values)).decode()}
         return list(read(connection.execute(_listed_as_json(query, column), among)))
     found: list[Any] = []
-    for chunk in in_chunks(numbers):
-        found += read(connection.execute(_listed(query, column), {"numbers": list(chunk)}))
+    for chunk in in_chunks(values):
+        found += read(connection.execute(_listed(query, column), {"values": list(chunk)}))
     return found
 
 
@@ -490,13 +498,13 @@ def _within(query: Select[Any], column: Any) -> Select[Any]:
 
 @lru_cache(maxsize=64)
 def _listed(query: Select[Any], column: Any) -> Select[Any]:
-    return query.where(column.in_(bindparam("numbers", expanding=True)))
+    return query.where(column.in_(bindparam("values", expanding=True)))
 
 
 @lru_cache(maxsize=64)
 def _listed_as_json(query: Select[Any], column: Any) -> Select[Any]:
-    """One parameter for all numbers: SQLAlchemy writes a list of many into the statement anew each time."""
-    asked = func.json_each(bindparam("numbers")).table_valued("value", name="asked")
+    """One parameter for all values: SQLAlchemy writes a list of many into the statement anew each time."""
+    asked = func.json_each(bindparam("values")).table_valued("value", name="asked")
     return query.where(column.in_(select(asked.c.value)))
 
 

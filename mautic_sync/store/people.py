@@ -32,6 +32,7 @@ from mautic_sync.store import notes, tallies
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks, rows_among, upsert, upsert_over, upsert_rows
 from mautic_sync.store.schema import (
+    IS_OPEN,
     activity,
     alias,
     change,
@@ -75,9 +76,7 @@ class Saved:
 
 
 # Of points that were sent nothing but Mautic's log can tell: a merge moves them to the survivor.
-_MAY_BE_CLOSED = and_(
-    change.c.open_key.is_not(None), not_(and_(change.c.target == POINTS, change.c.state.in_(("sent", "doubtful"))))
-)
+_MAY_BE_CLOSED = and_(IS_OPEN, not_(and_(change.c.target == POINTS, change.c.state.in_(("sent", "doubtful")))))
 
 
 def persons_of(connection: Connection, mautic_ids: Collection[int]) -> dict[int, int]:

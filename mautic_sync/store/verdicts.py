@@ -9,8 +9,8 @@ import orjson
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from mautic_sync.domain.validation import Verdict
-from mautic_sync.store.engine import rows_among, upsert
-from mautic_sync.store.schema import contact, credit, verdict
+from mautic_sync.store.engine import rows_listed, upsert
+from mautic_sync.store.schema import credit, verdict
 from mautic_sync.store.text import dump
 
 
@@ -31,14 +31,13 @@ def _verdict(row: Any) -> Verdict:
     )
 
 
-def verdicts_of(connection: Connection, person_ids: Sequence[int]) -> dict[int, tuple[Verdict, str]]:
-    """Person → the verdict about its address, and the run that asked for it; numbers ascend."""
-    rows = rows_among(connection, _OF_PERSONS, contact.c.person_id, person_ids)
-    return {row.person_id: (_verdict(row), row.run_id) for row in rows}
+def verdicts_of(connection: Connection, addresses: Sequence[str]) -> dict[str, tuple[Verdict, str]]:
+    """Address → the verdict about it, and the run that asked for it."""
+    rows = rows_listed(connection, _VERDICTS, verdict.c.address, addresses) if addresses else []
+    return {row.address: (_verdict(row), row.run_id) for row in rows}
 
 
-# Apart from all else that decides: most people have none, and there each column costs.
-_OF_PERSONS = select(contact.c.person_id, verdict).join(verdict, verdict.c.address == contact.c.address)
+_VERDICTS = select(verdict)
 
 
 def put_verdict(connection: Connection, one: Verdict, next_at: int | None, run_id: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+
 import pytest
 from sqlalchemy import event, insert, select
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import Standing
 from mautic_sync.domain.validation import Verdict
-from mautic_sync.store import decisions, ledger, people, verdicts
+from mautic_sync.store import actions, changes, decisions, ledger, people, verdicts
 from mautic_sync.store.people import Reading
 from mautic_sync.store.schema import decision, standing, transition
 
@@ -100,8 +103,30 @@ def test_what_a_person_has_behind_it_is_no_burden(connection, numbers):
     assert "COVERING INDEX ix_ledger_person_id_delta (person_id" in account
     (evidence,) = ways_to(connection, lambda: decisions.evidence_of(connection, numbers))
     assert "COVERING INDEX ix_evidence_person_id_matcher_at (person_id" in evidence
-    (changes,) = ways_to(connection, lambda: decisions.open_changes(connection, numbers))
-    assert "INDEX ix_change_person_id_open_key (person_id" in changes
+    (open_ones,) = ways_to(connection, lambda: decisions.open_changes(connection, numbers))
+    assert "INDEX ix_change_person_id_open_key (person_id" in open_ones
+    (answers,) = ways_to(connection, lambda: verdicts.verdicts_of(connection, ["a@b.example", "c@b.example"]))
+    assert re.search(r"INDEX \w+ \(address=", answers)
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_the_changes_of_one_person_are_found_without_a_look_at_those_of_all(connection):
+    (number,) = save(connection, known(1))
+    row = SimpleNamespace(person_id=number, target="contact", id=3)
+    asked = [
+        lambda: changes.last_write(connection, number),
+        lambda: changes.refused_before(connection, row, "no"),
+        lambda: changes.refused_of(connection, number),
+        lambda: changes.written_by(connection, "run", [number]),
+        lambda: changes.take_over(connection, [number], "undone", "run"),
+        lambda: changes.keys_on_the_way(connection, [number]),
+        lambda: actions.has_change_on_the_way(connection, number),
+        lambda: people.vanish(connection, [1], NOW),
+    ]
+    for ask in asked:
+        steps = [step for step in ways_to(connection, ask) if " change" in step]
+        assert steps
+        assert all(re.search(r"SEARCH .*USING [\w ]+ \(", step) for step in steps), steps
 
 
 def test_only_those_who_changed_are_decided_unless_everybody_is(connection):
@@ -118,14 +143,23 @@ def test_a_person_comes_with_all_that_decides(connection):
     verdicts.put_verdict(connection, verdict("a@b.example"), None, "run")
     row = decisions.one_person(connection, number)
     assert (row.kind, row.stage, row.reason) == ("lead", "Lead", "because")
-    assert verdicts.verdicts_of(connection, [number]) == {number: (verdict("a@b.example"), "run")}
+    assert verdicts.verdicts_of(connection, [row.address]) == {"a@b.example": (verdict("a@b.example"), "run")}
     assert decisions.standing_of(row) == Standing("Lead", {"zb": [1, 2]})
 
 
 def test_a_person_of_whom_nothing_is_known_comes_too(connection):
     (number,) = save(connection, known(1))
     row = decisions.one_person(connection, number)
-    assert (row.kind, verdicts.verdicts_of(connection, [number]), decisions.standing_of(row)) == (None, {}, Standing())
+    assert (row.kind, row.address, decisions.standing_of(row)) == (None, None, Standing())
+
+
+def test_verdicts_are_found_by_address_however_many_are_asked_for(connection):
+    held = ["a@b.example", "müller@b.example", "o'neil@b.example"]
+    for address in held:
+        verdicts.put_verdict(connection, verdict(address), None, "run")
+    asked = [*held, "muller@b.example", "a%@b.example", *(f"{number}@c.example" for number in range(1100))]
+    assert sorted(verdicts.verdicts_of(connection, asked)) == held
+    assert verdicts.verdicts_of(connection, []) == {}
 
 
 def test_a_decision_replaces_the_one_before(connection):

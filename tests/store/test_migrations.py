@@ -131,6 +131,7 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_poi
         ("0008", "DROP INDEX ix_evidence_person_id"),
         ("0008", "CREATE INDEX ix_contact_vanished_at"),
         ("0009", "CREATE TABLE kept_waiting"),
+        ("0010", "CREATE INDEX ix_change_person_id "),
     ],
 )
 def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, at):
