@@ -288,17 +288,14 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
                     changes = min(changes, waiting + lag)
                     if not counted:
                         continue
+                if sum(counted[1::2]) > all_up_to and _capped(counted, rule):  # most people did nothing so often
+                    counted, _never = _counted(counted, day, rule.at_most, rule.per, (), 0)
                 part = 0.0
-                times = 0
                 pairs = iter(counted)
                 try:
                     for then, count in zip(pairs, pairs):  # noqa: B905  # a day, and how often on it
                         part += count * weights[day - then]
-                        times += count
                 except IndexError:
-                    part, times = _left(counted, rule.points, day, decay), sum(counted[1::2])
-                if times > all_up_to and _capped(counted, rule):  # most people did nothing so often
-                    counted, _never = _counted(counted, day, rule.at_most, rule.per, (), 0)
                     part = _left(counted, rule.points, day, decay)
                 left += part
                 if part < 0:

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exist
 from mautic_sync.domain.plan import CONTACT, GROUP, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.store import notes
-from mautic_sync.store.bulk import insert_many
+from mautic_sync.store.bulk import insert_many, insert_rows
 from mautic_sync.store.decisions import Place, last_places
 from mautic_sync.store.engine import in_chunks, upsert
 from mautic_sync.store.people import former_of
@@ -56,7 +56,7 @@ def plan_changes(
         for key, present in open_now.items()
         if present.state == PLANNED and key not in wanted and key[0] in decided
     ]
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for (person_id, target), one in wanted.items():
         present = open_now.get((person_id, target))
         new = dump(one.new)
@@ -64,25 +64,12 @@ def plan_changes(
             if present.state != PLANNED or present.new == new:
                 continue
             stale.append(present.id)
-        kept = present if target == POINTS else None
-        rows.append(
-            {
-                "run_id": run_id,
-                "person_id": person_id,
-                "target": target,
-                "open_key": open_key(person_id, target),
-                "state": PLANNED,
-                "value": one.value,
-                "old": dump(one.old),
-                "new": new,
-                "reason": one.reason,
-                "baseline": baseline or person_id in since_baseline or _waits_since_baseline(one, present),
-                "attempts": 0 if kept is None else kept.attempts,
-                "planned_at": now,
-                "event_key": None if kept is None else kept.event_key,
-                "log_above": None if kept is None else kept.log_above,
-            }
-        )
+        kept = (0, None, None)
+        if present is not None and target == POINTS:
+            kept = (present.attempts, present.event_key, present.log_above)
+        of_baseline = baseline or person_id in since_baseline or _waits_since_baseline(one, present)
+        said = (one.value, dump(one.old), new, one.reason, of_baseline, now)
+        rows.append((run_id, person_id, target, open_key(person_id, target), PLANNED, *said, *kept))
     if stale:
         connection.execute(
             update(change)
@@ -90,8 +77,11 @@ def plan_changes(
             .values(state=SUPERSEDED, open_key=None, settled_at=now, error="a newer decision replaced it"),
             [{"which": number} for number in stale],
         )
-    if rows:
-        insert_many(connection, change, rows)
+    insert_rows(connection, change, _PLANNED, rows)
+
+
+_PLANNED = ("run_id", "person_id", "target", "open_key", "state", "value", "old", "new", "reason", "baseline",
+            "planned_at", "attempts", "event_key", "log_above")  # fmt: skip
 
 
 def _waits_since_baseline(one: Change, present: Any | None) -> bool:
