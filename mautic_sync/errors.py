@@ -2,7 +2,7 @@
 
 Each carries one sentence for the person in front of it: what was being done, to what, what came back, and what to
 do next. Secrets and addresses never appear in it. `exit_code` is the documented code of the command that it ends,
-`facts` what a program is told beside the sentence.
+`facts` what a program is told beside the sentence; where it ends a run, that one's `run_id` and `summary`.
 """
 
 from __future__ import annotations

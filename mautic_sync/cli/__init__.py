@@ -136,12 +136,20 @@ def main() -> NoReturn:
 
 def _end(told: str, code: int, facts: Mapping[str, Any] = MauticSyncError.facts) -> int:
     print(f"mautic-sync: {told}", file=sys.stderr)
+    if code == 1 and _acted(facts):
+        print(f"What was done until then is kept: `mautic-sync status {facts['run_id']}` shows it.", file=sys.stderr)
     try:
         print_error_document(told, code, facts)
         sys.stdout.flush()
     except OSError:
         _drop_output()
     return code
+
+
+def _acted(facts: Mapping[str, Any]) -> bool:
+    """Whether a run that ended in an error had written or bought anything."""
+    done = facts.get("summary")
+    return done is not None and bool(done["pushed"]["calls"] or done["validated"]["credits"])
 
 
 def _drop_output() -> None:

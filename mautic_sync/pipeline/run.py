@@ -100,6 +100,7 @@ def opened_run(
             exit_code = outcome(run.counts)
         except MauticSyncError as error:
             exit_code = error.exit_code
+            error.facts = {**error.facts, "run_id": run_id, "summary": summary(run)}
             raise
         except KeyboardInterrupt:
             exit_code = 130

@@ -23,6 +23,18 @@ from mautic_sync.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
+# Mautic is gone when all was written.
+FAILING = """
+from mautic_sync.cli import main
+from mautic_sync.errors import StopError
+from mautic_sync.pipeline import push
+write = push.push
+def write_and_fail(run):
+    write(run)
+    raise StopError("nothing answers any more")
+push.push = write_and_fail
+main()
+"""
 
 
 class Shell:
@@ -404,6 +416,33 @@ def test_an_unreachable_mautic_is_exit_1(tmp_path, shell):
     done = alone("plan", MAUTIC_SYNC_MAUTIC__BASE_URL="http://127.0.0.1:9", MAUTIC_SYNC_MAUTIC__TIMEOUT="2")
     assert done.returncode == 1
     assert "mautic.base_url" in done.stderr
+    assert "What was done" not in done.stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_run_that_fails_after_it_has_written_says_where_that_is_shown(tmp_path, as_json):
+    with Sandbox(contacts=5, seed=4) as box:
+        shell = Shell(tmp_path, box)
+        shell.json("init", "--yes")
+        done = subprocess.run(
+            [sys.executable, "-c", FAILING, "sync", *(["--json"] if as_json else [])],
+            cwd=tmp_path,
+            env=shell.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        told, hint = done.stderr.splitlines()[-2:]
+        assert told == "mautic-sync: nothing answers any more"
+        run_id = hint.split("`")[1].removeprefix("mautic-sync status ")
+        ended = shell.json("status", run_id)
+        assert (ended["exit_code"], ended["summary"]["pushed"]["stages"]) == (1, 5)
+        if as_json:
+            document = json.loads(done.stdout)
+            assert (document["error"], document["run_id"]) == ("nothing answers any more", run_id)
+            assert document["summary"]["pushed"] == ended["summary"]["pushed"]
 
 
 def test_a_second_run_is_exit_5_and_waits_when_told(shell):
