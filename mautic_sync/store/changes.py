@@ -671,7 +671,7 @@ def _refusals() -> Select[Any]:
         # What was written to the survivor of a merge answers for the one that is gone, too.
         newer.c.person_id.in_((change.c.person_id, _SURVIVOR)),
         newer.c.target == change.c.target,
-        newer.c.open_key.is_(None),
+        newer.c.settled_at.is_not(None),
         newer.c.state.in_((SETTLED, REFUSED)),
         newer.c.id > change.c.id,
     )
@@ -695,7 +695,7 @@ def let_unneeded_go(connection: Connection, numbers: Collection[int], now: int) 
     )
     planned = or_(
         exists().where(*since, newer.c.open_key.is_not(None)),
-        exists().where(*since, newer.c.open_key.is_(None), newer.c.state != SUPERSEDED),
+        exists().where(*since, newer.c.settled_at.is_not(None), newer.c.state != SUPERSEDED),
     )
     unneeded = [row for row in connection.execute(_refusals().where(~planned)) if row.id in numbers]
     for row in unneeded:
@@ -758,7 +758,7 @@ def planned_of_held(connection: Connection, after: int, limit: int) -> list[Any]
     query = (
         select(change)
         .join(held, held.c.person_id == change.c.person_id)
-        .where(change.c.state == PLANNED, change.c.id > after)
+        .where(IS_OPEN, change.c.state == PLANNED, change.c.id > after)
         .order_by(change.c.id)
         .limit(limit)
     )

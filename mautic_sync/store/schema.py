@@ -297,7 +297,8 @@ change = Table(
     Index("ix_change_in_order", "state", "target", "value", "id"),
 )
 IS_OPEN = change.c.open_key.is_not(None)
-IS_CLOSED = change.c.open_key.is_(None)
+# Not `open_key IS NULL`: SQLite would look through all that are NULL in the unique index on it.
+IS_CLOSED = change.c.settled_at.is_not(None)
 # What is open of a person is found, and planned, without a look at all that ever was: whoever asks for one person's
 # changes names one of the two. On MariaDB both indexes have all rows.
 Index(

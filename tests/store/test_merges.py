@@ -320,7 +320,7 @@ def test_an_answer_that_comes_after_the_merge_reopens_nothing(connection, two):
 
 def test_what_was_written_for_the_loser_is_shown_for_the_survivor(connection, two):
     ghost, known = two
-    add_change(connection, ghost, state="refused", open_key=None)
+    add_change(connection, ghost, state="refused", open_key=None, settled_at=NOW)
     connection.execute(
         insert(transition).values(
             person_id=ghost, to_stage="Lead", to_kind="lead", at=NOW, run_id="r", change_id=1, baseline=False
@@ -331,7 +331,7 @@ def test_what_was_written_for_the_loser_is_shown_for_the_survivor(connection, tw
     assert list(changes.refused_persons(connection)) == [known]
     assert [row["mautic_id"] for row in changes.listed(connection, ["refused"])] == [GHOST]
     assert decisions.recent_transitions(connection, [known], NOW - 1) == {known: 1}
-    add_change(connection, known, state="settled", open_key=None)
+    add_change(connection, known, state="settled", open_key=None, settled_at=NOW)
     assert changes.last_write(connection, known)["state"] == "settled"
     assert changes.refused_persons(connection) == {}
 

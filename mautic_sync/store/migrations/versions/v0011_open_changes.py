@@ -7,11 +7,14 @@ revision = "0011"
 down_revision = "0010"
 
 OPEN = sa.column("open_key").is_not(None)
-CLOSED = sa.column("open_key").is_(None)
+CLOSED = sa.column("settled_at").is_not(None)
 
 
 def upgrade() -> None:
     connection = op.get_bind()
+    change = sa.table("change", sa.column("open_key"), sa.column("settled_at"), sa.column("planned_at"))
+    closed_long_ago = change.c.open_key.is_(None) & change.c.settled_at.is_(None)
+    connection.execute(sa.update(change).where(closed_long_ago).values(settled_at=change.c.planned_at))
     # On MariaDB an index has all rows, so that the one there is stays as it is; and each statement is its own
     # transaction: what a migration that was cut short has made stays.
     if connection.dialect.name in {"sqlite", "postgresql"}:
