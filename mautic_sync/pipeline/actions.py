@@ -99,7 +99,7 @@ def queue_entries(
 def carry_out(run: Run, *, least_value: int, until: float) -> None:
     """Do what is due, for as long as `until` (monotonic seconds) allows; the rest stays planned."""
     with run.engine.begin() as connection:
-        actions.doubt_what_was_sent(connection)
+        actions.doubt_what_was_sent(connection, int(time.time()))
         actions.let_vanished_go(connection, run.now)
         if not actions.count_open(connection):
             return
@@ -463,9 +463,8 @@ def _land(run: Run, rows: Sequence[Any], future: Future[list[_Performed]]) -> li
     except BaseException as error:
         with run.engine.begin() as connection:
             for row in rows:
-                actions.close(
-                    connection, row.id, actions.DOUBTFUL, orjson.loads(row.done), str(error), run_id=run.id, now=run.now
-                )
+                done = orjson.loads(row.done)
+                actions.doubt(connection, row.id, done, str(error), run_id=run.id, now=int(time.time()))
         raise
     messages: list[_Message] = []
     with run.engine.begin() as connection:
@@ -503,7 +502,7 @@ def _keep(run: Run, connection: Connection, one: _Performed) -> list[_Message]:
         actions.back_to_planned(connection, row.id, one.done, one.failed, attempts=row.attempts + 1)
         run.tell("action_failed", contact=row.mautic_id, reason=one.failed)
     elif one.doubtful is not None:
-        actions.close(connection, row.id, actions.DOUBTFUL, one.done, one.doubtful, run_id=run.id, now=run.now)
+        actions.doubt(connection, row.id, one.done, one.doubtful, run_id=run.id, now=int(time.time()))
         run.counts.doubtful += 1
         run.tell("doubtful", contact=row.mautic_id, reason=one.doubtful)
     else:

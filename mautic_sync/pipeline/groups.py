@@ -14,11 +14,12 @@ from sqlalchemy import Connection
 
 from mautic_sync.domain.plan import VALUE_OF_KIND, Change, plan_groups
 from mautic_sync.domain.scoring import ScoreRules
-from mautic_sync.errors import ConfigError
+from mautic_sync.errors import ConfigError, MalformedError, RefusedError, UnreadableError
 from mautic_sync.mautic.points import GroupsSet, group_points, set_group_points
 from mautic_sync.mautic.provisioning import list_point_groups
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.flights import ask_for_anybody
 from mautic_sync.store import changes, notes, people
 
 if TYPE_CHECKING:
@@ -91,6 +92,18 @@ def settle(run: Run, connection: Connection, rows: Sequence[Any]) -> None:
     run.counts.groups += sum(len(one["groups"]) for one in sent.values())
 
 
+def _stands(run: Run, row: Any) -> bool | None:
+    """Whether Mautic shows these scores; None: it has no such contact. What it cannot show of one contact is not shown."""
+    try:
+        shown = group_points(run.mautic, row.mautic_id)
+    except MalformedError:
+        return False
+    except (UnreadableError, RefusedError):
+        ask_for_anybody(run.mautic)
+        return False
+    return None if shown is None else all(shown.get(number, 0) == score for number, score in _by_id(run, row).items())
+
+
 def settle_doubts(run: Run) -> None:
     """Look up scores whose answer was lost; those that do not show after `mautic.settle_after` are sent again."""
     with run.engine.begin() as connection:
@@ -103,10 +116,10 @@ def settle_doubts(run: Run) -> None:
     hopeless: list[Any] = []
     gone: list[Any] = []
     for row in rows:
-        shown = group_points(run.mautic, row.mautic_id)
-        if shown is None:
+        stands = _stands(run, row)
+        if stands is None:
             gone.append(row)
-        elif all(shown.get(number, 0) == score for number, score in _by_id(run, row).items()):
+        elif stands:
             done.append(row)
         elif int(time.time()) - (row.sent_at or 0) >= patience:
             (hopeless if row.attempts >= MOST_ATTEMPTS else again).append(row)

@@ -13,13 +13,14 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from mautic_sync.errors import MalformedError, MauticSyncError
+from mautic_sync.errors import MalformedError, MauticSyncError, RefusedError, UnreadableError
 from mautic_sync.mautic.contacts import contacts_by_id, get_contact
 from mautic_sync.mautic.feeds import feed_max_id
 from mautic_sync.mautic.points import LOG, Arrival, Granted, add_points, arrived, event_name
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 from mautic_sync.pipeline import pull
 from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.flights import ask_for_anybody
 from mautic_sync.store import changes, ledger, notes, people
 
 MOST_ATTEMPTS = 5
@@ -174,6 +175,9 @@ def _number_now(run: Run, mautic_id: int) -> int | None:
         found = get_contact(run.mautic, mautic_id)
     except MalformedError:
         return mautic_id  # it is there
+    except (UnreadableError, RefusedError):
+        ask_for_anybody(run.mautic)
+        return mautic_id  # Mautic cannot show this one alone: the points wait, or count as refused in the end
     if found is None or found.id != mautic_id:
         pull.pull_contact(run, mautic_id)
     return None if found is None else found.id

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from mautic_sync.domain.contact import Catalogue, Contact
 from mautic_sync.domain.countries import fold
-from mautic_sync.errors import ConfigError, MalformedError, SafetyStop
+from mautic_sync.errors import ConfigError, MalformedError, RefusedError, SafetyStop, UnreadableError
 from mautic_sync.mautic import contacts as mautic_contacts
 from mautic_sync.mautic.feeds import (
     ABOUT_CONTACTS,
@@ -44,6 +44,7 @@ from mautic_sync.mautic.provisioning import list_stages, read_catalogue
 from mautic_sync.mautic.times import format_time
 from mautic_sync.pipeline import groups
 from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.flights import ask_for_anybody
 from mautic_sync.store import carried, decisions, notes, people, runs
 from mautic_sync.store.activities import (
     Added,
@@ -274,10 +275,16 @@ def pull_contact(run: Run, mautic_id: int) -> int | None:
     """Read one contact anew, following a merge; returns its person, None when there is none (any more)."""
     try:
         found = mautic_contacts.get_contact(run.mautic, mautic_id)
-    except MalformedError as error:
+    except (MalformedError, UnreadableError, RefusedError) as error:
+        with run.engine.begin() as connection:
+            person_id = people.persons_of(connection, [mautic_id]).get(mautic_id)
+        if not isinstance(error, MalformedError):
+            if person_id is None:
+                raise
+            ask_for_anybody(run.mautic)  # else it is this one contact that Mautic cannot show
         with run.engine.begin() as connection:
             run.quarantine(connection, "contact", str(mautic_id), str(error), "")
-            return people.persons_of(connection, [mautic_id]).get(mautic_id)
+        return person_id
     with run.engine.begin() as connection:
         if found is None:
             _vanish(run, connection, [mautic_id])

@@ -69,7 +69,7 @@ class Outcome:
 def settle_doubts(run: Run) -> None:
     """Look up every write whose answer was lost; what is not found after `mautic.settle_after` was not done."""
     with run.engine.begin() as connection:
-        changes.doubt_what_was_sent(connection)
+        changes.doubt_what_was_sent(connection, int(time.time()))
     points.settle_doubts(run)
     groups.settle_doubts(run)
     with run.engine.begin() as connection:
@@ -317,7 +317,7 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
         raise
     except BaseException as error:
         with run.engine.begin() as connection:
-            changes.doubt(connection, numbers, str(error))
+            changes.doubt(connection, numbers, str(error), now=int(time.time()))
         raise
     with run.engine.begin() as connection:
         settled: list[tuple[Any, Contact, Mapping[str, Any]]] = []
@@ -345,7 +345,7 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
             elif isinstance(result, Refused):
                 _refuse(run, connection, row, result.status, result.reason)
             else:
-                changes.doubt(connection, [row.id], result.reason)
+                changes.doubt(connection, [row.id], result.reason, now=int(time.time()))
                 run.counts.doubtful += 1
                 run.tell("doubtful", contact=row.mautic_id, reason=result.reason)
         still_open = changes.open_among(connection, [row.id for row, _ in in_part])

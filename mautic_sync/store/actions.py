@@ -90,13 +90,17 @@ def _is_untouched(row: Any) -> bool:
     return row.state in _WAITING and row.done == "{}" and (not row.attempts or tells_only)
 
 
-def doubt_what_was_sent(connection: Connection) -> None:
-    """At the start of a run: what an earlier one was doing when it was killed."""
+def doubt_what_was_sent(connection: Connection, now: int) -> None:
+    """At the start of a run: what an earlier one was doing when it was killed.
+
+    What is in doubt since a time that has not come was sent while the clock was ahead; it counts from now on.
+    """
     connection.execute(
         update(action)
         .where(action.c.state == SENT)
         .values(state=DOUBTFUL, error="the worker stopped before the answer")
     )
+    connection.execute(update(action).where(action.c.state == DOUBTFUL, action.c.sent_at > now).values(sent_at=now))
 
 
 def let_vanished_go(connection: Connection, now: int) -> None:
@@ -184,18 +188,15 @@ def close(
     run_id: str,
     now: int,
 ) -> None:
-    """`done`, `refused` (until `retry`) or `doubtful` (until it may be tried again)."""
-    connection.execute(
-        update(action)
-        .where(action.c.id == number)
-        .values(
-            state=state,
-            done=dump(dict(done)),
-            error=error,
-            settled_run=run_id,
-            settled_at=None if state == DOUBTFUL else now,
-        )
-    )
+    """`done` or `refused` (until `retry`)."""
+    values = {"state": state, "done": dump(dict(done)), "error": error, "settled_run": run_id, "settled_at": now}
+    connection.execute(update(action).where(action.c.id == number).values(values))
+
+
+def doubt(connection: Connection, number: int, done: Mapping[str, Any], error: str, *, run_id: str, now: int) -> None:
+    """Nobody knows by `now` what became of the rest of it; it may be tried again later."""
+    values = {"state": DOUBTFUL, "done": dump(dict(done)), "error": error, "settled_run": run_id, "sent_at": now}
+    connection.execute(update(action).where(action.c.id == number).values(values))
 
 
 def try_refused_again(connection: Connection, numbers: Collection[int] | None = None) -> int:

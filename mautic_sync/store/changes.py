@@ -218,18 +218,25 @@ def try_again(connection: Connection, numbers: Sequence[int], error: str) -> Non
         )
 
 
-def doubt(connection: Connection, numbers: Sequence[int], error: str) -> None:
+def doubt(connection: Connection, numbers: Sequence[int], error: str, *, now: int) -> None:
+    """Nobody knows what became of these by `now`: between the intent and that the call may have waited for long."""
     for chunk in in_chunks(numbers):
-        connection.execute(update(change).where(change.c.id.in_(chunk), IS_OPEN).values(state=DOUBTFUL, error=error))
+        connection.execute(
+            update(change).where(change.c.id.in_(chunk), IS_OPEN).values(state=DOUBTFUL, error=error, sent_at=now)
+        )
 
 
-def doubt_what_was_sent(connection: Connection) -> int:
-    """At the start of a run: what an earlier one had sent when it was killed."""
+def doubt_what_was_sent(connection: Connection, now: int) -> int:
+    """At the start of a run: what an earlier one had sent when it was killed.
+
+    What is in doubt since a time that has not come was sent while the clock was ahead; it counts from now on.
+    """
     done = connection.execute(
         update(change)
         .where(change.c.state == SENT)
         .values(state=DOUBTFUL, error="the worker stopped before the answer")
     )
+    connection.execute(update(change).where(change.c.state == DOUBTFUL, change.c.sent_at > now).values(sent_at=now))
     return done.rowcount
 
 

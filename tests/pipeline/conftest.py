@@ -1,7 +1,10 @@
-"""Scores by name: what a test says somebody's score is, it is."""
+"""Scores by name: what a test says somebody's score is, it is. And a Mautic that fails at one address."""
 
 from __future__ import annotations
 
+import re
+
+import orjson
 import pytest
 import requests
 
@@ -46,3 +49,25 @@ def resubscribe(worker, contact: int) -> None:
         session.trust_env = False
         address = f"{worker.box.url}/api/contacts/{contact}/dnc/email/remove"
         assert session.post(address, auth=("admin", "sandbox"), timeout=5).ok
+
+
+@pytest.fixture
+def unshown(monkeypatch):
+    """Begins to answer calls whose path this pattern finds with 500, as JSON or as a page, or as told."""
+
+    def begin(path, *, page=False, status=500, method=""):
+        real = requests.Session.request
+
+        def request(session, verb, url, **more):
+            if not re.search(path, url) or method not in {"", verb}:
+                return real(session, verb, url, **more)
+            answer = requests.Response()
+            answer.status_code, answer.url = status, url
+            answer.headers["Content-Type"] = "text/html" if page else "application/json"
+            said = {"errors": [{"message": "no", "code": status}]}
+            answer._content = b"<html>no</html>" if page else orjson.dumps(said)
+            return answer
+
+        monkeypatch.setattr(requests.Session, "request", request)
+
+    return begin

@@ -827,6 +827,29 @@ def test_a_run_that_is_cut_short_writes_one_note(started, scores, monkeypatch, w
     assert (len(notes_of(worker, number)), worker.contact(number).tags) == (1, {"hot"})
 
 
+def test_a_note_whose_call_waited_for_long_is_waited_for_from_its_end(started, scores, monkeypatch):
+    worker = started(HOT)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    now, waited = time.time, []
+    monkeypatch.setattr(time, "time", lambda: now() + sum(waited))
+
+    def slow(*_args):
+        waited.append(3600)
+        return Doubtful("no answer")
+
+    with monkeypatch.context() as slowly:
+        slowly.setattr(acting, "add_note", slow)
+        assert worker.sync()["doubtful"] == 1
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 1}
+    (row,) = rows_of(worker)
+    call(worker, "POST", "notes/new", {"lead": number, "type": "general", "text": f"Hot [mautic-sync:{row.key}]"})
+    patience(worker)
+    assert worker.sync()["actions"]["done"] == 1
+    assert len(notes_of(worker, number)) == 1
+
+
 def test_what_was_being_done_when_the_worker_was_killed_is_in_doubt(started, scores):
     worker = started(HOT)
     number = worker.new(firstname="Pat", phone="+49 30 1")

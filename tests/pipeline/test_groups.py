@@ -194,6 +194,19 @@ def explained_groups(worker, number):
     return explained(worker, number)["groups_in_mautic"]
 
 
+@pytest.mark.parametrize("page", [False, True])
+def test_scores_of_one_contact_that_mautic_cannot_show_stop_nobody_else(worker, pat, scores, unshown, page):
+    kim = worker.new(firstname="Kim", phone="+49 30 2")
+    worker.sync()
+    unshown(f"/contacts/{pat}/points/groups", page=page)
+    rescore(worker, scores, Kim=(5, 0), Pat=(9, 0))
+    for _ in range(groups.MOST_ATTEMPTS + 1):
+        document = worker.sync()
+        worker.patience(PATIENCE)
+    assert (document["failed"], document["pending"]) == (1, 0)
+    assert in_mautic(worker, kim)["fit"] == 5
+
+
 def test_calls_that_meet_faults_come_to_the_same_in_the_end(worker, scores):
     numbers = [worker.new(firstname=f"P{n}", phone=f"+49 30 {n}") for n in range(12)]
     worker.sync()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 
 import orjson
@@ -16,7 +17,7 @@ from mautic_sync.errors import MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points, transport
 from mautic_sync.mautic.points import event_name
-from mautic_sync.mautic.writes import Refused
+from mautic_sync.mautic.writes import Doubtful, Refused
 from mautic_sync.pipeline import flights, forecast, points, push
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
@@ -268,6 +269,37 @@ def test_points_whose_answer_was_lost_are_looked_up(worker, pat, monkeypatch, fa
     assert (account(worker), books(worker)) == ([7], {pat: 7})
     agree(worker)
     assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_patience_counts_from_the_end_of_a_call_that_waited_for_long(worker, pat, monkeypatch):
+    """Between the intent and the request may lie pauses that Mautic asked for, and tries that never reached it."""
+    now, waited = time.time, []
+    monkeypatch.setattr(time, "time", lambda: now() + sum(waited))
+
+    def slow(*_args, **_more):
+        waited.append(PATIENCE)
+        return Doubtful("no answer")
+
+    with monkeypatch.context() as slowly:
+        slowly.setattr(points, "add_points", slow)
+        assert worker.sync()["doubtful"] == 1
+    worker.sync()
+    (row,) = rows_of(worker)
+    assert (row.state, row.attempts) == ("doubtful", 1)
+    worker.patience(PATIENCE)
+    worker.sync()
+    assert account(worker) == [7]
+
+
+def test_what_was_sent_while_the_clock_was_ahead_is_not_waited_for_until_then(worker, pat, monkeypatch):
+    with monkeypatch.context() as broken:
+        meeting(broken, worker, "seed=1,before=1")
+        worker.sync()
+    worker.patience(-3 * 86_400)
+    assert worker.sync()["pending"] == 1
+    worker.patience(PATIENCE)
+    worker.sync()
+    assert account(worker) == [7]
 
 
 def test_what_is_sent_again_keeps_its_key(worker, pat, monkeypatch):
@@ -665,6 +697,20 @@ def test_grants_that_fail_alone_stop_nothing(worker, scores, outage):
     crowd(worker, scores, 30)
     seen = outage("/nothing")
     assert worker.sync()["doubtful"] == seen["grants"] == 30
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_one_contact_that_mautic_cannot_show_stops_nobody_else(worker, pat, scores, unshown, page):
+    kim = worker.new(firstname="Kim", phone="+49 30 2")
+    worker.sync()
+    unshown(f"/contacts/{pat}(/points/plus/.*)?$", page=page)
+    rescore(worker, scores, Kim=5, Pat=9)
+    for _ in range(points.MOST_ATTEMPTS + 1):
+        document = worker.sync()
+        worker.patience(PATIENCE)
+    assert (document["failed"], document["pending"]) == (1, 0)
+    assert books(worker) == {pat: 7, kim: 5}
+    assert sorted(row.state for row in rows_of(worker)) == ["refused", "settled", "settled"]
 
 
 # -- whatever happens -----------------------------------------------------------------------------------------------

@@ -119,7 +119,7 @@ def test_what_is_sent_or_in_doubt_is_never_replaced(connection, person, state, w
     number = open_ones(connection, person)[CONTACT].id
     send(connection, number)
     if state == "doubtful":
-        changes.doubt(connection, [number], "timed out")
+        changes.doubt(connection, [number], "timed out", now=NOW)
     plan(connection, {(person, CONTACT): wanted})
     assert all_states(connection) == [state]
 
@@ -170,8 +170,8 @@ def test_what_was_sent_is_not_sent_again_and_goes_back_when_nothing_was_changed(
 def test_what_an_earlier_run_had_sent_is_in_doubt(connection, person):
     plan(connection, {(person, CONTACT): to("Lead")})
     send(connection, open_ones(connection, person)[CONTACT].id)
-    assert changes.doubt_what_was_sent(connection) == 1
-    assert changes.doubt_what_was_sent(connection) == 0
+    assert changes.doubt_what_was_sent(connection, NOW) == 1
+    assert changes.doubt_what_was_sent(connection, NOW) == 0
     assert [(row.state, row.mautic_id) for row in changes.doubtful(connection)] == [("doubtful", 7)]
 
 
@@ -187,7 +187,7 @@ def test_what_was_in_doubt_and_not_done_waits_with_its_attempts(connection, pers
     plan(connection, {(person, CONTACT): to("Lead")}, baseline=True)
     number = open_ones(connection, person)[CONTACT].id
     send(connection, number)
-    changes.doubt(connection, [number], "timed out")
+    changes.doubt(connection, [number], "timed out", now=NOW)
     changes.try_again(connection, [number], "it was not done")
     row = open_ones(connection, person)[CONTACT]
     assert (row.id, row.state, row.attempts, row.sent_at, row.baseline) == (number, "planned", 1, None, True)

@@ -85,7 +85,7 @@ def test_an_intent_has_a_key_that_it_keeps_and_the_lowest_bound_of_the_log(conne
     assert (first.mautic_id, first.attempts, first.log_above, first.state) == (GHOST, 1, 9, "sent")
     assert first.event_key.isalnum()
     assert first.event_key == first.event_key.lower()
-    changes.doubt(connection, [number], "timed out")
+    changes.doubt(connection, [number], "timed out", now=NOW)
     changes.try_again(connection, [number], "not found")
     (second,) = send(connection, number, above=4)
     assert (second.event_key, second.attempts, second.log_above) == (first.event_key, 2, 4)
@@ -99,7 +99,7 @@ def test_keys_differ(connection, two):
 def test_a_newer_score_inherits_the_key_of_what_may_still_arrive(connection, two):
     number = plan(connection, two[0], 7)
     (first,) = send(connection, number)
-    changes.doubt(connection, [number], "timed out")
+    changes.doubt(connection, [number], "timed out", now=NOW)
     assert plan(connection, two[0], 9) == number  # settled first
     changes.try_again(connection, [number], "not found")
     (second,) = send(connection, plan(connection, two[0], 9))
@@ -134,7 +134,7 @@ def test_points_on_the_way_outlive_a_merge_and_belong_to_the_survivor(connection
     people.follow_merge(connection, KNOWN, GHOST, now=NOW, run_id="run")
     assert states(connection) == ["sent", "superseded"]
     assert changes.with_points_on_the_way(connection) == {known}
-    changes.doubt_what_was_sent(connection)
+    changes.doubt_what_was_sent(connection, NOW)
     (row,) = changes.doubtful_points(connection)
     assert (row.id, row.person_id, row.survivor, row.mautic_id) == (sent, ghost, known, GHOST)
     assert changes.doubtful(connection) == []
@@ -150,7 +150,7 @@ def test_points_on_the_way_outlive_that_the_contact_vanished(connection, two):
     send(connection, sent)
     people.vanish(connection, [GHOST, KNOWN], NOW)
     assert states(connection) == ["sent", "superseded"]
-    changes.doubt_what_was_sent(connection)
+    changes.doubt_what_was_sent(connection, NOW)
     (row,) = changes.doubtful_points(connection)
     assert (row.vanished_at, row.mautic_id) == (NOW, GHOST)
     assert planned != sent

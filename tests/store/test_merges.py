@@ -312,7 +312,7 @@ def test_an_answer_that_comes_after_the_merge_reopens_nothing(connection, two):
     row = connection.execute(select(change)).one()
     follow(connection, KNOWN, GHOST)
     assert changes.settle(connection, [row], echoes={}, kinds={"Lead": "lead"}, run_id="r", now=NOW) == []
-    changes.doubt(connection, [number], "late")
+    changes.doubt(connection, [number], "late", now=NOW)
     changes.refuse(connection, number, "late", NOW)
     assert connection.execute(select(change.c.state)).scalar() == "superseded"
     assert connection.execute(select(transition)).all() == []
