@@ -24,7 +24,7 @@ from mautic_sync.settings import Settings
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # Events that somebody should look at; all others are information.
 WARNINGS = frozenset({
-    "quarantined", "refused", "doubtful", "gate_open", "gate_failed", "no_answer", "validation_refused", "set_back",
+    "quarantined", "refused", "forbidden", "doubtful", "gate_open", "gate_failed", "no_answer", "validation_refused", "set_back",
     "unknown_status", "budget", "triggers_unknown", "points_wait", "lacking", "folded_short", "message_failed", "action_failed", "misfired", "clock_back",
     "rules_broken", "busy", "upload_doubtful", "upload_failed", "upload_refused", "undo_left_alone",
 })  # fmt: skip

@@ -418,9 +418,10 @@ class Transport:
                 )
             )
         if status == 403:
-            self._raise_forbidden(response.text, path, doing, writing=writing)
+            self._raise_forbidden(response, path, doing, writing=writing)
 
-    def _raise_forbidden(self, text: str, path: str, doing: str, *, writing: bool) -> NoReturn:
+    def _raise_forbidden(self, response: requests.Response, path: str, doing: str, *, writing: bool) -> NoReturn:
+        text = response.text
         if "api_disabled" in text:
             raise StopError(
                 f"While {doing}: the API is switched off. Enable it in Mautic under Settings → Configuration → "
@@ -430,6 +431,11 @@ class Transport:
             raise StopError(
                 f"While {doing}: Basic Auth disabled. Enable it in Mautic under Settings → Configuration → API Settings, "
                 "or set mautic.client_id and mautic.client_secret."
+            )
+        if _is_html(response):
+            raise ForbiddenError(
+                f"While {doing}, a page with status 403 came back: what stands before Mautic (a firewall, a proxy) did not "
+                f"let it through; its log knows why. Or {missing_right(path, writing=writing)}"
             )
         raise ForbiddenError(f"While {doing}, Mautic answered 403: {missing_right(path, writing=writing)}")
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from mautic_sync.domain.contact import Catalogue
 from mautic_sync.domain.matchers import ActivityMatcher, Matchers
+from mautic_sync.errors import ForbiddenError
 from mautic_sync.mappings import Mappings
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.settings import Settings
@@ -109,6 +110,10 @@ class Run:
     """The highest id of Mautic's points log, read when this run first had points to send."""
     doubts_in_a_row: int = 0
     """Requests that ended in doubt since one did not."""
+    forbidden: list[tuple[Any, ForbiddenError]] = field(default_factory=list)
+    """Changes that were answered by 403 since another one was let through, and these answers."""
+    allowed: bool = False
+    """Whether any change was let through."""
     start: Start | None = None
     """Where points begin, chosen by this run because they had not begun."""
     grants: bool = True

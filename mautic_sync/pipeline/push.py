@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import CONTACT, GROUPS, POINTS, VALUE_OF_KIND, channel_of
 from mautic_sync.domain.undoing import UNDOES
-from mautic_sync.errors import MauticSyncError
+from mautic_sync.errors import ForbiddenError, MauticSyncError
 from mautic_sync.mautic.contacts import contacts_by_id
 from mautic_sync.mautic.points import Granted, GroupsSet
 from mautic_sync.mautic.writes import (
@@ -49,8 +49,18 @@ from mautic_sync.store import changes, people
 PLANNED_AT_ONCE = 2000
 MOST_ATTEMPTS = 5
 """So often a change is sent whose effect never shows."""
+FORBIDDEN_IN_A_ROW = 5
+"""So many changes, one after the other, are answered by 403 until that is taken for an answer to all."""
 SHARED_ADDRESS = 422
+FORBIDDEN = 403
 BAD_VALUE = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """A 403: nothing was changed, for a right is missing, or something before Mautic does not let this one through."""
+
+    error: ForbiddenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class Outcome:
     of `new`, which is kept.
     """
 
-    result: Result | Granted | GroupsSet
+    result: Result | Granted | GroupsSet | Forbidden
     sent: Mapping[str, Any]
     refused: Refused | None = None
 
@@ -117,6 +127,7 @@ def push(run: Run) -> None:
     with run.engine.begin() as connection:
         waiting.note_pace(connection, run.counts.landed, time.monotonic() - began)
     actions.carry_out(run, least_value=least, until=until)
+    _end_forbidden(run)
 
 
 def push_planned_by(run: Run) -> None:
@@ -126,6 +137,7 @@ def push_planned_by(run: Run) -> None:
     _push_dnc(run, least_value=0, until=until)
     _push(run, CONTACT, least_value=0, until=until)
     _push(run, POINTS, least_value=0, until=until)
+    _end_forbidden(run)
 
 
 def _push_dnc(run: Run, *, least_value: int, until: float) -> None:
@@ -205,7 +217,25 @@ def _batches(run: Run, target: str, least_value: int) -> Iterator[Sequence[Any]]
 
 
 def _send(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
-    """Send these changes; the outcome of each by its id."""
+    """Send these changes; the outcome of each by its id. What of a batch is forbidden is found one by one."""
+    try:
+        return _send_together(run, rows)
+    except ForbiddenError as error:
+        forbidden = Outcome(Forbidden(error), {})
+    outcomes = dict.fromkeys([row.id for row in rows], forbidden)
+    in_a_row = 0
+    for row in rows if len(rows) > 1 else ():
+        if in_a_row == FORBIDDEN_IN_A_ROW:
+            break
+        try:
+            outcomes.update(_send(run, [row]))
+        except MauticSyncError as failed:
+            outcomes[row.id] = Outcome(Doubtful(str(failed)), orjson.loads(row.new))
+        in_a_row = in_a_row + 1 if isinstance(outcomes[row.id].result, Forbidden) else 0
+    return outcomes
+
+
+def _send_together(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
     if len(rows) > 1:
         return _edit_together(run, rows)
     (row,) = rows
@@ -344,6 +374,9 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
                 people.vanish(connection, [row.mautic_id], run.now)
             elif isinstance(result, Refused):
                 _refuse(run, connection, row, result.status, result.reason)
+            elif isinstance(result, Forbidden):
+                changes.back_to_planned(connection, [row.id], str(result.error))
+                run.forbidden.append((row, result.error))
             else:
                 changes.doubt(connection, [row.id], result.reason, now=int(time.time()))
                 run.counts.doubtful += 1
@@ -353,9 +386,43 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
         for row, no in in_part:
             if row.id in still_open:
                 _refuse_rest(run, connection, row, no)
+        if any(not isinstance(one.result, Forbidden | Doubtful) for one in outcomes.values()):
+            run.allowed = True
+            _count_forbidden(run, connection)
     run.counts.landed += len(rows)
     run.tell("pushed", changes=len(settled) + granted)
+    if len(run.forbidden) >= FORBIDDEN_IN_A_ROW:
+        # It is nobody's own: all of them wait for the right, and none of this counts as an attempt.
+        raise run.forbidden[-1][1]
     note_end(run, in_doubt=all(isinstance(one.result, Doubtful) for one in outcomes.values()))
+
+
+def _count_forbidden(run: Run, connection: Connection) -> bool:
+    """What was forbidden is so by itself: it is tried again, alone, and refused in the end.
+
+    Returns whether any of it was tried for the first time.
+    """
+    first = False
+    for row, error in run.forbidden:
+        attempts = changes.count_attempt(connection, row.id)
+        first |= attempts == 1
+        if attempts >= MOST_ATTEMPTS:
+            _refuse(run, connection, row, FORBIDDEN, str(error))
+        else:
+            run.counts.failed += 1
+            run.tell("forbidden", contact=row.mautic_id, reason=str(error))
+    run.forbidden.clear()
+    return first
+
+
+def _end_forbidden(run: Run) -> None:
+    """Nothing more is sent. Raises the last 403 where nothing was let through, and it is news."""
+    if run.forbidden:
+        error = run.forbidden[-1][1]
+        with run.engine.begin() as connection:
+            first = _count_forbidden(run, connection)
+        if first and not run.allowed:
+            raise error
 
 
 def _refuse(run: Run, connection: Connection, row: Any, status: int | None, reason: str) -> None:

@@ -208,6 +208,13 @@ def back_to_planned(connection: Connection, numbers: Sequence[int], error: str) 
         )
 
 
+def count_attempt(connection: Connection, number: int) -> int:
+    """What was put back counts as an attempt after all. Returns how many there were."""
+    this = change.c.id == number
+    connection.execute(update(change).where(this, IS_OPEN).values(attempts=change.c.attempts + 1))
+    return int(connection.execute(select(change.c.attempts).where(this)).scalar() or 0)
+
+
 def try_again(connection: Connection, numbers: Sequence[int], error: str) -> None:
     """What was in doubt was not done: planned anew, with its attempts counted; a newer decision may replace it."""
     for chunk in in_chunks(numbers):

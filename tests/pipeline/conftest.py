@@ -53,13 +53,17 @@ def resubscribe(worker, contact: int) -> None:
 
 @pytest.fixture
 def unshown(monkeypatch):
-    """Begins to answer calls whose path this pattern finds with 500, as JSON or as a page, or as told."""
+    """Begins to answer calls whose path, or body, this pattern finds with 500, as JSON or as a page, or as told.
 
-    def begin(path, *, page=False, status=500, method=""):
-        real = requests.Session.request
+    Returns what ends it.
+    """
+
+    def begin(pattern, *, page=False, status=500):
+        real, live = requests.Session.request, [True]
 
         def request(session, verb, url, **more):
-            if not re.search(path, url) or method not in {"", verb}:
+            body = more.get("data")
+            if not live or not re.search(pattern, f"{url} {body.decode() if isinstance(body, bytes) else ''}"):
                 return real(session, verb, url, **more)
             answer = requests.Response()
             answer.status_code, answer.url = status, url
@@ -69,5 +73,6 @@ def unshown(monkeypatch):
             return answer
 
         monkeypatch.setattr(requests.Session, "request", request)
+        return live.clear
 
     return begin

@@ -13,7 +13,7 @@ import requests
 from sqlalchemy import select
 
 from mautic_sync.cli.passes import describe_change
-from mautic_sync.errors import MauticSyncError
+from mautic_sync.errors import ForbiddenError, MauticSyncError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points, transport
 from mautic_sync.mautic.points import event_name
@@ -703,7 +703,7 @@ def test_grants_that_fail_alone_stop_nothing(worker, scores, outage):
 def test_one_contact_that_mautic_cannot_show_stops_nobody_else(worker, pat, scores, unshown, page):
     kim = worker.new(firstname="Kim", phone="+49 30 2")
     worker.sync()
-    unshown(f"/contacts/{pat}(/points/plus/.*)?$", page=page)
+    unshown(f"/contacts/{pat}( |/points/plus/)", page=page)
     rescore(worker, scores, Kim=5, Pat=9)
     for _ in range(points.MOST_ATTEMPTS + 1):
         document = worker.sync()
@@ -711,6 +711,31 @@ def test_one_contact_that_mautic_cannot_show_stops_nobody_else(worker, pat, scor
     assert (document["failed"], document["pending"]) == (1, 0)
     assert books(worker) == {pat: 7, kim: 5}
     assert sorted(row.state for row in rows_of(worker)) == ["refused", "settled", "settled"]
+
+
+def test_one_grant_that_is_forbidden_costs_nobody_else_theirs_and_is_refused_in_the_end(worker, pat, scores, unshown):
+    names = crowd(worker, scores, 10)
+    unshown(f"/contacts/{pat}/points/plus/", status=403)
+    rescore(worker, scores, Pat=9, **dict.fromkeys(names, 4))
+    for times in range(1, points.MOST_ATTEMPTS + 1):
+        document = worker.sync()
+        assert (document["failed"], document["pending"]) == (1, int(times < points.MOST_ATTEMPTS))
+    assert books(worker) == {pat: 7, **dict.fromkeys(names.values(), 4)}
+    assert worker.sync()["failed"] == 0
+    (refused,) = [row for row in rows_of(worker) if row.state == "refused"]
+    assert refused.error.startswith("403 While writing POST contacts/")
+
+
+def test_where_nothing_is_allowed_the_run_ends_and_says_which_right_is_missing(worker, scores, unshown):
+    crowd(worker, scores, 12)
+    give_the_right = unshown("/points/plus/", status=403)
+    for _ in range(points.MOST_ATTEMPTS + 1):
+        with pytest.raises(ForbiddenError, match="editother"):
+            worker.sync()
+    give_the_right()
+    assert {(row.state, row.attempts) for row in rows_of(worker)} == {("planned", 0)}
+    worker.sync()
+    assert sum(books(worker).values()) == 36
 
 
 # -- whatever happens -----------------------------------------------------------------------------------------------

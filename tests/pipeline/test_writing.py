@@ -9,7 +9,7 @@ import pytest
 import requests
 from sqlalchemy import select
 
-from mautic_sync.errors import SafetyStop
+from mautic_sync.errors import ForbiddenError, SafetyStop
 from mautic_sync.pipeline import push
 from mautic_sync.pipeline.waiting import eta, note_pace
 from mautic_sync.store import changes, people
@@ -45,6 +45,50 @@ def written(worker) -> dict:
 def refused(worker) -> list[str]:
     with worker.run("look") as run, run.engine.begin() as connection:
         return [row["error"] for row in changes.listed(connection, [changes.REFUSED])]
+
+
+def test_one_contact_that_a_firewall_does_not_let_through_is_written_last_of_all_and_refused_in_the_end(
+    worker, unshown
+):
+    numbers = [worker.new(firstname=f"N{one}", phone=f"+49 30 {one}") for one in range(60)]
+    unshown(rf'batch/edit.*"id":{numbers[7]},|/contacts/{numbers[7]}/edit', status=403, page=True)
+    document = worker.sync()
+    assert (document["pushed"]["stages"], document["pending"], document["failed"]) == (59, 1, 1)
+    for _ in range(push.MOST_ATTEMPTS - 1):
+        document = worker.sync()
+    assert (document["pending"], document["failed"]) == (0, 1)
+    (error,) = refused(worker)
+    assert "what stands before Mautic (a firewall, a proxy) did not let it through" in error
+    assert worker.sync()["failed"] == 0
+
+
+def test_where_no_edit_is_allowed_the_run_ends(worker, unshown):
+    for one in range(60):
+        worker.new(firstname=f"N{one}", phone=f"+49 30 {one}")
+    give_the_right = unshown("batch/edit|/contacts/[0-9]+/edit", status=403)
+    for _ in range(push.MOST_ATTEMPTS + 1):
+        with pytest.raises(ForbiddenError, match="editother"):
+            worker.sync()
+    assert {(row.state, row.attempts) for row in rows_of(worker, change)} == {("planned", 0)}
+    give_the_right()
+    assert worker.sync()["pushed"]["stages"] == 60
+
+
+@pytest.mark.parametrize("right_comes", [True, False])
+def test_where_the_few_edits_there_are_are_forbidden_the_run_says_so_until_they_count_as_refused(
+    worker, unshown, right_comes
+):
+    worker.new(firstname="Pat", phone="+49 30 1")
+    give_the_right = unshown("batch/edit|/contacts/[0-9]+/edit", status=403)
+    with pytest.raises(ForbiddenError, match="editother"):
+        worker.sync()
+    for _ in range(push.MOST_ATTEMPTS - 2):
+        assert worker.sync()["failed"] == 1
+    if right_comes:
+        give_the_right()
+    document = worker.sync()
+    assert (document["pushed"]["stages"], document["pending"]) == (int(right_comes), 0)
+    assert len(refused(worker)) == int(not right_comes)
 
 
 def sql(worker, text: str, *values) -> None:
