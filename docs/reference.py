@@ -47,7 +47,7 @@ With `--json`, standard output holds one JSON document and nothing else; logs go
 in an error prints `{error, exit_code}` in place of its own document, the sentence and the code as above; a safety stop
 also `safety_stop` (why), `plan` (what `--accept` takes; null where Mautic was set back) and `planned` (what that plan
 holds: `changes, contacts, moves [{from, to, count}], kinds, actions, …` as in `plan`). Where it ended a run, `run_id` and
-`summary` tell what that had done by then, as `sync` does.
+`summary` tell what that had done by then, as `sync` does; not where the store itself failed or a signal ended it.
 Credits are spent by `sync`, `run`, `retry` and `validate` alone.
 
 Changes, wherever they are listed, have in `new` what shall be there, and in `old` what was; `target` says of what:

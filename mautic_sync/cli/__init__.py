@@ -147,9 +147,12 @@ def _end(told: str, code: int, facts: Mapping[str, Any] = MauticSyncError.facts)
 
 
 def _acted(facts: Mapping[str, Any]) -> bool:
-    """Whether a run that ended in an error had written or bought anything."""
+    """Whether a run that ended in an error had done anything that `status` shows of it."""
     done = facts.get("summary")
-    return done is not None and bool(done["pushed"]["calls"] or done["validated"]["credits"])
+    if done is None:
+        return False
+    written = [count for what, count in done["pushed"].items() if what != "calls"]
+    return any((*written, done["actions"]["done"], done["doubtful"]))
 
 
 def _drop_output() -> None:

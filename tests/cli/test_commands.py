@@ -445,6 +445,19 @@ def test_a_run_that_fails_after_it_has_written_says_where_that_is_shown(tmp_path
             assert document["summary"]["pushed"] == ended["summary"]["pushed"]
 
 
+def test_a_run_that_was_refused_everything_points_to_nothing(tmp_path):
+    with Sandbox(contacts=5, seed=4) as box:
+        shell = Shell(tmp_path, box)
+        rights = ["contacts:view", "contacts:edit", "stages:view", "stages:create", "fields:view", "segments:view"]
+        requests.post(
+            f"{box.url}/_sandbox/act", json={"do": "restrict", "rights": rights}, timeout=5
+        ).raise_for_status()
+        done = shell("init", "--yes")
+        assert done.returncode == 1
+        assert "403" in done.stderr
+        assert "What was done" not in done.stderr
+
+
 def test_a_second_run_is_exit_5_and_waits_when_told(shell):
     from mautic_sync.store.engine import open_engine, run_lock
 
