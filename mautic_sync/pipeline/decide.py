@@ -327,7 +327,9 @@ def _store(
     on_the_way = changes.with_points_on_the_way(connection) if granting else set()
     if granting and opening.began_now(connection):
         totals = {one.row.person_id: one.score.total for one in considered}
-        opening.let_history_fade(run, connection, totals, granted, on_the_way)
+        # Rules that were edited leave nobody the name of the one that decided.
+        by_other_rules = {one.row.person_id for one in considered if not one.row.rule}
+        opening.let_history_fade(run, connection, totals, granted, waiting=on_the_way, by_other_rules=by_other_rules)
     looping = people.current_ids(connection, often)
     rows, manual, by_hand_no_more = [], [], []
     adopted: dict[int, str] = {}

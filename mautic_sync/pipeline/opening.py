@@ -8,7 +8,7 @@ A run for one contact chooses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ BEGUN = "points_begun"
 AT_ONCE = 1000
 NOT_GRANTED = "history before the start, not granted"
 FADED = "history faded"
+OTHER_RULES = "history, by other rules"
 
 
 @dataclass(frozen=True)
@@ -138,25 +139,37 @@ def _open_accounts(run: Run, connection: Connection) -> None:
 
 
 def let_history_fade(
-    run: Run, connection: Connection, scores: dict[int, int], granted: dict[int, int], waiting: set[int]
+    run: Run,
+    connection: Connection,
+    scores: Mapping[int, int],
+    granted: dict[int, int],
+    *,
+    waiting: Collection[int],
+    by_other_rules: set[int],
 ) -> None:
     """What a score loses is first taken from the history that was not granted, and corrected in `granted`.
 
-    Else Mautic would be told to take back points that it never had, as history fades from day to day. `scores` are
-    those of now, `granted` the sums of the ledger, `waiting` persons whose points are on the way.
+    Else Mautic would be told to take back points that it never had, as history fades from day to day. What other rules
+    took from it they give back to it first: else an edit that is taken back would grant history. `scores` are those of
+    now, `granted` the sums of the ledger, `waiting` persons whose points are on the way.
     """
-    losing: Sequence[int] = [
-        number for number, score in scores.items() if score < granted.get(number, 0) and number not in waiting
+    moving = [
+        number
+        for number, score in scores.items()
+        if number not in waiting
+        and (score < granted.get(number, 0) or (number in by_other_rules and score > granted.get(number, 0)))
     ]
-    if not losing:
+    if not moving:
         return
-    openings = ledger.openings(connection, losing)
+    openings = ledger.openings(connection, moving)
+    taken = ledger.openings(connection, sorted(by_other_rules.intersection(moving)), reason=OTHER_RULES)
     rows = []
-    for number in losing:
-        faded = min(openings.get(number, 0), granted.get(number, 0) - scores[number])
-        if faded > 0:
-            granted[number] -= faded
-            rows.append(_line(run, number, -faded, FADED))
+    for number in moving:
+        more = scores[number] - granted.get(number, 0)
+        change = max(more, -openings.get(number, 0)) if more < 0 else min(more, -taken.get(number, 0))
+        if change:
+            granted[number] = granted.get(number, 0) + change
+            rows.append(_line(run, number, change, OTHER_RULES if number in by_other_rules else FADED))
     ledger.append(connection, rows)
 
 

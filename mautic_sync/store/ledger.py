@@ -42,14 +42,18 @@ _MERGED = (
 )
 
 
-def openings(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
-    """Person → the part of `granted` that Mautic never received: history from before the start."""
+def openings(connection: Connection, person_ids: Collection[int], *, reason: str | None = None) -> dict[int, int]:
+    """Person → the part of `granted` that Mautic never received: history from before the start.
+
+    `reason`: only what was entered for this reason.
+    """
     found: dict[int, int] = {}
     survivors = former_of(connection, person_ids)
+    of_lines = [ledger.c.event_key == OPENING] + ([] if reason is None else [ledger.c.reason == reason])
     for chunk in in_chunks(list(survivors)):
         rows = connection.execute(
             select(ledger.c.person_id, func.sum(ledger.c.delta))
-            .where(ledger.c.person_id.in_(chunk), ledger.c.event_key == OPENING)
+            .where(ledger.c.person_id.in_(chunk), *of_lines)
             .group_by(ledger.c.person_id)
         )
         for number, points in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -109,6 +110,44 @@ def test_history_that_fades_is_not_taken_back_from_mautic(worker_with, triggers)
     assert points(worker) == 5
     assert sum(delta for _, delta in lines(worker)) == 0
     assert worker.sync()["pushed"]["calls"] == 0
+
+
+def test_an_edit_of_the_rules_that_is_taken_back_grants_no_history(worker_with, triggers):
+    worker = worker_with("now")
+    worker.act("edit", contact=worker.pat, fields={"country": "Germany"})
+    worker.sync()
+    file = worker.mappings_dir / "scoring.yaml"
+    text = file.read_text()
+    for points_of_director in ("4", "-3", "10"):
+        file.write_text(re.sub(r"(name: Decides,.*points: )10", rf"\g<1>{points_of_director}", text))
+        worker.plan()
+        worker.sync()
+    assert lines(worker) == [
+        ("opening", 15),
+        ("opening", -6),
+        ("opening", -7),
+        ("opening", 13),
+    ]
+    assert (points(worker), told(worker)["points"]["score"]) == (5, 15)
+    file.write_text(re.sub(r"(name: Decides,.*points: )10", r"\g<1>12", text))
+    worker.sync()
+    assert points(worker) == 7
+
+
+def test_what_somebody_did_since_other_rules_counted_is_granted(worker_with, triggers):
+    worker = worker_with("now")
+    worker.sync()
+    file = worker.mappings_dir / "scoring.yaml"
+    text = file.read_text()
+    file.write_text(re.sub(r"(name: Decides,.*points: )10", r"\g<1>4", text))
+    worker.sync()
+    worker.act("edit", contact=worker.pat, fields={"country": "Germany"})
+    worker.sync()
+    assert lines(worker) == [("opening", 10), ("opening", -6), ("granted", 5)]
+    file.write_text(text)
+    worker.sync()
+    assert lines(worker)[3:] == [("opening", 6)]
+    assert points(worker) == 10
 
 
 def test_auto_is_history_where_no_trigger_could_fire(worker_with, triggers):
