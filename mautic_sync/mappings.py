@@ -236,6 +236,12 @@ class Mappings:
         return frozenset(tags | set(filter(None, [self.validation.reject_tag])))
 
     @property
+    def added_tags(self) -> frozenset[str]:
+        """Tags that we add."""
+        tags = {tag for action in self.actions.on for tag in action.do.tags.add}
+        return frozenset(tags | set(filter(None, [self.validation.reject_tag])))
+
+    @property
     def conditions(self) -> tuple[Condition, ...]:
         """Every condition of the rules, whatever file has it."""
         return tuple(self._conditions())

@@ -97,6 +97,14 @@ def segments(exam: Examination) -> Finding:
         return warning("; ".join(told), f"{CORRECT[0].upper()}{CORRECT[1:]}.")
     if missing := [name for name in wanted if not found[name]]:
         return warning(f"missing in Mautic: {listed(missing)}", INIT)
+    if left := [
+        f"{name} ({one.tag})" for name, one in wanted.items() if one.tag and one.tag not in exam.rules.added_tags
+    ]:
+        return warning(
+            f"no rule sets the tag of {listed(left)}: whoever has it keeps it, and stays in the segment",
+            "If the tag was renamed in actions.yaml, name the new one in fields.yaml (create_segments) and take the old one "
+            "off in Mautic; if somebody else sets it, all is well.",
+        )
     return ok(f"{listed(list(wanted), 20)}: each filters its stage or tag")
 
 

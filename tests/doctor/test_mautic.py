@@ -7,6 +7,7 @@ import requests
 
 from mautic_sync.doctor.connection import judge_expiry, judge_limit, judge_skew, judge_version
 from mautic_sync.doctor.rivals import is_private
+from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.automation import Role
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.pipeline.provision import provision
@@ -76,6 +77,15 @@ def test_a_segment_that_filters_another_stage_or_tag_is_named(doctor, rules, mau
         f"segment Leads {told}; segment VIP filters no tag, not vip ({vip})",
     )
     assert found.fix == f"C{fix[1:]}."
+
+
+def test_a_segment_whose_tag_no_rule_sets_any_more_is_named(doctor, rules):
+    actions = (packaged_mappings_dir() / "actions.yaml").read_text().replace("[hot]", "[heiss]")
+    examined = doctor(mappings=rules(actions=actions.replace("version: 1\n", "")))
+    examined.worker.init()
+    found = examined()["segments"]
+    told = "no rule sets the tag of Hot leads (hot): whoever has it keeps it, and stays in the segment"
+    assert (found.state, found.told) == ("warning", told)
 
 
 def test_a_segment_that_is_missing_is_for_init(doctor):
