@@ -380,6 +380,8 @@ def retry_command(
             files.adopt(run, file_id, upload)
         pull.meet_instance(run, adopt=False)
         pull.read_instance(run, fresh=True)
+        with run.engine.begin() as connection:
+            pull.note_what_is_kept(run, connection)
         persons, outdated = _plan_again(run, wanted)
         contacts = pull.retry_contacts(run, wanted.quarantined)
         rows = pull.retry_rows(run, wanted.quarantined) + files.release_rows(run, wanted.quarantined)

@@ -113,6 +113,7 @@ STAGES = "stages"
 STAGE_KINDS = "stage_kinds"
 """Stage → the kind that it had when the mappings last named it."""
 READ_FIELDS = "fields_read"
+"""What is kept of every contact, and fresh: as `Run.kept_of_contacts` names it."""
 RULES = "rules"
 """Fingerprint of the rules for which the catalogue was read."""
 DECIDED_BY = "decided_by"
@@ -203,12 +204,27 @@ def prepare_store(run: Run) -> bool:
     with run.engine.begin() as connection:
         rebuilt = count_anew(connection, run.counting, run.catalogue)
         _decide_everybody_if_changed(run, connection, rebuilt=rebuilt)
-        kept = set(notes.get_json(connection, READ_FIELDS) or ())
         wanted = run.kept_of_contacts
         if runs.get_cursor(connection, CONTACTS) is None:
             notes.put_json(connection, READ_FIELDS, sorted(wanted))
             return False
-        return not wanted <= kept
+        return not wanted <= note_what_is_kept(run, connection)
+
+
+def note_what_is_kept(run: Run, connection: Connection) -> set[str]:
+    """What is kept of every contact from now on, while these rules read: nothing that they do not read.
+
+    Whoever is saved from here on is saved without the rest, so that rules which read it again have everybody read.
+    """
+    wanted = run.kept_of_contacts
+    kept = set(notes.get_json(connection, READ_FIELDS) or ())
+    if not kept <= wanted:
+        kept &= wanted
+        notes.put_json(connection, READ_FIELDS, sorted(kept))
+    unfinished = notes.get_json(connection, FULL_READING)
+    if unfinished and not wanted.issuperset(unfinished["fields"]):
+        notes.put_json(connection, FULL_READING, {**unfinished, "fields": sorted(wanted & set(unfinished["fields"]))})
+    return kept
 
 
 def _decide_everybody_if_changed(run: Run, connection: Connection, *, rebuilt: bool) -> None:

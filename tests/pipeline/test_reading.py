@@ -129,7 +129,7 @@ def test_an_unsubscription_that_becomes_visible_after_its_merge_was_followed_is_
 def test_a_full_pass_that_was_cut_short_begins_again_for_a_field_that_it_did_not_keep(worker, tmp_path, monkeypatch):
     worker.mappings_dir = rules(tmp_path, "{field: phone, not_empty: true}")
     for number in range(6):
-        worker.new(firstname=f"A{number}", position="CEO")
+        worker.new(firstname=f"A{number}", zipcode="53111")
     worker.init()
     slow = worker.but(mautic={"page_size": 1}, push={"max_change_ratio": 1})
     slow.sync()
@@ -145,7 +145,7 @@ def test_a_full_pass_that_was_cut_short_begins_again_for_a_field_that_it_did_not
     with pytest.raises(KeyboardInterrupt):
         slow.sync(full=True)
     monkeypatch.undo()
-    slow.mappings_dir = rules(tmp_path, "{field: position, is: CEO}", "others")
+    slow.mappings_dir = rules(tmp_path, "{field: zipcode, is: '53111'}", "others")
     assert slow.sync()["kinds"]["lead"] == 6
 
 
@@ -544,6 +544,64 @@ def test_rules_that_newly_read_idle_have_everybody_read_again(make_worker, tmp_p
     worker.mappings_dir = again
     assert worker.but(push={"max_change_ratio": 1}).sync()["pulled"]["contacts"] == 30
     assert worker.sync()["pulled"]["contacts"] == 0
+
+
+@pytest.mark.parametrize("how", ["sync", "plan"])
+def test_rules_that_read_a_field_again_have_everybody_read_again(worker, tmp_path, how):
+    reading = rules(tmp_path, "{field: zipcode, is: '53111'}")
+    without = rules(tmp_path, "{field: phone, not_empty: true}", "without")
+    worker = worker.but(push={"max_change_ratio": 1})
+    worker.mappings_dir = reading
+    everybody = [worker.new(firstname=name, zipcode="53111") for name in "AB"]
+    worker.init()
+    worker.sync()
+    worker.mappings_dir = without
+    worker.act("edit", contact=everybody[0], values={"city": "Bonn"})
+    getattr(worker, how)()
+    newcomer = worker.new(firstname="C", zipcode="53111")
+    getattr(worker, how)()
+    worker.mappings_dir = reading
+    worker.sync()
+    assert [worker.stage(one) for one in (*everybody, newcomer)] == ["Lead"] * 3
+    assert worker.sync()["pulled"]["contacts"] == 0
+
+
+def test_rules_that_read_idle_again_have_everybody_read_again(make_worker, tmp_path):
+    idle, without = rules(tmp_path, "{idle: 300d}"), rules(tmp_path, "{field: lastname, not_empty: true}", "without")
+    for directory in (idle, without):
+        for name in ("scoring", "actions"):
+            (directory / f"{name}.yaml").write_text("version: 1\n")
+    worker = make_worker(contacts=30, mappings=idle, push={"max_change_ratio": 1})
+    worker.init()
+    for directory, contacts in ((idle, 30), (without, 0), (idle, 30), (idle, 0)):
+        worker.mappings_dir = directory
+        assert worker.sync()["pulled"]["contacts"] == contacts
+
+
+def test_a_full_pass_that_was_cut_short_reads_again_whom_a_run_between_kept_without_a_field(
+    worker, tmp_path, monkeypatch
+):
+    worker.mappings_dir = reading = rules(tmp_path, "{field: zipcode, is: '53111'}")
+    first, *_others = [worker.new(firstname=f"A{number}", zipcode="53111") for number in range(6)]
+    worker.init()
+    slow = worker.but(mautic={"page_size": 1}, push={"max_change_ratio": 1})
+    slow.sync()
+    sweep = mautic_contacts.sweep
+
+    def cut_short(*args):
+        for page in sweep(*args):
+            yield page
+            if page.last_id >= 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(mautic_contacts, "sweep", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        slow.sync(full=True)
+    monkeypatch.undo()
+    slow.mappings_dir = rules(tmp_path, "{field: phone, not_empty: true}", "without")
+    slow.sync(contact=first)
+    slow.mappings_dir = reading
+    assert slow.sync()["kinds"]["lead"] == 6
 
 
 def test_a_stage_that_was_deleted_and_is_made_anew_is_given_again(worker):
