@@ -381,7 +381,7 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
     for entry in points["account"]:
         out.print(escape(f"  {_describe_entry(entry)}"))
     for group, exact in points["cut_off"].items():
-        out.print(escape(f"  {group} {points['groups'][group]} ({exact:.3f}, cut off)"))
+        out.print(escape(f"  {group} {points['groups'][group]} ({_exact(exact)}, cut off)"))
     for granted, heading in ((True, "Granted:"), (False, "Not granted:")):
         lines = [line for line in points["ledger"] if line["granted"] == granted]
         if lines:
@@ -407,6 +407,11 @@ def _show_explanation(out: Console, document: dict[str, Any]) -> None:
         out.print(escape(f"Last write: {describe_change(write)} ({write['state']}), {write['at']}"))
     for one in document["refused"]:
         out.print(escape(f"Not written: {describe_change({'old': {}, **one})}: {one['error']}"))
+
+
+def _exact(points: float) -> str:
+    """In three places, or in more where it has them."""
+    return f"{points:.3f}" if round(points, 3) == points else f"{points:.9f}".rstrip("0")
 
 
 def _describe_entry(entry: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from mautic_sync.domain.actions import WHEN
 from mautic_sync.domain.classification import explain as explain_rules
 from mautic_sync.domain.contact import Catalogue
 from mautic_sync.domain.plan import GROUP
-from mautic_sync.domain.scoring import Entry, account
+from mautic_sync.domain.scoring import NOISE, Entry, account
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline import fold
 from mautic_sync.pipeline.decide import Deciding, consider, plan_stages
@@ -85,7 +85,7 @@ def explain_person(
             "low_value": considered.flags.low_value,
             "conditions": [flag.removeprefix(WHEN) for flag in considered.named],
             "account": [_entry(one) for one in entries],
-            "cut_off": _cut_off(entries),
+            "cut_off": _cut_off(entries, considered.score.groups),
             "granted": ledger.granted(connection, [person_id]).get(person_id, 0) - opening,
             "opening": opening,
             "mautic": row.points,
@@ -172,13 +172,18 @@ def _entry(one: Entry) -> dict[str, Any]:
     }
 
 
-def _cut_off(entries: Sequence[Entry]) -> dict[str, float]:
-    """Group → the sum of its entries, where that is no whole number, as its score is."""
+def _cut_off(entries: Sequence[Entry], scores: Mapping[str, int]) -> dict[str, float]:
+    """Group → the sum of its entries, where its score is another number."""
     sums: dict[str, float] = {}
     for one in entries:
         sums[one.group] = sums.get(one.group, 0.0) + one.points
-    exact = {group: round(points, 3) for group, points in sums.items()}
-    return {group: points for group, points in exact.items() if not points.is_integer()}
+    return {group: _not_whole(points) for group, points in sums.items() if abs(points - scores[group]) > 2 * NOISE}
+
+
+def _not_whole(points: float) -> float:
+    """In three places, or in as many as it takes to show that it is not whole."""
+    rounded = (round(points, places) for places in range(3, 10))
+    return next((one for one in rounded if not one.is_integer()), points)
 
 
 def _activity(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,15 @@ def test_what_is_cut_off_of_a_score_is_told(explain):
     assert "interest 1 (1.587, cut off)" in explain(number, "--as-of", later.date().isoformat())
 
 
+def test_what_is_cut_off_of_a_score_is_told_however_little_it_lacks_of_a_whole_number(explain, tmp_path):
+    (tmp_path / "rules" / "scoring.yaml").write_text(RULES.replace("half_life: 90d", "half_life: 36500d"))
+    number = explain.worker.visitor()
+    tomorrow = datetime.fromtimestamp(time.time(), UTC) + timedelta(days=1)
+    told = explain(number, "--as-of", tomorrow.date().isoformat())
+    assert "interest: Reads, page visit, 1 time" in told
+    assert "interest 1 (1.99996, cut off)" in told
+
+
 def test_history_that_was_not_granted_does_not_stand_among_what_was(explain):
     number = explain.worker.new(firstname="Pat", position="CEO", phone="+49 30 1")
     told = explain(number)
