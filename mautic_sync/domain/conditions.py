@@ -19,11 +19,11 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from mautic_sync.domain.backtracking import LONGEST_SUBJECT
 from mautic_sync.domain.contact import DNC_REASONS, Catalogue, FieldValue, Signals
 from mautic_sync.domain.countries import country_key, fold
 from mautic_sync.domain.grammar import (
     LONGEST_DURATION,
-    LONGEST_SUBJECT,
     TOTAL,
     UNCHECKED,
     Group,

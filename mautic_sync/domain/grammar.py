@@ -17,11 +17,11 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from mautic_sync.domain.activity import ACTIVITY_ATTRIBUTES, ACTIVITY_TYPES
+from mautic_sync.domain.backtracking import many_readings, many_steps
 from mautic_sync.domain.contact import DNC_REASONS, KINDS, NOTHING
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.matchers import ActivityMatcher, listed
 
-LONGEST_SUBJECT = 1_000  # characters of a value that a regular expression sees
 LONGEST_DURATION = 100 * 366 * 86_400  # seconds
 DEEPEST = 30  # levels of all, any and not
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -579,6 +579,16 @@ def compile_regex(text: str) -> re.Pattern[str]:
     if _repeats_repetition(text):
         raise ValueError(
             f"`{text}` repeats a repetition, which can take for ever; write it without the inner or the outer one"
+        )
+    if many_readings(text):
+        raise ValueError(
+            f"`{text}` repeats what can be read in several ways, like `(a|aa)+`, which can take for ever; write "
+            "alternatives of which each begins or ends with something of its own"
+        )
+    if many_steps(text):
+        raise ValueError(
+            f"`{text}` has several repetitions that can match the same characters, like `a*a*a*b`, which can take for "
+            "ever; write fewer of them, or between them what they do not match"
         )
     return pattern
 

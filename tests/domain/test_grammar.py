@@ -6,6 +6,7 @@ import time
 
 import jsonschema
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from mautic_sync.domain.activity import ACTIVITY_TYPES
 from mautic_sync.domain.conditions import compile_condition
@@ -182,10 +183,84 @@ def test_repeated_repetitions_are_refused(text):
         r"^\d{2,}-\w+$",
         "[]a+]+",
         r"(a\+)+",
+        ".*foo.*",
+        "foo.*bar.*baz",
+        ".*foo.*bar.*baz.*",
+        r"\d+-\d+",
+        r"\w+\s+\w+\s+\w+",
+        r"[a-z]+@[a-z]+\.[a-z]+",
+        r"^[^@\s]+@[^@\s]+\.(de|at|ch)$",
+        "[a-z]+[a-z0-9]*@",
+        "[a-z]*[A-Z]*[0-9]*x",
+        "(ceo|cto|owner)+",
+        "(foo(bar)?baz)+",
+        r"^(\d{1,3}\.){3}\d{1,3}$",
+        r"(?i)(vice\s+)?president|vp|head\s+of\s+\w+",
+        r"^(?=.*\d)(?=.*[a-z]).{8,}$",
+        r"^https?://(www\.)?shop\.example/.*$",
+        "((((((a{9}){9}){9}){9}){9}){9}){9}",
     ],
 )
 def test_ordinary_expressions_are_taken(text):
     assert compile_regex(text).pattern == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(a|aa)+$",
+        "(a|a)*$",
+        "(a|b|ab)*c",
+        "(a|aa){1,30}b",
+        "(a{1,2})+b",
+        r"(\s|\s\s)+x",
+        "(?:x|xx|y)*z",
+        "(a+){20}",
+        "(a?){30}b",
+        r"(.*,){11}P",
+        r"(\w+\s?){1,10}x",
+        "(?i)(a|A)+b(?:c|cc)+d",
+    ],
+)
+def test_repetitions_that_can_be_read_in_several_ways_are_refused(text):
+    with pytest.raises(ValueError, match="repeats what can be read in several ways"):
+        compile_regex(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a*a*a*a*a*a*a*a*b", r"\w+\s*\w*\d*@", ".*a.*b.*c", "a?" * 30 + "a{30}", "x|a*a*a*b", "(?i)a*A*a*b"]
+)
+def test_many_repetitions_of_the_same_characters_are_refused(text):
+    with pytest.raises(ValueError, match="has several repetitions that can match the same characters"):
+        compile_regex(text)
+
+
+PARTS = st.sampled_from(["a", "b", "ab", "[ab]", ".", "c", r"\w"])
+REPEATS = st.sampled_from(["*", "+", "?", "*?", "{2}", "{1,3}", "{2,}", "{5,20}"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.recursive(
+        PARTS,
+        lambda inner: st.one_of(
+            st.tuples(inner, inner).map("".join),
+            st.lists(inner, min_size=2, max_size=3).map(lambda some: f"(?:{'|'.join(some)})"),
+            st.tuples(inner, REPEATS).map(lambda pair: f"(?:{pair[0]}){pair[1]}"),
+        ),
+        max_leaves=6,
+    ),
+    st.sampled_from(["$", "x", "c$"]),
+)
+def test_whatever_is_taken_ends(text, end):
+    try:
+        pattern = compile_regex(text + end)
+    except ValueError:
+        return
+    started = time.monotonic()
+    for unit in ("a", "ab", "aab", "abc"):
+        pattern.search((unit * 200)[:199] + "!")
+    assert time.monotonic() - started < 5
 
 
 def test_a_refused_expression_would_have_taken_for_ever_and_an_accepted_one_is_quick():
