@@ -36,6 +36,8 @@ NAME = "tests"
 NOW = "2026-11-01T12:00:00Z"
 DAY = 86_400  # seconds
 MOST_TIMES = 1_000
+FIRST_YEAR, LAST_YEAR = 1970, 2999
+"""Of any moment: what lies a hundred years before or after it is still a day of the calendar."""
 VERDICTS = (*OUTCOMES, *STATUSES)
 """Verdicts in one word; other statuses of ZeroBounce stand in a map."""
 
@@ -44,6 +46,12 @@ def _moment(value: object) -> str:
     text = str(value)
     if parse_moment(text) is None:
         raise ValueError(f"{shape(value)} is no day or moment; write 2026-11-01 or 2026-11-01T12:00:00Z")
+    return _in_our_time(text)
+
+
+def _in_our_time(text: str) -> str:
+    if not FIRST_YEAR <= int(text[:4]) <= LAST_YEAR:
+        raise ValueError(f"`{text}` is out of reach; write a year from {FIRST_YEAR} to {LAST_YEAR}")
     return text
 
 
@@ -56,7 +64,7 @@ def _when(value: object) -> str:
         return text
     if parse_moment(text) is None:
         raise ValueError(f"{shape(value)} is no day or moment; write 2026-11-01, 2026-11-01T12:00:00Z or -30d")
-    return text
+    return _in_our_time(text)
 
 
 def _one_value(value: object) -> object:

@@ -232,6 +232,7 @@ def test_what_does_not_hold_is_told_with_what_explains_it(tried):
         ("  - {name: a, person: {verdict: role_based}, expect: {score: 1}}\n", "like `invalid/role_based`"),
         ("  - {name: a, person: {verdict: invalid/role}, expect: {score: 1}}\n", "no sub-status `role`"),
         ("  - {name: a, person: {first_seen: 30d}, expect: {score: 1}}\n", "`30d` is no day or moment"),
+        ("  - {name: a, person: {last_active: 0001-01-01}, expect: {score: 1}}\n", "`0001-01-01` is out of reach"),
         ("  - {name: a, activity: [{type: page.hits, at: -1d}], expect: {score: 1}}\n", "did you mean `page.hit`?"),
         ("  - {name: a, activity: [{type: page.hit}], expect: {score: 1}}\n", "this takes `at` or `days_ago`"),
         ("  - {name: a, activity: [{type: page.hit, at: +1d}], expect: {score: 1}}\n", "lies ahead of `now`"),
@@ -248,6 +249,18 @@ def test_what_does_not_hold_is_told_with_what_explains_it(tried):
 def test_what_is_wrong_is_named_with_its_line(problems, tests, told):
     found = problems(tests)
     assert any(told in one for one in found), found
+
+
+@pytest.mark.parametrize("now", ["0001-01-01T00:00:00Z", "1969-12-31", "9999-12-31"])
+def test_a_now_that_no_run_can_have_is_refused_with_its_line(write, now):
+    directory = write(
+        f"version: 1\nnow: {now}\ntests:\n"
+        "  - {name: a, activity: [{type: page.hit, days_ago: 1}], expect: {score: 1}}\n"
+    )
+    with pytest.raises(MappingsError) as caught:
+        try_rules(load_mappings(directory), read_rule_tests(directory))
+    (problem,) = map(str, caught.value.problems)
+    assert f"mine.yaml, line 2, now: `{now}` is out of reach; write a year from 1970 to 2999" in problem
 
 
 def test_a_field_with_several_values_is_told_in_one_line(problems):
