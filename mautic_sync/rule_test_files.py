@@ -255,8 +255,7 @@ def _form(source: SourceFile, document: Document, problems: list[FileProblem]) -
 
 
 def _meaning(source: SourceFile, file: RuleTestsFile) -> Iterable[FileProblem]:
-    """What the models cannot see: activity that cannot be, empty expectations, names that stand twice."""
-    now = moment(file.now, "UTC", 0)
+    """What the models cannot see: activity without a time, empty expectations, names that stand twice."""
     names: set[str] = set()
     for index, test in enumerate(file.tests):
         here = ("tests", index)
@@ -285,8 +284,6 @@ def _meaning(source: SourceFile, file: RuleTestsFile) -> Iterable[FileProblem]:
                 yield source.problem((*at, "type"), told)
             if (one.at is None) == (one.days_ago is None):
                 yield source.problem(at, "this takes `at` or `days_ago`, one of them")
-            elif one.at is not None and moment(one.at, "UTC", now) > now + DAY:
-                yield source.problem((*at, "at"), f"`{one.at}` lies ahead of `now`, {file.now}")
             known = ATTRIBUTES_OF.get(one.type, ACTIVITY_ATTRIBUTES)
             for name in one.attributes:
                 if name not in known:

@@ -5,6 +5,7 @@ Nothing here says what a rule means: matching, counting, scoring and deciding ar
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -18,19 +19,21 @@ from mautic_sync.domain.classification import Previous, explain
 from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import DNC_REASONS, NO_VERDICT, Kind, Outcome as Made, Signals, VerdictSignal
 from mautic_sync.domain.countries import fold
-from mautic_sync.domain.grammar import suggestion
+from mautic_sync.domain.grammar import STATUSES, SUB_STATUSES, suggestion
 from mautic_sync.domain.judgement import SYNTAX_REJECT, Judgement, judge
 from mautic_sync.domain.matchers import Matchers
 from mautic_sync.domain.scoring import Entry, Flags, Score, account, day_of, score
 from mautic_sync.domain.validation import Verdict, normalise_address
 from mautic_sync.mapping_problems import FileProblem, MappingsError
 from mautic_sync.mappings import Mappings
-from mautic_sync.rule_test_files import DAY, ActivityText, PersonText, RuleTest, RuleTests, moment
+from mautic_sync.rule_test_files import DAY, ActivityText, PersonText, RuleTest, RuleTests, VerdictText, moment
 
 MOVES_LAST_ACTIVE = frozenset(
     {"page.hit", "email.read", "email.click", "form.submitted", "asset.download", "video.hit"}
 )
 """Types after which Mautic shows a later `lastActive`; so do the events of the intake."""
+ALIKE = 0.8
+"""Share of letters from which on an unknown word of ZeroBounce is taken for another misspelt."""
 OUTCOMES: Mapping[str, Made] = {word: word for word in get_args(Made)}
 
 
@@ -84,7 +87,12 @@ class _Tried(NamedTuple):
 def try_rules(mappings: Mappings, files: Sequence[RuleTests]) -> list[tuple[RuleTests, list[Outcome]]]:
     """Carry out every test of these files. Raises MappingsError where they name what the mappings do not have."""
     rules = _Rules.of(mappings)
-    problems = [one for file in files for one in _unknown_names(rules, file)]
+    problems = [
+        one
+        for file in files
+        for of in (_unknown_names, _unknown_verdicts, _contradictions, _ahead_of_now)
+        for one in of(rules, file)
+    ]
     if problems:
         raise MappingsError(problems)
     return [(file, [_outcome(rules, file, index) for index in range(len(file.file.tests))]) for file in files]
@@ -113,6 +121,51 @@ def _unknown_names(rules: _Rules, tests: RuleTests) -> Iterator[FileProblem]:
             if name not in actions:
                 told = f"there is no action `{name}`{suggestion(name, actions)}"
                 yield tests.source.problem((*here, "expect", "actions", number), told)
+
+
+def _unknown_verdicts(rules: _Rules, tests: RuleTests) -> Iterator[FileProblem]:
+    """Words of a verdict that is a map, where they look like others: ZeroBounce may use any, and new ones are held."""
+    named = rules.mappings.validation.outcomes
+    for index, test in enumerate(tests.file.tests):
+        given = test.person.verdict
+        if not isinstance(given, VerdictText):
+            continue
+        here = ("tests", index, "person", "verdict")
+        for key, word, known in (("status", given.status, STATUSES), ("sub_status", given.sub_status, SUB_STATUSES)):
+            if word is None or fold(word) in known or fold(word) in named:
+                continue
+            if key == "status" and fold(word) in {*OUTCOMES, *SUB_STATUSES}:
+                what = "what we make of a status" if fold(word) in OUTCOMES else "a sub-status"
+                yield tests.source.problem((*here, key), f"`{word}` is {what}, and no status of ZeroBounce")
+            elif near := difflib.get_close_matches(fold(word), known, n=1, cutoff=ALIKE):
+                told = f"ZeroBounce is not known to answer `{word}`; did you mean `{near[0]}`? Else name it in validation.yaml"
+                yield tests.source.problem((*here, key), told)
+
+
+def _contradictions(rules: _Rules, tests: RuleTests) -> Iterator[FileProblem]:
+    for index, test in enumerate(tests.file.tests):
+        was = test.person.was
+        kind = _kind_of(rules.mappings, was.stage)
+        if was.kind is not None and kind is not None and was.kind != kind:
+            told = f"whoever was in the stage `{was.stage}` was a {kind}, not a {was.kind}; write one of them"
+            yield tests.source.problem(("tests", index, "person", "was", "kind"), told)
+
+
+def _ahead_of_now(rules: _Rules, tests: RuleTests) -> Iterator[FileProblem]:
+    zone = rules.mappings.time_zone
+    now = moment(tests.file.now, zone, 0)
+    for index, test in enumerate(tests.file.tests):
+        person = ("tests", index, "person")
+        verdict = test.person.verdict
+        times = [
+            ((*person, "first_seen"), test.person.first_seen),
+            ((*person, "last_active"), test.person.last_active),
+            ((*person, "verdict", "at"), verdict.at if isinstance(verdict, VerdictText) else None),
+            *((("tests", index, "activity", number, "at"), one.at) for number, one in enumerate(test.activity)),
+        ]
+        for path, text in times:
+            if text is not None and moment(text, zone, now) > now:
+                yield tests.source.problem(path, f"`{text}` lies ahead of `now`, {tests.file.now}")
 
 
 # --- Carrying a test out ----------------------------------------------------------------------------------------

@@ -232,6 +232,35 @@ def test_what_does_not_hold_is_told_with_what_explains_it(tried):
         ("  - {name: a, person: {verdict: role_based}, expect: {score: 1}}\n", "like `invalid/role_based`"),
         ("  - {name: a, person: {verdict: invalid/role}, expect: {score: 1}}\n", "no sub-status `role`"),
         ("  - {name: a, person: {first_seen: 30d}, expect: {score: 1}}\n", "`30d` is no day or moment"),
+        (
+            "  - {name: a, person: {first_seen: 2026-11-01T12:00:01Z}, expect: {score: 1}}\n",
+            "line 3, tests[0].person.first_seen: `2026-11-01T12:00:01Z` lies ahead of `now`, 2026-11-01T12:00:00Z",
+        ),
+        ("  - {name: a, person: {last_active: 2026-11-02}, expect: {score: 1}}\n", "lies ahead of `now`"),
+        (
+            "  - {name: a, person: {verdict: {status: valid, at: 2026-11-02}}, expect: {score: 1}}\n",
+            "tests[0].person.verdict.at: `2026-11-02` lies ahead of `now`",
+        ),
+        (
+            "  - {name: a, person: {was: {kind: customer, stage: Ghost}}, expect: {score: 1}}\n",
+            "person.was.kind: whoever was in the stage `Ghost` was a ghost, not a customer; write one of them",
+        ),
+        (
+            "  - {name: a, person: {verdict: {status: vald}}, expect: {score: 1}}\n",
+            "verdict.status: ZeroBounce is not known to answer `vald`; did you mean `valid`?",
+        ),
+        (
+            "  - {name: a, person: {verdict: {status: invalid, sub_status: mailbox_notfound}}, expect: {score: 1}}\n",
+            "verdict.sub_status: ZeroBounce is not known to answer `mailbox_notfound`; did you mean `mailbox_not_found`?",
+        ),
+        (
+            "  - {name: a, person: {verdict: {status: held}}, expect: {score: 1}}\n",
+            "`held` is what we make of a status",
+        ),
+        (
+            "  - {name: a, person: {verdict: {status: gold}}, expect: {score: 1}}\n",
+            "`gold` is a sub-status, and no status",
+        ),
         ("  - {name: a, person: {last_active: 0001-01-01}, expect: {score: 1}}\n", "`0001-01-01` is out of reach"),
         ("  - {name: a, activity: [{type: page.hits, at: -1d}], expect: {score: 1}}\n", "did you mean `page.hit`?"),
         ("  - {name: a, activity: [{type: page.hit}], expect: {score: 1}}\n", "this takes `at` or `days_ago`"),
@@ -249,6 +278,13 @@ def test_what_does_not_hold_is_told_with_what_explains_it(tried):
 def test_what_is_wrong_is_named_with_its_line(problems, tests, told):
     found = problems(tests)
     assert any(told in one for one in found), found
+
+
+@pytest.mark.parametrize("status", ["quarantined", "Valid", "vald"])
+def test_a_status_that_is_new_with_zerobounce_can_be_tested(tried, status):
+    policy = f"version: 1\npolicy: {{accept: [valid], hold: [{status}]}}\n"
+    test = f"  - {{name: a, person: {{verdict: {{status: {status}}}}}, expect: {{kind: ghost}}}}\n"
+    assert tried(test, **({"validation": policy} if status == "vald" else {}))["tests"] == 1
 
 
 @pytest.mark.parametrize("now", ["0001-01-01T00:00:00Z", "1969-12-31", "9999-12-31"])
