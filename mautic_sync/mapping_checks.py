@@ -495,7 +495,7 @@ class Checker:
 
     def check_score_names(self, file: ScoringFile) -> None:
         """Conditions, of whatever file, about scores that nobody gives points to."""
-        known = (TOTAL, *file.groups)
+        known = (TOTAL, *(group for group in file.groups if fold(group) != TOTAL))
         for (name, _path), node in self.nodes.items():
             for leaf in leaves(node):
                 if leaf.subject == "score" and leaf.names[0] not in known:

@@ -6,6 +6,7 @@ What a file says beyond its form (that stages differ in name, that no rule depen
 
 from __future__ import annotations
 
+import re
 import string
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from mautic_sync.domain.contact import Kind
 from mautic_sync.domain.grammar import DURATION_PATTERN, condition_schema, parse_duration
 from mautic_sync.domain.journey import FACTS, SPANS
+from mautic_sync.mapping_problems import shape
 
 FILES = ("stages", "validation", "fields", "identity", "scoring", "actions")
 ZEROBOUNCE_FIELDS = (
@@ -54,6 +56,26 @@ def _some_time(value: object) -> int:
     return seconds
 
 
+def _version(value: object) -> object:
+    if isinstance(value, (bool, float)):  # to Python they equal 1
+        raise ValueError(f"{shape(value)} is no version; write `version: 1`")  # noqa: TRY004  # pydantic tells ValueErrors alone
+    return value
+
+
+def _user(value: object) -> object:
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    name = isinstance(value, str) and re.fullmatch(NAME_PATTERN, value) is not None and len(value) <= LONGEST_NAME
+    if not number and not name:
+        raise ValueError(f"{shape(value)} is no user of Mautic; write an id, like 3, an e-mail address or a name")
+    return value
+
+
+def _text(value: object) -> object:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("this text is empty; write some, or leave the key out")
+    return value
+
+
 _DURATION = {"type": "string", "pattern": DURATION_PATTERN, "examples": ["30d", "6h", "15m"]}
 Duration = Annotated[int, BeforeValidator(_some_time), WithJsonSchema(_DURATION)]
 DurationOrZero = Annotated[int, BeforeValidator(parse_duration), WithJsonSchema(_DURATION)]
@@ -61,10 +83,15 @@ DurationOrNever = Annotated[
     int | None, BeforeValidator(_never), WithJsonSchema({"anyOf": [_DURATION, {"const": "never"}]})
 ]
 ConditionText = Annotated[dict[str, Any], WithJsonSchema({"$comment": "condition"})]
-Name = Annotated[str, Field(min_length=1, max_length=191, pattern=r"^\S(.*\S)?$")]
+NAME_PATTERN = r"^\S(.*\S)?$"
+LONGEST_NAME = 191  # characters
+Version = Annotated[Literal[1], BeforeValidator(_version)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=NAME_PATTERN)]
+Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
 Alias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+User = Annotated[Positive | Name, BeforeValidator(_user)]
 Points = Annotated[int, Field(ge=-MOST_POINTS, le=MOST_POINTS)]
 Cap = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -92,7 +119,7 @@ class LoopGuardText(_Model):
 class StagesFile(_Model):
     """Stages, read from top to bottom: the first whose `when` holds is the contact's stage."""
 
-    version: Literal[1]
+    version: Version
     stages: list[StageText] = Field(min_length=1)
     takes_over: list[Name] = Field(default=[], description="Stages set by others that we may replace.")
     respect_manual: DurationOrZero = Field(
@@ -143,7 +170,7 @@ class OnTypoText(_Model):
 class ValidationFile(_Model):
     """What ZeroBounce's answers mean, when to ask again, and how much may be spent."""
 
-    version: Literal[1]
+    version: Version
     policy: PolicyText = Field(
         default=PolicyText(
             accept=["valid"],
@@ -198,7 +225,7 @@ class SegmentText(_Model):
 class FieldsFile(_Model):
     """What is written into Mautic besides stage and points."""
 
-    version: Literal[1]
+    version: Version
     create: list[NewFieldText] = Field(default=[], description="The only fields that `init` may create.")
     write: dict[Alias, str] = Field(default={}, description="Field: text with placeholders in braces.")
     create_segments: dict[Name, SegmentText] = Field(
@@ -256,7 +283,7 @@ class CapsText(_Model):
 class IdentityFile(_Model):
     """Who is who: keys, merges and their limits."""
 
-    version: Literal[1]
+    version: Version
     keys: KeysText = KeysText()
     never_trust: list[Name] = Field(default=[], description="Values that identify nobody, besides the built-in list.")
     merge: MergeText = MergeText()
@@ -336,7 +363,7 @@ class LowValueText(_Model):
 class ScoringFile(_Model):
     """Points for fit and interest."""
 
-    version: Literal[1]
+    version: Version
     grid: Duration = Field(86_400, description="How often scores are evaluated, in whole days.")
     start: Literal["auto", "history", "now"] = "auto"
     groups: dict[Name, Annotated[list[ScoreRuleText], BeforeValidator(_none_yet)]] = {}
@@ -369,7 +396,7 @@ class AddRemoveText(_Model):
 class OwnerText(_Model):
     """Who gets the contact."""
 
-    round_robin: list[Positive | Name] = Field(description="Ids, e-mail addresses or names of Mautic users, in turn.")
+    round_robin: list[User] = Field(description="Ids, e-mail addresses or names of Mautic users, in turn.")
     replace: bool = Field(False, description="Whoever has an owner already gets another one; else they keep theirs.")
 
 
@@ -379,7 +406,7 @@ class NotifyText(_Model):
     to: list[Name] = Field(
         description="Addresses as Apprise has them, or env:NAME: the address stands in the environment."
     )
-    text: Annotated[str, Field(min_length=1)]
+    text: Text
 
 
 class DoText(_Model):
@@ -394,7 +421,7 @@ class DoText(_Model):
         default=AddRemoveText(), description="Channels, like email, for which somebody is not to be contacted."
     )
     fields: dict[Alias, str] = Field(default={}, description="Field: text with placeholders in braces.")
-    note: str | None = None
+    note: Text | None = None
     owner: OwnerText | None = None
     notify: NotifyText | None = None
 
@@ -440,7 +467,7 @@ class NotifyLimitText(_Model):
 class ActionsFile(_Model):
     """What is done once per transition."""
 
-    version: Literal[1]
+    version: Version
     on: list[ActionText] = []
     notify: NotifyLimitText = NotifyLimitText()
 

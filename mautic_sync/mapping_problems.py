@@ -108,6 +108,7 @@ _TAKES = {
 def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
     kind, given, context = error["type"], error.get("input"), error.get("ctx", {})
     key = path[-1] if path else ""
+    told = f"`{key}`" if isinstance(key, str) else f"an entry of `{_list_at(path)}`"
     if kind == "extra_forbidden":
         return f"there is no key `{key}` here{suggestion(key, _keys_at(path, schema))}"
     if kind == "missing":
@@ -123,14 +124,14 @@ def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
     if kind in {"bool_type", "int_type", "float_type"} and _looks_otherwise(given):
         return _in_quotes(given)
     if kind in _TAKES:
-        return f"`{key}` takes {_TAKES[kind]}, not {shape(given)}"
+        return f"{told} takes {_TAKES[kind]}, not {shape(given)}"
     if kind in {"greater_than_equal", "greater_than"}:
         return f"{shape(given)} is too small; write {context.get('ge', context.get('gt'))} or more"
     if kind in {"less_than_equal", "less_than"}:
         below = f"less than {context['lt']}" if kind == "less_than" else f"{context['le']} or less"
         return f"{shape(given)} is too large; write {below}"
     if kind in {"too_short", "string_too_short"}:
-        return f"`{key}` is empty; give it at least one entry" if kind == "too_short" else f"`{key}` is empty"
+        return f"{told} is empty" + ("; give it at least one entry" if kind == "too_short" else "")
     if kind == "string_too_long":
         return f"this is longer than {context.get('max_length')} characters"
     if kind == "string_pattern_mismatch":
@@ -138,6 +139,11 @@ def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
             return f"{shape(given)} is no alias of a field; aliases are lower case letters, digits and _, and begin with a letter"
         return f"{shape(given)} begins or ends with a blank, or has several lines"
     return f"{shape(given)} does not fit: {error['msg']}"
+
+
+def _list_at(path: Path) -> str:
+    """The key of the list in which a path ends."""
+    return next((part for part in reversed(path) if isinstance(part, str)), "")
 
 
 def _looks_otherwise(given: object) -> bool:
@@ -162,4 +168,4 @@ def shape(value: object) -> str:
     if isinstance(value, (dict, list)):
         return "a map" if isinstance(value, dict) else "a list"
     text = str(value)
-    return f"`{text[:60]}{'…' if len(text) > 60 else ''}`"
+    return f"`{text[:60]}{'…' if len(text) > 60 else ''}`" if text else "an empty text"

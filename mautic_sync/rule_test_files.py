@@ -27,7 +27,7 @@ from mautic_sync.domain.grammar import (
     parse_moment,
     suggestion,
 )
-from mautic_sync.mapping_files import Name, without_blanks
+from mautic_sync.mapping_files import Name, Version, without_blanks
 from mautic_sync.mapping_problems import FileProblem, MappingsError, SourceFile, existing_path, sentence, shape
 from mautic_sync.yaml_text import Document, read_yaml
 
@@ -185,7 +185,7 @@ class RuleTest(Strict):
 class RuleTestsFile(Strict):
     """Examples of what the rules shall say, tried without any Mautic."""
 
-    version: Literal[1]
+    version: Version
     now: Moment = NOW
     tests: list[RuleTest] = Field(min_length=1)
 

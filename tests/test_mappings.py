@@ -225,6 +225,8 @@ def test_all_that_is_wrong_in_all_files_is_told_at_once(problems):
         ("stages:\n" + GHOST, "stages.yaml, line 1, version: `version` is missing; begin the file with `version: 1`"),
         ("version: 2\nstages:\n" + GHOST, "stages.yaml, line 1, version: `2` is not one of: 1"),
         ('version: "1"\nstages:\n' + GHOST, 'line 1, version: `"1"` is text because of its quotes; remove them'),
+        ("version: true\nstages:\n" + GHOST, "line 1, version: `true` is no version; write `version: 1`"),
+        ("version: 1.0\nstages:\n" + GHOST, "line 1, version: `1.0` is no version; write `version: 1`"),
         ("version: 1\n", "stages.yaml, line 1, stages: `stages` is missing; add it"),
         ("version: 1\nstages: []\n", "stages.yaml, line 2, stages: `stages` is empty"),
         ("version: 1\nstages:\n  - [x\n", "stages.yaml, line 4: what is opened in line 3 is not closed"),
@@ -282,6 +284,42 @@ def test_a_kind_without_a_stage_is_fine(rules):
 
 
 # Rules that would depend on themselves
+
+
+@pytest.mark.parametrize(
+    ("do", "told"),
+    [
+        *(
+            (
+                f"{{owner: {{round_robin: [3, {entry}]}}}}",
+                f"owner.round_robin[1]: {shown} is no user of Mautic; write an id, like 3, an e-mail address or a name",
+            )
+            for entry, shown in (
+                ("1.5", "`1.5`"),
+                ("true", "`true`"),
+                ("null", "nothing"),
+                ("-1", "`-1`"),
+                ("''", "an empty text"),
+            )
+        ),
+        ("{tags: {add: [a, null]}}", "tags.add[1]: an entry of `add` takes text; put it in quotes if it looks like"),
+        ("{tags: {remove: ['']}}", "tags.remove[0]: an entry of `remove` is empty"),
+        ("{note: ''}", "note: this text is empty; write some, or leave the key out"),
+        ("{notify: {to: ['json://a'], text: ' '}}", "notify.text: this text is empty"),
+    ],
+)
+def test_a_wrong_entry_of_an_action_is_one_problem_that_names_its_list(problems, do, told):
+    (problem,) = problems(actions=f"version: 1\non:\n  - {{become: hot, do: {do}}}\n")
+    assert f"actions.yaml, line 3, on[0].do.{told}" in problem
+
+
+def test_a_group_called_total_is_refused_and_not_offered(problems):
+    found = problems(
+        scoring="version: 1\ngroups: {total: [], interest: []}\nlow_value: {when: {score: qqq, lt: 1}}\n",
+        actions="version: 1\n",
+    )
+    assert [one for one in found if "`total` is the sum of all groups; name this one otherwise" in one]
+    assert [one for one in found if one.endswith("there is no score `qqq`; known: `total`, `interest`")]
 
 
 @pytest.mark.parametrize(
