@@ -75,13 +75,16 @@ def undo_command(
             if not as_json:
                 _show_undo(console(), found)
             agreed = not dry_run and (found.changes or found.unfinished) and (yes or _agreed())
-        pending = undo.carry_out(run, run_id) if agreed else 0
+        shown, pending = found, 0
+        if agreed:
+            found, pending = undo.carry_out(run, run_id, limit)
         with run.engine.begin() as connection:
             held = holds.count(connection)
         document = {**summary(run), **found.as_json(), "dry_run": dry_run, "unwritten": pending, "held": held}
     if as_json:
         print_json(document)
     else:
+        _show_left_alone(console(), found, shown)
         _show_undone(console(), document, agreed=bool(agreed))
     raise typer.Exit(outcome(run.counts))
 
@@ -108,9 +111,7 @@ def _show_undo(out: Console, found: undo.Found) -> None:
             table.add_row(str(row["contact"]), escape(describe_change(row)))
         out.print(table)
         _more(out, found.changes - len(found.listed))
-    for row in found.left_alone:
-        out.print(escape(f"left alone: contact {row['contact']}: {row['what']}: {row['why']}"))
-    _more(out, found.left - len(found.left_alone))
+    _show_left_alone(out, found)
     for row in found.carried_out:
         done = ", ".join(row["done"])
         out.print(escape(f"cannot be undone: contact {row['contact']}: {row['rule']} ({done})"))
@@ -125,6 +126,14 @@ def _show_undo(out: Console, found: undo.Found) -> None:
             "actions that it set off and nobody has begun are",
         )
         out.print(f"{taken} taken back.")
+
+
+def _show_left_alone(out: Console, found: undo.Found, shown: undo.Found | None = None) -> None:
+    """What is left alone, but for what was `shown` already."""
+    rows = [row for row in found.left_alone if shown is None or row not in shown.left_alone]
+    for row in rows:
+        out.print(escape(f"left alone: contact {row['contact']}: {row['what']}: {row['why']}"))
+    _more(out, found.left - (shown.left if shown else 0) - len(rows))
 
 
 def _more(out: Console, hidden: int) -> None:

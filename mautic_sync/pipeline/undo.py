@@ -7,7 +7,7 @@ goes on where it was. docs/delivery.md: "Undo".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from mautic_sync.domain.plan import CONTACT, DNC, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES, LeftAlone, Written, undo_contact, undo_dnc, undo_points
 from mautic_sync.errors import ConfigError
 from mautic_sync.mautic.transport import refuse_old
-from mautic_sync.pipeline import push
+from mautic_sync.pipeline import pull, push
 from mautic_sync.pipeline.actions import NOTIFY
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, VALUE_OF_LOST_DNC, consider, deciding_by
@@ -60,6 +60,20 @@ class Found:
     left_alone: list[dict[str, Any]] = field(default_factory=list)
     carried_out: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, reversals: Iterable[Reversal], limit: int) -> None:
+        """Count these, and list as many as the limit leaves room for."""
+        for one in reversals:
+            self.changes += len(one.back)
+            self.contacts += bool(one.back)
+            self.left += len(one.left)
+            for change in one.back[: max(0, limit - len(self.listed))]:
+                self.listed.append(_as_json(one, change))
+            for what, why in one.left[: max(0, limit - len(self.left_alone))]:
+                self.left_alone.append({"contact": one.contact, "what": what, "why": why})
+            self.actions += len(one.carried_out)
+            for rule, parts in one.carried_out[: max(0, limit - len(self.carried_out))]:
+                self.carried_out.append({"contact": one.contact, "rule": rule, "done": list(parts)})
+
     def as_json(self) -> dict[str, Any]:
         return {
             "undoes": self.undone,
@@ -87,28 +101,23 @@ def look(run: Run, undone: str, limit: int) -> Found:
     push.settle_doubts(run)
     found = Found(undone)
     for reversals in _reversals(run, undone):
-        for one in reversals:
-            found.changes += len(one.back)
-            found.contacts += bool(one.back)
-            found.left += len(one.left)
-            for change in one.back[: max(0, limit - len(found.listed))]:
-                found.listed.append(_as_json(one, change))
-            for what, why in one.left[: max(0, limit - len(found.left_alone))]:
-                found.left_alone.append({"contact": one.contact, "what": what, "why": why})
-            found.actions += len(one.carried_out)
-            for rule, parts in one.carried_out[: max(0, limit - len(found.carried_out))]:
-                found.carried_out.append({"contact": one.contact, "rule": rule, "done": list(parts)})
+        found.add(reversals, limit)
     with run.engine.begin() as connection:
         found.unfinished = actions.count_unbegun(connection, undone)
     return found
 
 
-def carry_out(run: Run, undone: str) -> int:
-    """Plan the reverse, hold those people, and push. Returns how many of the planned writes are still to be made.
+def carry_out(run: Run, undone: str, limit: int = 0) -> tuple[Found, int]:
+    """Plan the reverse, hold those people, and push. Returns what it found, as `look` does, and how many of the planned
+    writes are still to be made.
 
     What `undone` set off and nobody has begun is taken back.
     """
+    # The question may have waited for hours: what people changed in Mautic meanwhile is theirs.
+    pull.pull_changes(run)
+    found = Found(undone)
     with run.engine.begin() as connection:
+        found.unfinished = actions.count_unbegun(connection, undone)
         actions.take_back_of_run(connection, undone, run.now)
     after = 0
     while True:
@@ -117,13 +126,15 @@ def carry_out(run: Run, undone: str) -> int:
             if not numbers:
                 break
             after = numbers[-1]
-            back = {one.person_id: one for one in _reversals_of(run, connection, undone, numbers) if one.back}
+            reversals = _reversals_of(run, connection, undone, numbers)
+            back = {one.person_id: one for one in reversals if one.back}
             _let_go_of_earlier(run, connection, undone, [number for number in numbers if number not in back])
             _plan(run, connection, undone, back)
+        found.add(reversals, limit)
         run.tell("undo_planned", persons=len(back))
     push.push_planned_by(run)
     with run.engine.begin() as connection:
-        return changes.count_planned_by(connection, run.id)
+        return found, changes.count_planned_by(connection, run.id)
 
 
 def _reversals(run: Run, undone: str) -> Iterator[list[Reversal]]:

@@ -159,6 +159,18 @@ def test_a_stage_and_a_field_that_somebody_changed_since_are_left_alone(worker, 
     assert worker.contact(pat).points == 0  # points are not theirs
 
 
+@pytest.mark.usefixtures("no_actions")
+def test_what_somebody_changes_while_the_undo_asks_is_left_alone(worker, pat):
+    run_id = worker.sync()["run_id"]
+    customer = next(number for number, stage in worker.box.instance.stages.items() if stage.name == "Customer")
+    with worker.run(f"undo {run_id}") as run:
+        assert undo.look(run, run_id, LIMIT).left == 0
+        worker.act("set_stage", contact=pat, stage=customer)
+        found, _ = undo.carry_out(run, run_id, LIMIT)
+    assert worker.stage(pat) == "Customer"
+    assert [row["what"] for row in found.left_alone] == ["stage"]
+
+
 def test_points_that_a_later_run_changed_are_left_alone(worker, pat, scores):
     run_id = worker.sync()["run_id"]
     scores["Pat"] = 3
