@@ -216,10 +216,7 @@ class Transport:
 
         response = self._authorised(send, path, doing, writing=False)
         if response.status_code in PASSING_STATUSES or (response.status_code == 500 and _is_deadlock(response.text)):
-            raise _Passing(
-                RetryError(f"While {doing}, Mautic answered {response.status_code}, also when asked again. {NEXT_RUN}"),
-                self._wait_of(response),
-            )
+            self._raise_passing(response, f"While {doing}, Mautic answered {response.status_code}", NEXT_RUN)
         self._raise_refusal(response, doing, writing=False)
         with self._decoding:
             try:
@@ -364,10 +361,7 @@ class Transport:
                 self._fail_read(error, doing)
             self._raise_for_everyone(response, "", doing, writing=False)
             if response.status_code >= 500:
-                raise _Passing(
-                    RetryError(f"While {doing}, it answered {response.status_code}, also when asked again. {NEXT_RUN}"),
-                    self._wait_of(response),
-                )
+                self._raise_passing(response, f"While {doing}, it answered {response.status_code}", NEXT_RUN)
             try:
                 body = self._decoded(response)
             except NotJsonError:
@@ -399,14 +393,8 @@ class Transport:
         if 300 <= status < 400:
             raise StopError(self._redirected(response, doing))
         if status == 429:
-            wait = self._wait_of(response)
             slower = "Lower mautic.concurrency or raise the rate limit in Mautic; the next run tries again."
-            final = RetryError(f"While {doing}, Mautic answered 429 (too many requests), also after waiting. {slower}")
-            if wait is not None and wait > LONGEST_WAIT:
-                raise RetryError(
-                    f"While {doing}, Mautic answered 429 (too many requests) and asks to wait {wait:.0f} s. {slower}"
-                )
-            raise _Passing(final, wait)
+            self._raise_passing(response, f"While {doing}, Mautic answered 429 (too many requests)", slower)
         if status == 401:
             raise StopError(
                 f"While {doing}, Mautic refused the credentials{self._said(response)}. Check "
@@ -419,6 +407,13 @@ class Transport:
             )
         if status == 403:
             self._raise_forbidden(response, path, doing, writing=writing)
+
+    def _raise_passing(self, response: requests.Response, told: str, then: str) -> NoReturn:
+        """What another try may not meet; no other is made where the server asks to wait for longer than a run does."""
+        wait = self._wait_of(response)
+        if wait is not None and wait > LONGEST_WAIT:
+            raise RetryError(f"{told} and asks to wait {wait:.0f} s. {then}")
+        raise _Passing(RetryError(f"{told}, also when asked again. {then}"), wait)
 
     def _raise_forbidden(self, response: requests.Response, path: str, doing: str, *, writing: bool) -> NoReturn:
         text = response.text
@@ -630,7 +625,7 @@ _backoff = wait_random_exponential(multiplier=0.5, max=20)
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome is not None else None
     if isinstance(error, _Passing) and error.wait is not None:
-        return min(error.wait, LONGEST_WAIT) + 0.5
+        return error.wait + 0.5
     return _backoff(state)
 
 

@@ -139,6 +139,13 @@ def test_a_token_address_that_stays_down_is_an_error_for_the_next_run(http, oaut
         oauth.read("contacts")
 
 
+def test_a_token_address_that_asks_to_wait_for_an_hour_is_left_to_the_next_run(http, oauth, fake_time):
+    http.post(TOKEN, status=503, headers={"Retry-After": "3600"})
+    with pytest.raises(RetryError, match=r"access token.*503 and asks to wait 3600 s"):
+        oauth.read("contacts")
+    assert (oauth.calls, fake_time.slept) == (1, [])
+
+
 def test_a_redirected_token_request_is_not_followed(http, connect):
     oauth = connect("http://mautic.example", allow_http=True, client_id="1_rid123", client_secret="sec456")
     http.post("http://mautic.example/oauth/v2/token", status=301, headers={"Location": TOKEN})

@@ -184,6 +184,16 @@ def test_a_rate_limit_of_an_hour_is_left_to_the_next_run(http, transport, fake_t
     assert fake_time.slept == []
 
 
+@pytest.mark.parametrize(("status", "body"), [(502, ""), (503, HTML), (504, ""), (500, "SQLSTATE[40001]: deadlock")])
+def test_a_server_that_wants_to_be_left_alone_for_an_hour_is_left_to_the_next_run(
+    http, transport, fake_time, status, body
+):
+    http.get(CONTACTS, status=status, body=body, headers={"Retry-After": "3600"})
+    with pytest.raises(RetryError, match=rf"{status} and asks to wait 3600 s\. The next run"):
+        transport.read("contacts")
+    assert (transport.calls, fake_time.slept) == (1, [])
+
+
 def test_a_page_instead_of_json_is_explained(http, transport):
     http.get(CONTACTS, body=HTML, content_type="text/html")
     with pytest.raises(StopError, match=r"a page came back.*mautic\.base_url"):
