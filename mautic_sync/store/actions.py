@@ -201,13 +201,16 @@ def doubt(connection: Connection, number: int, done: Mapping[str, Any], error: s
 
 def try_refused_again(connection: Connection, numbers: Collection[int] | None = None) -> int:
     """`retry`: what is left of refused actions (of these, or of all) is planned anew. Returns how many."""
-    statement = update(action).where(action.c.state == REFUSED)
-    if numbers is not None:
-        statement = statement.where(action.c.id.in_(list(numbers)))
-    found = connection.execute(
-        statement.values(state=PLANNED, attempts=1, sent_at=None, settled_at=None, settled_run=None)
+    statement = (
+        update(action)
+        .where(action.c.state == REFUSED)
+        .values(state=PLANNED, attempts=1, sent_at=None, settled_at=None, settled_run=None)
     )
-    return found.rowcount
+    if numbers is None:
+        return connection.execute(statement).rowcount
+    return sum(
+        connection.execute(statement.where(action.c.id.in_(chunk))).rowcount for chunk in in_chunks(list(numbers))
+    )
 
 
 def let_outdated_go(connection: Connection, numbers: Collection[int], now: int) -> int:

@@ -71,3 +71,19 @@ def test_what_is_left_of_what_is_over_is_closed_but_what_is_in_doubt(connection,
     connection.execute(update(action).values(todo=dump(todo), **kept))
     assert (actions.take_back(connection, "hot", [TWO_RULES], NOW, run_id="later") == {TWO_RULES}) is whole
     assert connection.execute(select(action.c.state)).scalar() == left
+
+
+MANY = range(1, 70_000)
+"""More than the 65,535 values that one statement may have on PostgreSQL."""
+
+
+def test_any_number_of_refused_actions_is_tried_again(connection):
+    for person_id in (TWO_RULES, BEGUN):
+        due(connection, person_id, "a")
+    last = max(connection.execute(select(action.c.id)).scalars())
+    refused, done = MANY[-1], last
+    connection.execute(update(action).where(action.c.id != last).values(id=refused, state=actions.REFUSED))
+    connection.execute(update(action).where(action.c.id == last).values(state=actions.DONE))
+    assert actions.try_refused_again(connection, MANY) == 1
+    states = {row.id: row.state for row in connection.execute(select(action.c.id, action.c.state))}
+    assert states == {refused: actions.PLANNED, done: actions.DONE}
