@@ -96,8 +96,11 @@ def queue_entries(
     actions.doubt_keys(connection, perhaps_done)
 
 
-def carry_out(run: Run, *, least_value: int, until: float) -> None:
-    """Do what is due, for as long as `until` (monotonic seconds) allows; the rest stays planned."""
+def carry_out(run: Run, *, least_value: int, until: float, met: set[int]) -> None:
+    """Do what is due, for as long as `until` (monotonic seconds) allows; the rest stays planned.
+
+    `met` are the persons whose turn in this run has come already; it grows.
+    """
     with run.engine.begin() as connection:
         actions.doubt_what_was_sent(connection, int(time.time()))
         actions.let_vanished_go(connection, run.now)
@@ -105,7 +108,7 @@ def carry_out(run: Run, *, least_value: int, until: float) -> None:
             return
     mautic = _Mautic(run)
     messages: list[_Message] = []
-    persons = _persons(run, least_value)
+    persons = _persons(run, least_value, met)
 
     def intend() -> Sequence[Any] | None:
         person_id = next(persons, None)
@@ -121,10 +124,9 @@ def carry_out(run: Run, *, least_value: int, until: float) -> None:
     _send_messages(run, messages, until)
 
 
-def _persons(run: Run, least_value: int) -> Iterator[int]:
-    """Survivors with something to do, most valuable first, each once."""
+def _persons(run: Run, least_value: int, met: set[int]) -> Iterator[int]:
+    """Survivors with something to do, most valuable first, each once a run."""
     after: tuple[int, int] | None = None
-    met: set[int] = set()
     while True:
         with run.engine.begin() as connection:
             rows = actions.next_persons(

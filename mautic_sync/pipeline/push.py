@@ -1,8 +1,8 @@
 """Planned changes → Mautic, most valuable first, each an intent before it is sent and settled by what Mautic shows.
 
 Contacts without points go in small batches, the others one by one: a batch swallows points (docs/mautic.md:
-"Writing"), so points follow when all edits are answered for. What is in doubt is looked up before anything else is
-written there.
+"Writing"), so points follow when all edits of their band of value are answered for. What is in doubt is looked up before
+anything else is written there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -54,6 +54,17 @@ FORBIDDEN_IN_A_ROW = 5
 SHARED_ADDRESS = 422
 FORBIDDEN = 403
 BAD_VALUE = 400
+
+
+class Band(NamedTuple):
+    """Values of changes, both included; without `most` there is no highest."""
+
+    least: int
+    most: int | None = None
+
+
+BANDS = (Band(VALUE_OF_KIND["ghost"] + 1), Band(0, VALUE_OF_KIND["ghost"]))
+"""Ghosts, most of a large instance, wait until everybody else has edits, points and actions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +130,15 @@ def push(run: Run) -> None:
     began = time.monotonic()
     until = began + run.settings.push.max_seconds
     _push_dnc(run, least_value=0, until=until)
-    least = 0 if _in_window(run) else VALUE_OF_KIND["ghost"] + 1
-    _push(run, CONTACT, least_value=least, until=until)
-    if not run.points_wait:
-        _push(run, POINTS, least_value=least, until=until)
-    _push(run, GROUPS, least_value=least, until=until)
+    acting = 0.0
+    met: set[int] = set()
+    for band in BANDS if _in_window(run) else BANDS[:1]:
+        _push_band(run, band, until)
+        written = time.monotonic()
+        actions.carry_out(run, least_value=band.least, until=until, met=met)
+        acting += time.monotonic() - written
     with run.engine.begin() as connection:
-        waiting.note_pace(connection, run.counts.landed, time.monotonic() - began)
-    actions.carry_out(run, least_value=least, until=until)
+        waiting.note_pace(connection, run.counts.landed, time.monotonic() - began - acting)
     _end_forbidden(run)
 
 
@@ -135,20 +147,28 @@ def push_planned_by(run: Run) -> None:
     run.planned_by = run.id
     until = time.monotonic() + run.settings.push.max_seconds
     _push_dnc(run, least_value=0, until=until)
-    _push(run, CONTACT, least_value=0, until=until)
-    _push(run, POINTS, least_value=0, until=until)
+    for band in BANDS:
+        _push_band(run, band, until)
     _end_forbidden(run)
+
+
+def _push_band(run: Run, band: Band, until: float) -> None:
+    """Edits, then points and group scores, of these values."""
+    _push(run, CONTACT, band, until)
+    if not run.points_wait:
+        _push(run, POINTS, band, until)
+    _push(run, GROUPS, band, until)
 
 
 def _push_dnc(run: Run, *, least_value: int, until: float) -> None:
     with run.engine.begin() as connection:
         targets = [target for target in changes.planned_targets(connection) if channel_of(target) is not None]
     for target in targets:
-        _push(run, target, least_value=least_value, until=until)
+        _push(run, target, Band(least_value), until)
 
 
 def _in_window(run: Run) -> bool:
-    """Ghosts, the least valuable and most of a large instance, are written in `push.window` only."""
+    """Ghosts are written in `push.window` only."""
     window = run.settings.push.window
     if window is None:
         return True
@@ -157,9 +177,9 @@ def _in_window(run: Run) -> bool:
     return begin <= clock < end if begin < end else clock >= begin or clock < end
 
 
-def _push(run: Run, target: str, *, least_value: int, until: float) -> None:
+def _push(run: Run, target: str, band: Band, until: float) -> None:
     """Keep `mautic.concurrency` requests in flight until there is no more, or no more time."""
-    batches = _batches(run, target, least_value)
+    batches = _batches(run, target, band)
 
     def intend() -> Sequence[Any] | None:
         batch = next(batches, None)
@@ -182,7 +202,7 @@ def _intend(run: Run, batch: Sequence[Any]) -> Sequence[Any]:
         return changes.mark_sent(connection, [row.id for row in batch], run_id=run.id, now=int(time.time()))
 
 
-def _batches(run: Run, target: str, least_value: int) -> Iterator[Sequence[Any]]:
+def _batches(run: Run, target: str, band: Band) -> Iterator[Sequence[Any]]:
     """Changes that may go out in one request, as they were when they were read."""
     after: tuple[int, int] | None = None
     with run.engine.begin() as connection:
@@ -194,7 +214,8 @@ def _batches(run: Run, target: str, least_value: int) -> Iterator[Sequence[Any]]
                 limit=PLANNED_AT_ONCE,
                 target=target,
                 after=after,
-                least_value=least_value,
+                least_value=band.least,
+                most_value=band.most,
                 only=run.only,
                 planned_by=run.planned_by,
             )

@@ -110,6 +110,7 @@ def next_planned(
     target: str,
     after: tuple[int, int] | None,
     least_value: int = 0,
+    most_value: int | None = None,
     only: int | None = None,
     planned_by: str | None = None,
 ) -> list[Any]:
@@ -118,6 +119,8 @@ def next_planned(
     `after` is (-value, id) of the last one seen; `only` asks for one person's, `planned_by` for one run's.
     """
     of_target = [change.c.state == PLANNED, change.c.target == target, change.c.value >= least_value]
+    if most_value is not None:
+        of_target.append(change.c.value <= most_value)
     if only is not None:
         of_target += [IS_OPEN, change.c.person_id == only]
     if planned_by is not None:

@@ -14,7 +14,7 @@ import pytest
 import requests
 from sqlalchemy import select, update
 
-from mautic_sync.errors import ForbiddenError, MauticSyncError
+from mautic_sync.errors import ForbiddenError, MauticSyncError, StopError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
@@ -116,6 +116,31 @@ on:
   - become: cold
     do: {tags: {remove: [hot]}}
 """
+
+
+def test_ghosts_come_after_the_points_and_actions_of_everybody_else(started, scores, monkeypatch):
+    """On a large instance the time of many runs goes by with them."""
+    worker = started(HOT)
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    ghosts = [worker.visitor(f"https://shop.example/{number}") for number in range(3)]
+    scores["Pat"] = 12
+    send = push._send
+
+    def until_ghosts(run, rows):
+        if any(row.mautic_id in ghosts for row in rows):
+            raise StopError("time is up")
+        return send(run, rows)
+
+    with monkeypatch.context() as short:
+        short.setattr(push, "_send", until_ghosts)
+        with pytest.raises(StopError, match="time is up"):
+            worker.sync()
+    there = worker.contact(pat)
+    assert (worker.stage(pat), there.points, there.tags) == ("Lead", 12, {"hot"})
+    assert len(notes_of(worker, pat)) == 1
+    worker.sync()
+    assert {worker.stage(number) for number in ghosts} == {"Ghost"}
+    assert len(notes_of(worker, pat)) == 1
 
 
 # -- what sets them off ---------------------------------------------------------------------------------------------

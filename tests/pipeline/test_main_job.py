@@ -157,7 +157,7 @@ def test_a_contact_with_points_is_edited_alone_and_keeps_them(worker):
     assert worker.stage(rich) == "Lead"
     calls = worker.box.stats()["calls"]
     assert calls["PATCH /api/contacts/{id}/edit"] == 1
-    assert calls["PATCH /api/contacts/batch/edit"] == 1
+    assert calls["PATCH /api/contacts/batch/edit"] == 2  # of leads and customers, and of ghosts
 
 
 def test_a_shared_address_gets_its_stage_by_the_stage_endpoint(worker):

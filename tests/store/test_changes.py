@@ -145,6 +145,8 @@ def test_the_most_valuable_come_first_page_by_page_and_each_once(connection):
     assert seen == [(300, 2), (300, 5), (200, 3), (200, 7), (100, 1), (100, 4), (100, 6)]
     least = changes.next_planned(connection, limit=9, target=CONTACT, after=None, least_value=200)
     assert [row.value for row in least] == [300, 300, 200, 200]
+    most = changes.next_planned(connection, limit=9, target=CONTACT, after=None, least_value=101, most_value=200)
+    assert [row.value for row in most] == [200, 200]
     assert changes.next_planned(connection, limit=9, target=EMAIL_DNC, after=None) == []
 
 
