@@ -84,10 +84,13 @@ def _suspects(run: Run, rows: Sequence[Grant]) -> set[int]:
     """Contacts of this page of the log for which it does not say, key by key, what the ledger says.
 
     Whose key it is counts too: where Mautic lost a merge, the ledger still has it with the person that was merged into.
+    Of a key that may stand in the log twice, the other row may be on another page, or have been compared by an earlier
+    run: whoever has one is a suspect.
     """
     with run.engine.begin() as connection:
         persons = people.persons_of(connection, {row.contact_id for row in rows})
         entered = ledger.granted_by_key(connection, set(persons.values()), {row.key for row in rows})
+        twice = changes.keys_that_may_stand_twice(connection, set(persons.values()))
     whose = [(row, persons.get(row.contact_id, 0)) for row in rows]
     logged: dict[tuple[str, int], int] = {}
     for row, person_id in whose:
@@ -95,7 +98,7 @@ def _suspects(run: Run, rows: Sequence[Grant]) -> set[int]:
     return {
         row.contact_id
         for row, person_id in whose
-        if logged[row.key, person_id] != entered.get(row.key, {}).get(person_id)
+        if row.key in twice or logged[row.key, person_id] != entered.get(row.key, {}).get(person_id)
     }
 
 

@@ -339,6 +339,20 @@ def keys_on_the_way(connection: Connection, person_ids: Collection[int]) -> set[
     return found
 
 
+def keys_that_may_stand_twice(connection: Connection, person_ids: Collection[int]) -> set[str]:
+    """Keys of points of these persons, and of those merged into them, that were sent again or counted as not done."""
+    found: set[str] = set()
+    for chunk in in_chunks(list(former_of(connection, person_ids))):
+        query = select(change.c.event_key).where(
+            change.c.person_id.in_(chunk),
+            IS_CLOSED,
+            change.c.event_key.is_not(None),
+            or_(change.c.attempts > 1, change.c.state != SETTLED),
+        )
+        found.update(connection.execute(query).scalars())
+    return found
+
+
 def with_points_on_the_way(connection: Connection) -> set[int]:
     """Persons, survivors of merges, with points that are sent or in doubt, under whatever number."""
     rows = connection.execute(

@@ -18,7 +18,7 @@ from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points, transport
 from mautic_sync.mautic.points import event_name
 from mautic_sync.mautic.writes import Doubtful, Refused
-from mautic_sync.pipeline import flights, forecast, points, push
+from mautic_sync.pipeline import flights, forecast, points, push, reconcile
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
 from mautic_sync.store import changes, people
@@ -355,6 +355,30 @@ def test_a_late_call_that_arrives_in_time_is_settled_without_another(worker, pat
     assert (document["pushed"]["points"], document["pushed"]["calls"]) == (1, 0)
     assert account(worker) == [7]
     agree(worker)
+
+
+@pytest.mark.parametrize("apart", ["compared by different runs", "on different pages"])
+def test_a_first_sending_that_arrives_when_nobody_watches_is_found_by_a_full_run(worker, pat, monkeypatch, apart):
+    """The log shows two rows with one key, each as much as the account has."""
+    with monkeypatch.context() as broken:
+        late = lost_for_a_while(broken, worker)
+        worker.sync()
+    worker.patience(PATIENCE)
+    worker.sync()
+    assert account(worker) == [7]
+    monkeypatch.setattr(reconcile, "VISIBLE_LATE", 0)
+    if apart == "compared by different runs":
+        worker.sync(full=True)
+    else:
+        monkeypatch.setattr(mautic_points, "ROWS_AT_ONCE", 1)
+    worker.skew = 2 * points.WATCHED_SECONDS
+    late.pop()()
+    worker.sync()
+    assert (account(worker), logged(worker)) == ([7], {pat: 14})
+    worker.sync(full=True)
+    assert account(worker) == [7, 7, -7]
+    agree(worker)
+    assert worker.sync(full=True)["reconciled"] == 0
 
 
 def test_a_call_that_arrives_between_patience_and_its_second_sending_is_taken_back(worker, pat, monkeypatch):
