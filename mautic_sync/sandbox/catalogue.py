@@ -607,10 +607,10 @@ class Catalogue:
             "lead": self._shapes.noted(row),
         }  # fmt: skip
 
-    def notes_of(self, contact: int) -> Row:
+    def notes_of(self, contact: int, query: Row) -> Row:
         rows = self._tables.rows("SELECT * FROM lead_notes WHERE lead_id = ? ORDER BY id DESC", (contact,))
         notes = [{"id": r["id"], "text": r["text"], "type": r["type"], "lead": {}} for r in rows]
-        return {"total": len(notes), "notes": notes}
+        return {"total": len(notes), "notes": paged(notes, query)}
 
     def devices_of(self, contact: int) -> Row:
         rows = self._tables.rows("SELECT * FROM lead_devices WHERE lead_id = ? ORDER BY id", (contact,))

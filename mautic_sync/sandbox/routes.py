@@ -456,9 +456,9 @@ class Mautic:
         with self.instance.lock:
             return json_response(self.catalogue.campaigns_of(self.contacts.need(contact)["id"]))
 
-    def _notes_of(self, _call: Call, contact: int) -> Response:
+    def _notes_of(self, call: Call, contact: int) -> Response:
         with self.instance.lock:
-            return json_response(self.catalogue.notes_of(self.contacts.need(contact)["id"]))
+            return json_response(self.catalogue.notes_of(self.contacts.need(contact)["id"], call.query))
 
     def _devices_of(self, _call: Call, contact: int) -> Response:
         with self.instance.lock:

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from mautic_sync.errors import RefusedError, StopError
-from mautic_sync.mautic import contacts, feeds, provisioning
+from mautic_sync.mautic import contacts, feeds, handling, provisioning
 from mautic_sync.mautic.transport import Transport
 from mautic_sync.mautic.writes import (
     ContactEdit,
@@ -209,3 +209,13 @@ def test_what_is_called_settled_is_stored_whatever_goes_wrong(faulty):
     for number, result in results.items():
         if isinstance(result, Settled):
             assert stored[number] == stage.id
+
+
+def test_a_note_is_found_on_whatever_page_of_the_notes_it_is(transport, everybody, monkeypatch):
+    monkeypatch.setattr(handling, "NOTES_AT_ONCE", 2)
+    number = next(iter(everybody))
+    keys = [uuid.uuid4().hex for _ in range(5)]
+    for key in keys:
+        handling.add_note(transport, number, "Call her", key)
+    assert all(handling.has_note(transport, number, key) for key in keys)
+    assert not handling.has_note(transport, number, "another")

@@ -190,6 +190,29 @@ def test_a_lost_answer_is_looked_up_and_the_call_repeated_where_it_came_to_nothi
     assert explained_groups(worker, pat) == in_mautic(worker, pat)
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+def test_scores_that_change_while_others_are_in_doubt_are_written_when_it_is_over(
+    worker, pat, scores, monkeypatch, arrives
+):
+    real = mautic_points.set_group_points
+
+    def lost(transport, contact_id, scores):
+        if arrives:
+            real(transport, contact_id, scores)
+        return Doubtful("the connection broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(groups, "set_group_points", lost)
+        worker.sync()
+        rescore(worker, scores, Pat=(8, 9))
+        patch.setattr(groups, "group_points", lambda *_: {})  # nor does it show yet
+        worker.sync()
+    worker.patience(PATIENCE)
+    worker.sync()
+    assert in_mautic(worker, pat) == {"fit": 8, "interest": 9}
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
 def explained_groups(worker, number):
     return explained(worker, number)["groups_in_mautic"]
 

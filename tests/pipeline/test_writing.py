@@ -251,6 +251,23 @@ def test_what_never_shows_is_refused_after_five_attempts(worker, monkeypatch):
     assert worker.stage(number) is None
 
 
+def test_what_did_not_show_once_goes_alone(worker, monkeypatch):
+    """It may be what fails its batch."""
+    numbers = [worker.new(firstname=f"P{number}", phone=f"+49 30 {number}") for number in range(3)]
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            push, "edit_batch", lambda _, edits: {edit.contact_id: push.Doubtful("no answer") for edit in edits}
+        )
+        assert worker.sync()["doubtful"] == 3
+    worker.patience(3600)
+    numbers += [worker.new(firstname=f"Q{number}", phone=f"+49 40 {number}") for number in range(2)]
+    worker.box.reset_stats()
+    worker.sync()
+    calls = worker.box.stats()["calls"]
+    assert (calls["PATCH /api/contacts/{id}/edit"], calls["PATCH /api/contacts/batch/edit"]) == (3, 1)
+    assert {worker.stage(number) for number in numbers} == {"Lead"}
+
+
 def test_of_a_shared_address_only_the_stage_counts_as_written(worker):
     """An edit of such a contact is refused, whatever it sets; its stage alone can be set."""
     address = scripted(worker, "anna@one-address.example", "valid")
