@@ -1,6 +1,7 @@
 """Whether a regular expression may take for ever: how many ways there are in which it can try to match a text.
 
-Python tries them one after the other. The answer errs on the side of refusing, and is read off the expression alone.
+Python tries them one after the other. The answer is an estimate, read off the expression alone: harmless ones of an unusual
+make may be refused, and a text that is made for it can hold up one that is allowed for some seconds.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 LONGEST_SUBJECT = 1_000  # characters of a value that a regular expression sees
 MOST_READINGS = 10_000  # of what is repeated: so many ways to read one text are tried quickly
 MOST_STEPS = 1e10  # of a whole search, as estimated: seconds at the worst
 FEW = 10  # a repetition with fewer choices adds little to the number of steps
 MOST_COPIES = 3  # of what is repeated, in looking ahead
+MOST_LOOKS = 20_000  # at the beginnings of parts: a second; ordinary expressions take some hundred
 LOOKAHEAD = 24  # characters by which two ways to go on are told apart
 
 _parser: Any = importlib.import_module("re._parser")  # the one that `re` uses; it has no public name
@@ -45,20 +47,23 @@ Item = tuple[Any, Any]
 def many_readings(text: str) -> bool:
     """Whether a valid expression repeats what can read the same text in many ways, like `(a|aa)+`: exponential time."""
     search = _Search(text)
-    return search.readings(search.items, (), 1) > math.log(MOST_READINGS)
+    try:
+        return search.readings(search.items, (), 1) > math.log(MOST_READINGS)
+    except (_IntricateError, RecursionError):
+        return True
 
 
 def many_steps(text: str) -> bool:
     """Whether a valid expression has repetitions that share a text in many ways, like `a*a*a*b`: time to a high power."""
     search = _Search(text)
-    return search.steps(search.items) > MOST_STEPS
+    try:
+        return search.steps(search.items) > MOST_STEPS
+    except (_IntricateError, RecursionError):
+        return True
 
 
-class _Width(NamedTuple):
-    """How many characters something matches."""
-
-    least: int
-    most: int
+class _IntricateError(Exception):
+    """The expression is nested so deeply that to look at it would take for ever itself."""
 
 
 class _Search:
@@ -67,6 +72,8 @@ class _Search:
     def __init__(self, text: str) -> None:
         parsed = _parser.parse(text)
         self.items: Sequence[Item] = list(parsed)
+        self.looks = 0
+        self.known: dict[tuple[Any, int], Characters] = {}
         self.many_lines = bool(parsed.state.flags & re.MULTILINE)
         self.any_case = bool(parsed.state.flags & re.IGNORECASE) or _ignores_case(self.items)
         named = {chr(one) for one in _named(self.items)}
@@ -76,6 +83,12 @@ class _Search:
 
     def characters(self, item: Item) -> Characters:
         """What one character of it can be."""
+        key = (item[0], id(item[1]))
+        if key not in self.known:
+            self.known[key] = self._characters(item)
+        return self.known[key]
+
+    def _characters(self, item: Item) -> Characters:
         operation, about = item
         if operation is _constants.LITERAL:
             return self.of_any_case(frozenset({chr(about)}))
@@ -96,10 +109,13 @@ class _Search:
             return frozenset({chr(about)})
         if operation is _constants.RANGE:
             return frozenset(one for one in self.everything if about[0] <= ord(one) <= about[1])
-        return frozenset(one for one in self.everything if re.fullmatch(_CATEGORIES[about], one))
+        return frozenset(one for one in self.everything if _is_of(about, one))
 
     def ahead(self, items: Sequence[Item], after: Ahead) -> Ahead:
         """What can stand at the beginning of these items, which `after` follows."""
+        self.looks += 1
+        if self.looks > MOST_LOOKS:
+            raise _IntricateError
         found: list[Characters] = []
         for place, item in enumerate(items):
             if len(found) >= LOOKAHEAD:
@@ -116,8 +132,7 @@ class _Search:
     def _ahead_of(self, operation: Any, about: Any, rest: Ahead) -> Ahead:
         if operation in _REPEATS:
             least, most, body = about
-            again = self.ahead(body, ())
-            beyond = rest if most in {least, 1} else _either(again, rest)
+            beyond = rest if most in {least, 1} else _either(self.ahead(body, ()), rest)
             if not least:
                 return _either(self.ahead(body, beyond), rest)
             copies = min(least, LOOKAHEAD if _is_plain(body) else MOST_COPIES)
@@ -150,7 +165,7 @@ class _Search:
             least, most, body = about
             most = min(most, LONGEST_SUBJECT)
             total = 0.0
-            again = self.ahead(body, ())
+            again = self.ahead(body, ()) if most > 1 or times > 1 else ()
             if times > 1 and most > least and operation is not _constants.POSSESSIVE_REPEAT and _meet(again, rest):
                 total += times * math.log(most - least + 1)
             within = _either(again, rest) if times > 1 else again
@@ -168,7 +183,7 @@ class _Search:
         """How many steps a search that ends without a match takes, at the worst."""
         inner = [self.steps(body) for item in items for body in _asserted(item)]
         flat = list(self._flat(items))
-        while flat and _width([flat[-1]]).least == 0 and flat[-1][0] in _REPEATS:
+        while flat and not _least_width([flat[-1]]) and flat[-1][0] in _REPEATS:
             flat.pop()  # nothing after it can fail
         anchored = flat[:1] and flat[0] == (_constants.AT, _constants.AT_BEGINNING) and not self.many_lines
         anchored = anchored or (flat[:1] and flat[0] == (_constants.AT, _constants.AT_BEGINNING_STRING))
@@ -186,8 +201,10 @@ class _Search:
                 continue
             total += ways * LONGEST_SUBJECT / math.factorial(shared + 1)
             if meets:
-                between = _width(following[: next((at for at, one in enumerate(following) if _is_wide(one)), None)])
-                ways *= min(LONGEST_SUBJECT / max(between.least, 1), most - least + 1)
+                between = _least_width(
+                    following[: next((at for at, one in enumerate(following) if _is_wide(one)), None)]
+                )
+                ways *= min(LONGEST_SUBJECT / max(between, 1), most - least + 1)
                 shared += 1
         return max([total + ways / math.factorial(shared), *inner])
 
@@ -199,11 +216,11 @@ class _Search:
                 yield from self._flat(about[-1])
             elif operation is _constants.ATOMIC_GROUP:
                 yield from self._flat(about)
-            elif operation in _REPEATS and about[1] == 1 and any(map(_is_wide, self._flat(about[2]))):
-                yield from self._flat(about[2])
+            elif operation in _REPEATS and about[1] == 1:
+                flat = list(self._flat(about[2]))
+                yield from flat if any(map(_is_wide, flat)) else [item]
             elif operation is _constants.BRANCH:
-                flat = [list(self._flat(one)) for one in about[1]]
-                most = max(flat, key=lambda some: sum(map(_is_wide, some)))
+                most = max((list(self._flat(one)) for one in about[1]), key=lambda some: sum(map(_is_wide, some)))
                 yield from most if any(map(_is_wide, most)) else [item]
             else:
                 yield item
@@ -254,20 +271,18 @@ def _asserted(item: Item) -> Iterator[Sequence[Item]]:
         yield item[1][1]
 
 
-def _width(items: Sequence[Item]) -> _Width:
-    least = most = 0
+def _least_width(items: Sequence[Item]) -> int:
+    """How many characters these items match at least."""
+    least = 0
     for item in items:
         operation, about = item
-        widths = [_width(body) for body in _bodies(item)]
         if operation in _ONE_CHARACTER:
-            least, most = least + 1, most + 1
+            least += 1
         elif operation in _REPEATS:
-            least, most = least + about[0] * widths[0].least, most + about[1] * widths[0].most
-        elif operation is _constants.GROUPREF:
-            most += LONGEST_SUBJECT
-        elif operation not in {_constants.ASSERT, _constants.ASSERT_NOT} and widths:
-            least, most = least + min(one.least for one in widths), most + max(one.most for one in widths)
-    return _Width(min(least, LONGEST_SUBJECT), min(most, LONGEST_SUBJECT))
+            least += about[0] * _least_width(about[2])
+        elif operation is not _constants.GROUPREF_EXISTS and not any(_asserted(item)):
+            least += min(map(_least_width, _bodies(item)), default=0)
+    return min(least, LONGEST_SUBJECT)
 
 
 def _ignores_case(items: Iterable[Item]) -> bool:
@@ -290,6 +305,11 @@ def _named(items: Iterable[Item]) -> Iterator[int]:
             yield from _named(about)
         for body in _bodies(item):
             yield from _named(body)
+
+
+@lru_cache(maxsize=65_536)
+def _is_of(category: Any, one: str) -> bool:
+    return re.fullmatch(_CATEGORIES[category], one) is not None
 
 
 @lru_cache(maxsize=4_096)

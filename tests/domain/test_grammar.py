@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import jsonschema
 import pytest
@@ -233,6 +234,24 @@ def test_repetitions_that_can_be_read_in_several_ways_are_refused(text):
 def test_many_repetitions_of_the_same_characters_are_refused(text):
     with pytest.raises(ValueError, match="has several repetitions that can match the same characters"):
         compile_regex(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 90 + "a" + ")?" * 90,
+        "(?:" * 90 + "a" + "|b)" * 90,
+        "(?:" * 40 + "a" + "c?d){1,2}" * 40,
+        r"[\w\s]" * 900,
+        "(?:ab.*|cd.*|e.*x)" * 60,
+        "(?:" + "|".join(f"w{number}x" for number in range(300)) + ")+",
+    ],
+)
+def test_an_intricate_expression_is_soon_judged(text):
+    started = time.monotonic()
+    with suppress(ValueError):
+        compile_regex(text)
+    assert time.monotonic() - started < 5
 
 
 PARTS = st.sampled_from(["a", "b", "ab", "[ab]", ".", "c", r"\w"])
