@@ -572,8 +572,9 @@ def _part(address: str) -> str:
 
 
 def _send_messages(run: Run, messages: Sequence[_Message], until: float) -> None:
-    """One by one, or in digests for each address when there are more than the mappings want."""
-    together = len(messages) > run.mappings.action_rules.notify_max
+    """One by one, or in digests for each address when there are more in this run than the mappings want."""
+    run.messages += len(messages)
+    together = run.messages > run.mappings.action_rules.notify_max
     by_address: dict[str, list[_Message]] = {}
     for message in sorted(messages, key=lambda one: one.row.id):
         for address in message.to:

@@ -114,6 +114,8 @@ class Run:
     """Changes that were answered by 403 since another one was let through, and these answers."""
     allowed: bool = False
     """Whether any change was let through."""
+    messages: int = 0
+    """Messages of actions that were due so far."""
     start: Start | None = None
     """Where points begin, chosen by this run because they had not begun."""
     grants: bool = True

@@ -238,33 +238,42 @@ def _batches(run: Run, target: str, band: Band) -> Iterator[Sequence[Any]]:
 
 
 def _send(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
-    """Send these changes; the outcome of each by its id. What of a batch is forbidden is found one by one."""
+    """Send these changes; the outcome of each by its id."""
+    if len(rows) > 1:
+        try:
+            return _edit_together(run, rows)
+        except ForbiddenError as error:
+            return _find_forbidden(run, rows, error)
+    (row,) = rows
     try:
-        return _send_together(run, rows)
+        return {row.id: _send_alone(run, row)}
     except ForbiddenError as error:
-        forbidden = Outcome(Forbidden(error), {})
-    outcomes = dict.fromkeys([row.id for row in rows], forbidden)
+        return {row.id: Outcome(Forbidden(error), {})}
+
+
+def _send_alone(run: Run, row: Any) -> Outcome:
+    if row.target == POINTS:
+        return Outcome(points.send(run, row), {})
+    if row.target == GROUPS:
+        return Outcome(groups.send(run, row), {})
+    return _edit_alone(run, row) if row.target == CONTACT else _send_dnc(run, row)
+
+
+def _find_forbidden(run: Run, rows: Sequence[Any], error: ForbiddenError) -> Mapping[int, Outcome]:
+    """A batch was answered by 403: one by one, until it is seen to be forbidden to all; what is not sent then is, too."""
+    outcomes = dict.fromkeys([row.id for row in rows], Outcome(Forbidden(error), {}))
     in_a_row = 0
-    for row in rows if len(rows) > 1 else ():
-        if in_a_row == FORBIDDEN_IN_A_ROW:
-            break
+    for row in rows:
         try:
             outcomes.update(_send(run, [row]))
         except MauticSyncError as failed:
-            outcomes[row.id] = Outcome(Doubtful(str(failed)), orjson.loads(row.new))
+            # Those before it are answered for; this one is looked up later.
+            outcomes[row.id] = Outcome(Doubtful(str(failed)), {})
+            break
         in_a_row = in_a_row + 1 if isinstance(outcomes[row.id].result, Forbidden) else 0
+        if in_a_row == FORBIDDEN_IN_A_ROW:
+            break
     return outcomes
-
-
-def _send_together(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
-    if len(rows) > 1:
-        return _edit_together(run, rows)
-    (row,) = rows
-    if row.target == POINTS:
-        return {row.id: Outcome(points.send(run, row), {})}
-    if row.target == GROUPS:
-        return {row.id: Outcome(groups.send(run, row), {})}
-    return {row.id: _edit_alone(run, row) if row.target == CONTACT else _send_dnc(run, row)}
 
 
 def _values(run: Run, new: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_an_intent_has_a_key_that_it_keeps_and_the_lowest_bound_of_the_log(conne
     changes.try_again(connection, [number], "not found")
     (second,) = send(connection, number, above=4)
     assert (second.event_key, second.attempts, second.log_above) == (first.event_key, 2, 4)
-    changes.doubt(connection, [number], "timed out")
+    changes.doubt(connection, [number], "timed out", now=NOW)
     changes.try_again(connection, [number], "not found")
     (third,) = send(connection, number, above=12)
     assert (third.event_key, third.attempts, third.log_above) == (first.event_key, 3, 4)
