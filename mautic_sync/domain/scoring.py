@@ -22,7 +22,7 @@ from mautic_sync.domain.contact import Signals
 from mautic_sync.domain.grammar import TOTAL
 from mautic_sync.domain.matchers import ActivityMatcher
 
-QUARTER = 900  # seconds; no zone has begun a day between two quarters of an hour since 1972
+QUARTER = 900  # seconds; no zone has begun a day between two quarters of an hour since 1980
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 LAST_DAY = date.max.toordinal()
 NOISE = 0.5e-9  # points; a group that is short of a whole number by less has it: that is noise of floating point
