@@ -238,12 +238,12 @@ def _batches(run: Run, target: str, band: Band) -> Iterator[Sequence[Any]]:
 
 
 def _send(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
-    """Send these changes; the outcome of each by its id."""
+    """Send these changes; the outcome by its id of each that was sent."""
     if len(rows) > 1:
         try:
             return _edit_together(run, rows)
-        except ForbiddenError as error:
-            return _find_forbidden(run, rows, error)
+        except ForbiddenError:
+            return _find_forbidden(run, rows)
     (row,) = rows
     try:
         return {row.id: _send_alone(run, row)}
@@ -259,9 +259,9 @@ def _send_alone(run: Run, row: Any) -> Outcome:
     return _edit_alone(run, row) if row.target == CONTACT else _send_dnc(run, row)
 
 
-def _find_forbidden(run: Run, rows: Sequence[Any], error: ForbiddenError) -> Mapping[int, Outcome]:
-    """A batch was answered by 403: one by one, until it is seen to be forbidden to all; what is not sent then is, too."""
-    outcomes = dict.fromkeys([row.id for row in rows], Outcome(Forbidden(error), {}))
+def _find_forbidden(run: Run, rows: Sequence[Any]) -> Mapping[int, Outcome]:
+    """A batch was answered by 403, and is sent one by one, until that fails or is seen to be forbidden to all."""
+    outcomes: dict[int, Outcome] = {}
     in_a_row = 0
     for row in rows:
         try:
@@ -383,7 +383,11 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
         settled: list[tuple[Any, Contact, Mapping[str, Any]]] = []
         in_part: list[tuple[Any, Refused]] = []
         granted = 0
+        unsent = [number for number in numbers if number not in outcomes]
+        changes.back_to_planned(connection, unsent, "not sent: others of its batch were forbidden")
         for row in rows:
+            if row.id not in outcomes:
+                continue
             result, sent = outcomes[row.id].result, outcomes[row.id].sent
             if isinstance(result, Settled):
                 settled.append((row, result.contact, sent))
@@ -419,7 +423,7 @@ def _land(run: Run, rows: Sequence[Any], future: Future[Mapping[int, Outcome]]) 
         if any(not isinstance(one.result, Forbidden | Doubtful) for one in outcomes.values()):
             run.allowed = True
             _count_forbidden(run, connection)
-    run.counts.landed += len(rows)
+    run.counts.landed += len(outcomes)
     run.tell("pushed", changes=len(settled) + granted)
     if len(run.forbidden) >= FORBIDDEN_IN_A_ROW:
         # It is nobody's own: all of them wait for the right, and none of this counts as an attempt.

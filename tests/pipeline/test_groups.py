@@ -170,17 +170,21 @@ def test_a_mautic_without_point_groups_is_refused_at_the_start(make_worker, rule
         worker.plan()
 
 
-@pytest.mark.parametrize("arrives", [True, False])
-def test_a_lost_answer_is_looked_up_and_the_call_repeated_where_it_came_to_nothing(worker, pat, monkeypatch, arrives):
-    real = mautic_points.set_group_points
+def lost(arrives):
+    """A call whose answer does not come; whether it `arrives`."""
 
-    def lost(transport, contact_id, scores):
+    def call(transport, contact_id, scores):
         if arrives:
-            real(transport, contact_id, scores)
+            mautic_points.set_group_points(transport, contact_id, scores)
         return Doubtful("the connection broke")
 
+    return call
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_lost_answer_is_looked_up_and_the_call_repeated_where_it_came_to_nothing(worker, pat, monkeypatch, arrives):
     with monkeypatch.context() as patch:
-        patch.setattr(groups, "set_group_points", lost)
+        patch.setattr(groups, "set_group_points", lost(arrives))
         assert worker.sync()["doubtful"] == 1
     if not arrives:
         assert worker.sync()["pushed"]["calls"] == 0  # it may still be on its way
@@ -194,15 +198,8 @@ def test_a_lost_answer_is_looked_up_and_the_call_repeated_where_it_came_to_nothi
 def test_scores_that_change_while_others_are_in_doubt_are_written_when_it_is_over(
     worker, pat, scores, monkeypatch, arrives
 ):
-    real = mautic_points.set_group_points
-
-    def lost(transport, contact_id, scores):
-        if arrives:
-            real(transport, contact_id, scores)
-        return Doubtful("the connection broke")
-
     with monkeypatch.context() as patch:
-        patch.setattr(groups, "set_group_points", lost)
+        patch.setattr(groups, "set_group_points", lost(arrives))
         worker.sync()
         rescore(worker, scores, Pat=(8, 9))
         patch.setattr(groups, "group_points", lambda *_: {})  # nor does it show yet

@@ -126,13 +126,8 @@ def test_an_unsubscription_that_becomes_visible_after_its_merge_was_followed_is_
 # -- a full pass
 
 
-def test_a_full_pass_that_was_cut_short_begins_again_for_a_field_that_it_did_not_keep(worker, tmp_path, monkeypatch):
-    worker.mappings_dir = rules(tmp_path, "{field: phone, not_empty: true}")
-    for number in range(6):
-        worker.new(firstname=f"A{number}", zipcode="53111")
-    worker.init()
-    slow = worker.but(mautic={"page_size": 1}, push={"max_change_ratio": 1})
-    slow.sync()
+def cut_full_pass_short(slow, monkeypatch):
+    """Ctrl-C when half of six contacts have been read, one by one."""
     sweep = mautic_contacts.sweep
 
     def cut_short(*args):
@@ -141,10 +136,20 @@ def test_a_full_pass_that_was_cut_short_begins_again_for_a_field_that_it_did_not
             if page.last_id >= 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(mautic_contacts, "sweep", cut_short)
-    with pytest.raises(KeyboardInterrupt):
-        slow.sync(full=True)
-    monkeypatch.undo()
+    with monkeypatch.context() as cutting:
+        cutting.setattr(mautic_contacts, "sweep", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            slow.sync(full=True)
+
+
+def test_a_full_pass_that_was_cut_short_begins_again_for_a_field_that_it_did_not_keep(worker, tmp_path, monkeypatch):
+    worker.mappings_dir = rules(tmp_path, "{field: phone, not_empty: true}")
+    for number in range(6):
+        worker.new(firstname=f"A{number}", zipcode="53111")
+    worker.init()
+    slow = worker.but(mautic={"page_size": 1}, push={"max_change_ratio": 1})
+    slow.sync()
+    cut_full_pass_short(slow, monkeypatch)
     slow.mappings_dir = rules(tmp_path, "{field: zipcode, is: '53111'}", "others")
     assert slow.sync()["kinds"]["lead"] == 6
 
@@ -586,18 +591,7 @@ def test_a_full_pass_that_was_cut_short_reads_again_whom_a_run_between_kept_with
     worker.init()
     slow = worker.but(mautic={"page_size": 1}, push={"max_change_ratio": 1})
     slow.sync()
-    sweep = mautic_contacts.sweep
-
-    def cut_short(*args):
-        for page in sweep(*args):
-            yield page
-            if page.last_id >= 3:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(mautic_contacts, "sweep", cut_short)
-    with pytest.raises(KeyboardInterrupt):
-        slow.sync(full=True)
-    monkeypatch.undo()
+    cut_full_pass_short(slow, monkeypatch)
     slow.mappings_dir = rules(tmp_path, "{field: phone, not_empty: true}", "without")
     slow.sync(contact=first)
     slow.mappings_dir = reading

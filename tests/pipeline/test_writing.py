@@ -74,6 +74,17 @@ def test_where_no_edit_is_allowed_the_run_ends(worker, unshown):
     assert worker.sync()["pushed"]["stages"] == 60
 
 
+def test_what_of_a_forbidden_batch_was_not_sent_alone_is_no_failure(worker, unshown):
+    """Two are let through, so that no right is missing; the next five are not, and whoever comes after them is not sent."""
+    numbers = [worker.new(firstname=f"N{one}", phone=f"+49 30 {one}") for one in range(20)]
+    refused_ones = "|".join(map(str, numbers[2:8]))
+    unshown(rf"batch/edit|/contacts/({refused_ones})/edit", status=403)
+    document = worker.sync()
+    assert (document["pushed"]["stages"], document["failed"], document["pending"]) == (2, push.FORBIDDEN_IN_A_ROW, 18)
+    tried = [row.attempts for row in rows_of(worker, change) if row.state == "planned"]
+    assert sorted(tried) == [0] * 13 + [1] * 5
+
+
 @pytest.mark.parametrize("right_comes", [True, False])
 def test_where_the_few_edits_there_are_are_forbidden_the_run_says_so_until_they_count_as_refused(
     worker, unshown, right_comes
