@@ -46,7 +46,7 @@ from mautic_sync.mautic.writes import (
     has_tag,
     remove_dnc,
 )
-from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
 from mautic_sync.pipeline.flights import ask_for_anybody, keep_in_flight, note_end
 from mautic_sync.pipeline.occasions import key_of, named_now, queue, set_off
@@ -54,8 +54,6 @@ from mautic_sync.store import actions, changes, decisions, people
 from mautic_sync.store.changes import Transition
 
 ACTIONS_AT_ONCE = 500
-MOST_ATTEMPTS = 5
-"""So often an action is tried whose end never shows, or that cannot begin."""
 LINES_OF_DIGEST = 50
 NO_OWNER = (
     "Mautic shows us none of the action's owners as a published user (`mautic-sync doctor` names them); correct `owner` in "
@@ -143,14 +141,13 @@ def _persons(run: Run, least_value: int, met: set[int]) -> Iterator[int]:
 
 def _intend(run: Run, person_id: int) -> list[Any]:
     """Store this person's actions as sent, oldest first; what is in doubt and what comes after it waits."""
-    patience = int(run.settings.mautic.settle_after.total_seconds())
     now = int(time.time())
     ready: list[Any] = []
     with run.engine.begin() as connection:
         if actions.has_change_on_the_way(connection, person_id):
             return []
         for row in actions.open_of(connection, person_id):
-            if row.mautic_id is None or (row.state == actions.DOUBTFUL and now - (row.sent_at or 0) < patience):
+            if row.mautic_id is None or (row.state == actions.DOUBTFUL and not run.is_overdue(row)):
                 break
             if row.attempts >= MOST_ATTEMPTS:
                 _close(run, connection, row, orjson.loads(row.done), f"tried {row.attempts} times: {row.error}")

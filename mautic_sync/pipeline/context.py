@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Fields that are kept whatever the mappings say: who this is, for people to read.
 ALWAYS_KEPT = frozenset({"email", "firstname", "lastname", "company", "phone", "mobile", "country"})
+MOST_ATTEMPTS = 5
+"""So often is sent, or tried, what never shows, cannot begin or is forbidden; then it is refused."""
 
 
 class Observer(Protocol):
@@ -154,6 +156,10 @@ class Run:
     def kinds_ever(self) -> dict[str, str]:
         """Stage → kind, the stages that no mapping names any more last: whoever is in one has not left its kind."""
         return {**self.kinds, **self.former_kinds}
+
+    def is_overdue(self, row: Any) -> bool:
+        """Whether what was sent at `row.sent_at` has had `mautic.settle_after` to show: if it does not, it was not done."""
+        return int(time.time()) - (row.sent_at or 0) >= self.settings.mautic.settle_after.total_seconds()
 
     def quarantine(self, connection: Connection, source: str, key: str, reason: str, excerpt: str) -> None:
         """Keep what cannot be used, and go on."""

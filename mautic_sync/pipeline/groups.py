@@ -5,7 +5,6 @@ What was settled is kept with the person, and only what differs from it is writt
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from mautic_sync.errors import ConfigError, MalformedError, RefusedError, Unread
 from mautic_sync.mautic.points import GroupsSet, group_points, set_group_points
 from mautic_sync.mautic.provisioning import list_point_groups
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
-from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.flights import ask_for_anybody
 from mautic_sync.store import changes, notes, people
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 EPOCH = "groups_epoch"
 """Counts how often Mautic was set back to a backup: what was settled before may be gone."""
-MOST_ATTEMPTS = 5
-"""So often scores are sent that never show."""
 
 
 def read(run: Run) -> None:
@@ -110,7 +107,6 @@ def settle_doubts(run: Run) -> None:
         rows = changes.doubtful_groups(connection)
     if not rows:
         return
-    patience = int(run.settings.mautic.settle_after.total_seconds())
     done: list[Any] = []
     again: list[Any] = []
     hopeless: list[Any] = []
@@ -121,7 +117,7 @@ def settle_doubts(run: Run) -> None:
             gone.append(row)
         elif stands:
             done.append(row)
-        elif int(time.time()) - (row.sent_at or 0) >= patience:
+        elif run.is_overdue(row):
             (hopeless if row.attempts >= MOST_ATTEMPTS else again).append(row)
     with run.engine.begin() as connection:
         settle(run, connection, done)

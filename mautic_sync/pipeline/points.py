@@ -19,12 +19,10 @@ from mautic_sync.mautic.feeds import feed_max_id
 from mautic_sync.mautic.points import LOG, Arrival, Granted, add_points, arrived, event_name
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 from mautic_sync.pipeline import pull
-from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.flights import ask_for_anybody
 from mautic_sync.store import changes, ledger, notes, people
 
-MOST_ATTEMPTS = 5
-"""So often points are sent that never show in the log."""
 WATCHED = "points_watched"
 """Changes that counted as not done once, and until when the log is looked at for what still arrives: id → seconds."""
 WATCHED_SECONDS = 86_400
@@ -154,10 +152,9 @@ def _not_done(run: Run, missing: Sequence[Any]) -> list[Any]:
     A contact that is gone answers for itself at once: it was deleted, and nobody waits for its points, or merged, and
     the survivor's log is looked at by the next run.
     """
-    patience = int(run.settings.mautic.settle_after.total_seconds())
     not_done = []
     for row in missing:
-        waited = int(time.time()) - (row.sent_at or 0) >= patience
+        waited = run.is_overdue(row)
         if not waited and row.mautic_id is not None and row.vanished_at is None:
             continue
         number = None if row.mautic_id is None else _number_now(run, row.mautic_id)

@@ -41,14 +41,12 @@ from mautic_sync.mautic.writes import (
     set_stage,
 )
 from mautic_sync.pipeline import actions, groups, points, waiting
-from mautic_sync.pipeline.context import Run
+from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
 from mautic_sync.pipeline.flights import keep_in_flight, note_end
 from mautic_sync.store import changes, people
 
 PLANNED_AT_ONCE = 2000
-MOST_ATTEMPTS = 5
-"""So often a change is sent whose effect never shows."""
 FORBIDDEN_IN_A_ROW = 5
 """So many changes, one after the other, are answered by 403 until that is taken for an answer to all."""
 SHARED_ADDRESS = 422
@@ -99,14 +97,13 @@ def settle_doubts(run: Run) -> None:
         return
     page = contacts_by_id(run.mautic, {row.mautic_id for row in rows})
     found = {one.id: one for one in page.contacts}
-    patience = int(run.settings.mautic.settle_after.total_seconds())
     done: list[tuple[Any, Contact]] = []
     not_done: list[Any] = []
     for row in rows:
         there = found.get(row.mautic_id)
         if there is not None and not _missing(run, row, there):
             done.append((row, there))
-        elif int(time.time()) - (row.sent_at or 0) >= patience:
+        elif run.is_overdue(row):
             not_done.append(row)
     hopeless = [row for row in not_done if row.attempts >= MOST_ATTEMPTS]
     again = [row for row in not_done if row.attempts < MOST_ATTEMPTS]
@@ -311,6 +308,8 @@ def _second_try(run: Run, row: Any, outcome: Outcome) -> Outcome:
         return outcome
     try:
         return _edit_alone(run, row)
+    except ForbiddenError as error:
+        return Outcome(Forbidden(error), {})
     except MauticSyncError as error:
         # The others of the batch are answered for; this one is looked up later.
         return Outcome(Doubtful(str(error)), outcome.sent)

@@ -3,8 +3,9 @@
 A store is filled with persons, activity and points that were granted and lost again, by the packaged rules and a fixed
 seed. Measured are, each in a process of its own: tallies and evidence made anew, everybody scored, everybody scored
 again a day later, new activity of one person in a hundred stored, and these scored: of persons all over the store,
-and of the newest. How fast that could be at most is measured beside it: their rows read and one number of each
-written, without any rule.
+each on pages of their own, which is the worst that there is, and of the newest. All of them get another score. Once that is
+decided and stored, and once, for as many others, what to do about it in Mautic is planned as well. How fast that could be at
+most is measured beside it: their rows read and one number of each written, without any rule.
 """
 
 from __future__ import annotations
@@ -228,9 +229,19 @@ def arrive(path: str) -> dict[str, Any]:
     return _arrive(path, lambda place, _persons: place * 100)
 
 
+def others(path: str) -> dict[str, Any]:
+    """The same for as many others, who lie between them."""
+    return _arrive(path, lambda place, _persons: place * 100 - 50)
+
+
 def newest(path: str) -> dict[str, Any]:
     """The same for as many who came last, and lie together in the file."""
     return _arrive(path, lambda place, persons: persons - place + 1)
+
+
+def recent(path: str) -> dict[str, Any]:
+    """The same for as many who came before the newest."""
+    return _arrive(path, lambda place, persons: persons - persons // 100 - place + 1)
 
 
 def _arrive(path: str, who: Callable[[int, int], int]) -> dict[str, Any]:
@@ -283,23 +294,29 @@ def bare(path: str) -> dict[str, Any]:
     return {**told, "persons": len(numbers)}
 
 
-def some(path: str) -> dict[str, Any]:
-    """Those whom `arrive` or `newest` is about: all have another score, which is planned to be shown."""
+def decided(path: str) -> dict[str, Any]:
+    """Those who did something: all have another score."""
+    return _decide(path, NOW + DAY, grants=False)
+
+
+def planned(path: str) -> dict[str, Any]:
+    """The same, and what Mautic is to be granted for it is planned."""
     return _decide(path, NOW + DAY)
 
 
-def _decide(path: str, now: int) -> dict[str, Any]:
+def _decide(path: str, now: int, *, grants: bool = True) -> dict[str, Any]:
     from mautic_sync.pipeline.decide import decide_changed
 
     told: dict[str, Any] = {}
     run = _run(path, now)
+    run.grants = grants
     with measured(told):
         told["persons"] = decide_changed(run, baseline=True)
     return told
 
 
 TASKS: dict[str, Callable[[str], dict[str, Any]]] = {
-    task.__name__: task for task in (count, first, again, arrive, bare, some, newest)
+    task.__name__: task for task in (count, first, again, arrive, others, newest, recent, bare, decided, planned)
 }
 
 
@@ -325,16 +342,24 @@ def main() -> None:
             ("again", "everybody scored again, a day later"),
             ("arrive", "one in a hundred did something, stored"),
             ("bare", "their rows read, one number of each written, no rules"),
-            ("some", "these decided, points and stages planned"),
+            ("decided", "these decided"),
+            ("others", "as many others did something, stored"),
+            ("planned", "these decided, points and stages planned"),
             ("newest", "the newest hundredth did something, stored"),
-            ("some", "these decided, points and stages planned"),
+            ("decided", "these decided"),
+            ("recent", "the hundredth before it did something, stored"),
+            ("planned", "these decided, points and stages planned"),
         ):
             command = [sys.executable, "-m", "tests.bench.scores", "task", task, path]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
             told = json.loads(done.stdout)
             rate = told.get("persons", 0) / told["seconds"]
             figures = (f"{told['seconds']:.1f}", f"{told['cpu']:.1f}", f"{told['peak_mb']:.0f}")
-            aim = f"≥ {AIM_PERSONS_A_SECOND:,}/s, < {MOST_MEGABYTES} MB" if task in {"again", "some"} else ""
+            aim = (
+                f"≥ {AIM_PERSONS_A_SECOND:,}/s, < {MOST_MEGABYTES} MB"
+                if task in {"again", "decided", "planned"}
+                else ""
+            )
             table.add_row(what, *figures, f"{rate:,.0f}" if rate else "", aim)
         Console(width=140).print(table)
 

@@ -19,6 +19,7 @@ from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
 from mautic_sync.pipeline import actions as acting, decide as deciding, push
+from mautic_sync.pipeline.context import MOST_ATTEMPTS
 from mautic_sync.pipeline.pull import DECIDED_AS
 from mautic_sync.store import actions as stored, backup, notes, people
 from mautic_sync.store.schema import action, decision
@@ -985,8 +986,8 @@ def test_an_action_whose_contact_mautic_cannot_show_is_tried_by_later_runs(start
     assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
     assert [len(notes_of(worker, number)) for number in (pat, kim)] == [1, 1]
     rescore(worker, scores, Pat=0)
-    answered("GET", f"/contacts/{pat}$", 500, acting.MOST_ATTEMPTS)
-    for _ in range(acting.MOST_ATTEMPTS):
+    answered("GET", f"/contacts/{pat}$", 500, MOST_ATTEMPTS)
+    for _ in range(MOST_ATTEMPTS):
         assert worker.sync()["actions"]["pending"] == 1
     assert worker.sync()["actions"] == {"done": 0, "refused": 1, "pending": 0}
 

@@ -14,6 +14,7 @@ from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import points as mautic_points
 from mautic_sync.mautic.writes import Doubtful
 from mautic_sync.pipeline import decide as deciding, forecast, groups
+from mautic_sync.pipeline.context import MOST_ATTEMPTS
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
 from mautic_sync.store import people
@@ -220,7 +221,7 @@ def test_scores_of_one_contact_that_mautic_cannot_show_stop_nobody_else(worker, 
     worker.sync()
     unshown(f"/contacts/{pat}/points/groups", page=page)
     rescore(worker, scores, Kim=(5, 0), Pat=(9, 0))
-    for _ in range(groups.MOST_ATTEMPTS + 1):
+    for _ in range(MOST_ATTEMPTS + 1):
         document = worker.sync()
         worker.patience(PATIENCE)
     assert (document["failed"], document["pending"]) == (1, 0)

@@ -19,6 +19,7 @@ from mautic_sync.mautic import points as mautic_points, transport
 from mautic_sync.mautic.points import event_name
 from mautic_sync.mautic.writes import Doubtful, Refused
 from mautic_sync.pipeline import flights, forecast, points, push, reconcile
+from mautic_sync.pipeline.context import MOST_ATTEMPTS
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
 from mautic_sync.store import changes, people
@@ -465,7 +466,7 @@ def test_points_that_mautic_refuses_wait_for_a_retry(worker, pat, monkeypatch):
     """A name that is too long is a 400, as is what fails behind a grant: only the log can tell which."""
     with monkeypatch.context() as refusing:
         refusing.setattr(points, "event_name", lambda _reasons, key: f"{'n' * 200} {key}")
-        for _ in range(points.MOST_ATTEMPTS):
+        for _ in range(MOST_ATTEMPTS):
             assert worker.sync()["doubtful"] == 1
             worker.patience(PATIENCE)
         document = worker.sync()
@@ -729,7 +730,7 @@ def test_one_contact_that_mautic_cannot_show_stops_nobody_else(worker, pat, scor
     worker.sync()
     unshown(f"/contacts/{pat}( |/points/plus/)", page=page)
     rescore(worker, scores, Kim=5, Pat=9)
-    for _ in range(points.MOST_ATTEMPTS + 1):
+    for _ in range(MOST_ATTEMPTS + 1):
         document = worker.sync()
         worker.patience(PATIENCE)
     assert (document["failed"], document["pending"]) == (1, 0)
@@ -741,9 +742,9 @@ def test_one_grant_that_is_forbidden_costs_nobody_else_theirs_and_is_refused_in_
     names = crowd(worker, scores, 10)
     unshown(f"/contacts/{pat}/points/plus/", status=403)
     rescore(worker, scores, Pat=9, **dict.fromkeys(names, 4))
-    for times in range(1, points.MOST_ATTEMPTS + 1):
+    for times in range(1, MOST_ATTEMPTS + 1):
         document = worker.sync()
-        assert (document["failed"], document["pending"]) == (1, int(times < points.MOST_ATTEMPTS))
+        assert (document["failed"], document["pending"]) == (1, int(times < MOST_ATTEMPTS))
     assert books(worker) == {pat: 7, **dict.fromkeys(names.values(), 4)}
     assert worker.sync()["failed"] == 0
     (refused,) = [row for row in rows_of(worker) if row.state == "refused"]
@@ -753,7 +754,7 @@ def test_one_grant_that_is_forbidden_costs_nobody_else_theirs_and_is_refused_in_
 def test_where_nothing_is_allowed_the_run_ends_and_says_which_right_is_missing(worker, scores, unshown):
     crowd(worker, scores, 12)
     give_the_right = unshown("/points/plus/", status=403)
-    for _ in range(points.MOST_ATTEMPTS + 1):
+    for _ in range(MOST_ATTEMPTS + 1):
         with pytest.raises(ForbiddenError, match="editother"):
             worker.sync()
     give_the_right()

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from mautic_sync.errors import ForbiddenError, SafetyStop
 from mautic_sync.pipeline import push
+from mautic_sync.pipeline.context import MOST_ATTEMPTS
 from mautic_sync.pipeline.waiting import eta, note_pace
 from mautic_sync.store import changes, people
 from mautic_sync.store.schema import change, standing, transition
@@ -54,7 +55,7 @@ def test_one_contact_that_a_firewall_does_not_let_through_is_written_last_of_all
     unshown(rf'batch/edit.*"id":{numbers[7]},|/contacts/{numbers[7]}/edit', status=403, page=True)
     document = worker.sync()
     assert (document["pushed"]["stages"], document["pending"], document["failed"]) == (59, 1, 1)
-    for _ in range(push.MOST_ATTEMPTS - 1):
+    for _ in range(MOST_ATTEMPTS - 1):
         document = worker.sync()
     assert (document["pending"], document["failed"]) == (0, 1)
     (error,) = refused(worker)
@@ -62,11 +63,44 @@ def test_one_contact_that_a_firewall_does_not_let_through_is_written_last_of_all
     assert worker.sync()["failed"] == 0
 
 
+def test_one_contact_that_our_user_may_not_edit_is_refused_in_the_end_though_its_batch_is_answered(
+    worker, unshown, monkeypatch
+):
+    """Somebody else's contact, where the role may edit its own only: one item of a batch is 403, and so is its edit."""
+    numbers = [worker.new(firstname=f"N{one}", phone=f"+49 30 {one}") for one in range(5)]
+    unshown(f"/contacts/{numbers[2]}/edit", status=403)
+    real = requests.Session.request
+
+    def request(session, verb, url, **more):
+        if not url.endswith("batch/edit"):
+            return real(session, verb, url, **more)
+        items = orjson.loads(more["data"])
+        place = next((place for place, item in enumerate(items) if item["id"] == numbers[2]), None)
+        if place is None:
+            return real(session, verb, url, **more)
+        del items[place]
+        answer = real(session, verb, url, **{**more, "data": orjson.dumps(items)})
+        body = answer.json()
+        body["statusCodes"].insert(place, 403)
+        body["contacts"] = {index + (index >= place): contact for index, contact in enumerate(body["contacts"])}
+        body["errors"] = {place: {"message": "no", "code": 403}}
+        answer._content = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+        return answer
+
+    monkeypatch.setattr(requests.Session, "request", request)
+    for times in range(1, MOST_ATTEMPTS + 1):
+        document = worker.sync()
+        assert document["pushed"]["stages"] == (4 if times == 1 else 0)
+        assert (document["failed"], document["doubtful"]) == (1, 0)
+        assert document["pending"] == int(times < MOST_ATTEMPTS)
+    assert len(refused(worker)) == 1
+
+
 def test_where_no_edit_is_allowed_the_run_ends(worker, unshown):
     for one in range(60):
         worker.new(firstname=f"N{one}", phone=f"+49 30 {one}")
     give_the_right = unshown("batch/edit|/contacts/[0-9]+/edit", status=403)
-    for _ in range(push.MOST_ATTEMPTS + 1):
+    for _ in range(MOST_ATTEMPTS + 1):
         with pytest.raises(ForbiddenError, match="editother"):
             worker.sync()
     assert {(row.state, row.attempts) for row in rows_of(worker, change)} == {("planned", 0)}
@@ -93,7 +127,7 @@ def test_where_the_few_edits_there_are_are_forbidden_the_run_says_so_until_they_
     give_the_right = unshown("batch/edit|/contacts/[0-9]+/edit", status=403)
     with pytest.raises(ForbiddenError, match="editother"):
         worker.sync()
-    for _ in range(push.MOST_ATTEMPTS - 2):
+    for _ in range(MOST_ATTEMPTS - 2):
         assert worker.sync()["failed"] == 1
     if right_comes:
         give_the_right()
