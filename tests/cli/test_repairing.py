@@ -37,8 +37,8 @@ def stages(shell) -> dict[str, int]:
     return shell.box.stats()["stages"]
 
 
-def on_a_terminal(shell, answer: str, *arguments: str) -> tuple[int, str]:
-    """Run a command on a terminal of its own, and type this when it asks."""
+def on_a_terminal(shell, answer: str, *arguments: str, meanwhile=lambda: None) -> tuple[int, str]:
+    """Run a command on a terminal of its own, and type this when it asks, after something happened."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "mautic_sync", *arguments],
@@ -57,6 +57,7 @@ def on_a_terminal(shell, answer: str, *arguments: str) -> tuple[int, str]:
         said += part.decode(errors="replace")
         if not asked and "[y/N]" in said:
             asked = True
+            meanwhile()
             os.write(ours, f"{answer}\n".encode())
     os.close(ours)
     return process.wait(60), said
@@ -123,6 +124,23 @@ def act(shell, **what):
     with requests.Session() as session:
         session.trust_env = False
         assert session.post(f"{shell.box.url}/_sandbox/act", json=what, timeout=10).ok
+
+
+def test_undo_names_what_somebody_changed_while_it_asked(tmp_path):
+    with Sandbox(contacts=3, seed=4) as box:
+        shell = Shell(tmp_path, box)
+        shell.json("init", "--yes")
+        run_id = shell.json("sync")["run_id"]
+        who = shell.json("undo", run_id, "--dry-run")["listed"][0]["contact"]
+
+        def by_hand():
+            act(shell, do="set_stage", contact=who, stage="Customer")
+
+        code, said = on_a_terminal(shell, "y", "undo", run_id, meanwhile=by_hand)
+        asked, answered = said.split("[y/N]")
+        assert (code, "left alone" in asked) == (0, False)
+        assert f"left alone: contact {who}: stage: " in answered
+        assert shell.json("explain", str(who))["in_mautic"]["stage"] == "Customer"
 
 
 def test_quarantine_tells_why_when_and_how_often_and_one_is_tried_again_alone(shell):
