@@ -28,7 +28,6 @@ from mautic_sync.domain.grammar import (
     nearest,
     parse_condition,
     parse_duration,
-    path_text,
     suggestion,
     without_typographic_quotes,
 )
@@ -147,9 +146,7 @@ class Checker:
     def file(self, name: str) -> object:
         """The model of one file, or None."""
         source = self.sources[name]
-        self.problems += [
-            FileProblem(source.name, one.line, path_text(one.path), one.text) for one in source.document.problems
-        ]
+        self.problems += source.problems_of_text()
         value = source.document.value
         if value is None:
             if not source.document.problems and not any(one.file == source.name for one in self.problems):

@@ -47,6 +47,10 @@ class SourceFile:
     def problem(self, path: Path, text: str) -> FileProblem:
         return FileProblem(self.name, self.document.line(path), path_text(path), text)
 
+    def problems_of_text(self) -> list[FileProblem]:
+        """What is wrong with the text itself, each in the line where it stands and not in that of its path."""
+        return [FileProblem(self.name, one.line, path_text(one.path), one.text) for one in self.document.problems]
+
 
 # --- What pydantic found, in words ------------------------------------------------------------------------------
 

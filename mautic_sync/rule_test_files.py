@@ -236,7 +236,7 @@ def read_rule_tests(directory: Path) -> list[RuleTests]:
 
 
 def _form(source: SourceFile, document: Document, problems: list[FileProblem]) -> RuleTestsFile | None:
-    problems += [source.problem(one.path, one.text) for one in document.problems]
+    problems += source.problems_of_text()
     if document.problems:
         return None
     if not isinstance(document.value, dict):

@@ -280,6 +280,21 @@ def test_what_is_wrong_is_named_with_its_line(problems, tests, told):
     assert any(told in one for one in found), found
 
 
+@pytest.mark.parametrize(
+    ("tests", "told"),
+    [
+        ("  - name: a\n\tperson: {}\n", "mine.yaml, line 4: use spaces, not tabs, to indent"),
+        (
+            "  - name: a\n    expect: {score: 1}\n    expect: {score: 2}\n",
+            "mine.yaml, line 5, tests[0].expect: `expect` stands twice here, first in line 4; remove one of them",
+        ),
+    ],
+)
+def test_what_is_no_yaml_is_named_with_the_line_where_it_stands(problems, tests, told):
+    (problem,) = problems(tests)
+    assert problem.startswith(told)
+
+
 @pytest.mark.parametrize("status", ["quarantined", "Valid", "vald"])
 def test_a_status_that_is_new_with_zerobounce_can_be_tested(tried, status):
     policy = f"version: 1\npolicy: {{accept: [valid], hold: [{status}]}}\n"
