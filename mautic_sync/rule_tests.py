@@ -17,7 +17,15 @@ from mautic_sync.domain.actions import HOT, LOW_VALUE, moved, turns
 from mautic_sync.domain.activity import ACTIVITY_TYPES, ATTRIBUTES_OF, Activity
 from mautic_sync.domain.classification import Previous, explain
 from mautic_sync.domain.conditions import Condition
-from mautic_sync.domain.contact import DNC_REASONS, NO_VERDICT, Kind, Outcome as Made, Signals, VerdictSignal
+from mautic_sync.domain.contact import (
+    DNC_REASONS,
+    NO_VERDICT,
+    FieldValue,
+    Kind,
+    Outcome as Made,
+    Signals,
+    VerdictSignal,
+)
 from mautic_sync.domain.countries import fold
 from mautic_sync.domain.grammar import STATUSES, SUB_STATUSES, suggestion
 from mautic_sync.domain.judgement import SYNTAX_REJECT, Judgement, judge
@@ -241,14 +249,15 @@ def _signals(rules: _Rules, person: PersonText, did: Sequence[ActivityText], now
             counted = days.setdefault(matcher.key, {})
             counted[day] = counted.get(day, 0) + text.times
     reasons = {word: number for number, word in DNC_REASONS.items()}
+    fields = {alias.lower(): value for alias, value in person.fields.items() if value not in {None, ""}}
     return Signals(
-        fields={alias: value for alias, value in person.fields.items() if value not in {None, ""}},
+        fields=fields,
         tags=frozenset(person.tags),
         segments=frozenset(person.segments),
         campaigns=frozenset(person.campaigns),
         dnc={channel: reasons[word] for channel, word in person.dnc.items()},
         evidence={key: tuple(sorted(times)) for key, times in evidence.items()},
-        verdict=_verdict(rules.mappings, person, now),
+        verdict=_verdict(rules.mappings, person.verdict, fields.get("email"), now),
         first_seen=min(first, default=now) if person.first_seen is None else moment(person.first_seen, zone, now),
         last_active=max(active, default=None) if person.last_active is None else moment(person.last_active, zone, now),
         tallies={key: [part for pair in sorted(counts.items()) for part in pair] for key, counts in days.items()},
@@ -264,11 +273,10 @@ def _attributes(text: ActivityText) -> Mapping[str, str]:
     return {**{name: value for name, value in query if name.startswith("utm_")}, **told}
 
 
-def _verdict(mappings: Mappings, person: PersonText, now: int) -> VerdictSignal:
+def _verdict(mappings: Mappings, given: str | VerdictText | None, address: FieldValue, now: int) -> VerdictSignal:
     """What validation.yaml makes of the verdict; an address that is none is rejected without one."""
-    given, address = person.verdict, person.fields.get("email")
     if given is None:
-        broken = isinstance(address, str) and bool(address) and normalise_address(address) is None
+        broken = isinstance(address, str) and normalise_address(address) is None
         return SYNTAX_REJECT if broken else NO_VERDICT
     if isinstance(given, str):
         if given in OUTCOMES:

@@ -142,6 +142,20 @@ def test_what_moves_the_last_activity_in_mautic_ends_silence(tried, type_, point
     assert misses(tried(tests, scoring=scoring)) == {}
 
 
+def test_fields_are_read_as_a_run_reads_them(tried):
+    """The letter case of an alias does not count, and one of several choices is enough."""
+    scoring = (
+        "version: 1\ngroups: {fit: [{name: A, when: {field: Company, is: acme}, points: 1},"
+        " {name: B, when: {field: Country, is: DE}, points: 2}, {name: C, when: {field: sports, in: [ski]}, points: 4}]}\n"
+    )
+    tests = (
+        "  - name: a\n"
+        "    person: {fields: {company: Acme, COUNTRY: Germany, sports: golf|ski, Email: nonsense}}\n"
+        "    expect: {score: 7, kind: ghost, reason: rejected}\n"
+    )
+    assert misses(tried(tests, scoring=scoring, actions="version: 1\n")) == {}
+
+
 def test_activity_is_counted_by_the_same_matchers(tried):
     scoring = (
         "version: 1\ngroups: {seen: [{name: Ads, on: page.hit, where: {utm_source: ads}, points: 3, at_most: 2, per: 7d}]}"

@@ -187,13 +187,14 @@ class _Context:
         return [one for one in names_in(self.catalogue, kind) if fold(one) == fold(name)]
 
     def alias(self, name: str) -> str:
-        """A field as this Mautic spells it."""
-        return next(iter(self.spelled("field", name)), name)
+        """A field as this Mautic spells it; as every Mautic does, in lower case, where none is at hand."""
+        return name.lower() if self.catalogue is None else next(iter(self.spelled("field", name)), name)
 
     def field_type(self, alias: str) -> str:
-        if alias == "country" or self.catalogue is None:
-            return alias if alias == "country" else ""
-        return self.catalogue.fields.get(alias, "")
+        """The type in this Mautic; where none is at hand, the one that may hold several choices, or one value."""
+        if alias == "country":
+            return alias
+        return "multiselect" if self.catalogue is None else self.catalogue.fields.get(alias, "")
 
 
 def _never(signals: Signals, now: int) -> int | None:  # noqa: ARG001  # a Due that time cannot change
