@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mautic_sync.domain.grammar import Path, nearest, path_text, suggestion
+from mautic_sync.domain.grammar import Path, nearest, path_text, suggestion_for_key, with_a_point
 from mautic_sync.errors import ConfigError
 from mautic_sync.yaml_text import Document, read_yaml
 
@@ -95,6 +95,8 @@ def _keys_at(path: Path, schema: dict[str, Any]) -> list[str]:
     return list(found.get("properties", {})) if isinstance(found, dict) else []
 
 
+CALLED = {"within": "per"}
+"""What people call keys that is more like another one."""
 _TAKES = {
     "bool_type": "true or false",
     "string_type": "text; put it in quotes if it looks like something else",
@@ -114,7 +116,9 @@ def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
     key = path[-1] if path else ""
     told = f"`{key}`" if isinstance(key, str) else f"an entry of `{_list_at(path)}`"
     if kind == "extra_forbidden":
-        return f"there is no key `{key}` here{suggestion(key, _keys_at(path, schema))}"
+        keys = _keys_at(path, schema)
+        called = {word: meant for word, meant in CALLED.items() if meant in keys}
+        return f"there is no key `{key}` here{suggestion_for_key(key, given, keys, called)}"
     if kind == "missing":
         return f"`{key}` is missing" + ("; begin the file with `version: 1`" if key == "version" else "; add it")
     if kind == "literal_error":
@@ -128,7 +132,9 @@ def sentence(error: dict[str, Any], path: Path, schema: dict[str, Any]) -> str:
     if kind in {"bool_type", "int_type", "float_type"} and _looks_otherwise(given):
         return _in_quotes(given)
     if kind in _TAKES:
-        return f"{told} takes {_TAKES[kind]}, not {shape(given)}"
+        return f"{told} takes {_TAKES[kind]}, not {shape(given)}" + (
+            with_a_point(given) if kind == "float_type" else ""
+        )
     if kind in {"greater_than_equal", "greater_than"}:
         return f"{shape(given)} is too small; write {context.get('ge', context.get('gt'))} or more"
     if kind in {"less_than_equal", "less_than"}:

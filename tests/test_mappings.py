@@ -812,6 +812,10 @@ def test_no_text_is_longer_than_mautic_keeps(rules):
         ("{name: A, on: email.sent, unless: {activity: email.read, within: 401d}, points: 1}", "groups.fit[0].unless.within: this looks 401d back"),
         ("{name: A, on: page.hit, points: 1, at_mots: 2}", "groups.fit[0].at_mots: there is no key `at_mots` here; did you mean `at_most`?"),
         ("{name: A, on: page.hit, points: 1, wher: {url: x}}", "groups.fit[0].wher: there is no key `wher` here; did you mean `where`?"),
+        ("{name: A, on: page.hit, points: 1, at_most: 2, within: 7d}", "groups.fit[0].within: there is no key `within` here; did you mean `per`?"),
+        ("{name: A, on: page.hit, points: 1,5}", "groups.fit[0].5: there is no key `5` here; if it ends the value before it: a number has a point (0.5)"),
+        ("{name: A, when: {field: country, in: DE, AT}, points: 1}", "groups.fit[0].when.AT: there is no key `AT` beside `field`; if it ends the value before it: a number has a point (0.5), a list brackets ([a, b])"),
+        ("{name: A, when: {field: n, gte: '50,5'}, points: 1}", "groups.fit[0].when.gte: `gte` takes a number, not `50,5`; did you mean `50.5`?"),
         ("{name: A, when: {fild: a}, points: 1}", "groups.fit[0].when.fild: no condition begins with `fild`"),
         ("{name: A, on: page.hit, unless: {tga: a}, points: 1}", "groups.fit[0].unless.tga: no condition begins"),
     ],
@@ -855,6 +859,10 @@ def test_scoring_is_checked(problems, rule, told):
         (
             "decay: {group: fit, half_life: 9d, steps: [{after: 1d, keep: 0}]}\ngroups: {fit: []}",
             "decay: this takes `half_life` or `steps`, not both",
+        ),
+        (
+            "decay: {group: fit, steps: [{after: 9d, keep: '0,5'}]}\ngroups: {fit: []}",
+            "decay.steps[0].keep: `keep` takes a number, not `0,5`; did you mean `0.5`?",
         ),
         ("decay: {group: fit, half_life: 12h}\ngroups: {fit: []}", "decay.half_life: `12h` is not a number of whole"),
         (

@@ -327,7 +327,7 @@ class _LeafReader:
                     if key in OPERATORS
                     else f"there is no key `{key}` beside `{self.name}`"
                 )
-                self.problem(key, told + suggestion(key, allowed))
+                self.problem(key, told + suggestion_for_key(key, self.spec[key], allowed))
         names = self.names()
         operators = {key: self.operand(key, self.spec[key]) for key in self.subject.operators if key in self.spec}
         self.count_operators(operators)
@@ -487,7 +487,7 @@ class _LeafReader:
         number = None if isinstance(value, bool) else as_number(value)
         if number is None:
             dated = isinstance(value, str) and (parse_day(value) or re.fullmatch(RELATIVE_PATTERN, value))
-            hint = "; for dates write `after` or `before`" if dated else ""
+            hint = "; for dates write `after` or `before`" if dated else with_a_point(value)
             self.problem(key, f"`{key}` takes a number, not {_shown(value)}{hint}")
         return number
 
@@ -701,6 +701,14 @@ def suggestion(word: object, known: Iterable[str], called: Mapping[str, str] = N
     return f"; known: {listed}" + (", …" if len(known) > 20 else "")
 
 
+def suggestion_for_key(key: object, value: object, known: Iterable[str], called: Mapping[str, str] = NOTHING) -> str:
+    """The same for a key, which between braces may be the end of a value with a comma: `{keep: 0,5}`, `{in: DE, AT}`."""
+    told = suggestion(key, known, called)
+    if value is not None or "did you mean" in told:
+        return told
+    return "; if it ends the value before it: a number has a point (0.5), a list brackets ([a, b]), a text with a comma quotes"
+
+
 def parse_duration(value: object) -> int:
     """Seconds of `30d`, `6h`, `2w`, `15m`, `90s`; ValueError with a sentence otherwise."""
     if isinstance(value, str) and re.fullmatch(DURATION_PATTERN, value):
@@ -748,6 +756,13 @@ def _number_in(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def with_a_point(value: object) -> str:
+    """`; did you mean `0.5`?` for `0,5`; empty for all else."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+,[0-9]+", value):
+        return f"; did you mean `{value.replace(',', '.')}`?"
+    return ""
 
 
 def parse_day(text: str) -> date | None:
