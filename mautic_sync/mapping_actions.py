@@ -12,13 +12,12 @@ from mautic_sync.domain.actions import ENDS, LEFT, LOW_VALUE, WHEN, ActionRule, 
 from mautic_sync.domain.activity import Activity
 from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.countries import fold
-from mautic_sync.domain.grammar import Leaf, Path, suggestion
+from mautic_sync.domain.grammar import CHANNELS, Leaf, Path, suggestion
 from mautic_sync.mapping_files import ActionsFile, ActionText, DoText, StagesFile
 
 LONGEST_KEY = 24
 FROM_ENVIRONMENT = "env:"
 """How an address of `notify.to` begins that stands in the environment."""
-CHANNELS = ("email", "sms", "notification")
 Problems = Iterator[tuple[Path, str]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from mautic_sync.mapping_files import ScoreRuleText, ScoringFile
 from mautic_sync.mapping_problems import FileProblem, SourceFile
 
 SCHEMES = ("http://", "https://")
+_ANYTHING = re.compile(r"(?:\.?[*%])+")
+"""Anything, also as regular expressions (`.*`) and SQL (`%`) write it."""
 
 
 def never_matching(
@@ -104,7 +107,9 @@ def _partial_addresses(node: Node) -> Iterator[tuple[Path, str]]:
                 begin = fold(pattern).partition("*")[0]
                 if in_typographic_quotes(pattern):
                     continue  # told of the quotes
-                if "://" not in pattern and not any(scheme.startswith(begin) for scheme in SCHEMES):
-                    meant = f"*{pattern.strip('*')}*"
+                if begin.startswith("^") or (
+                    "://" not in pattern and not any(one.startswith(begin) for one in SCHEMES)
+                ):
+                    meant = _ANYTHING.sub("*", f"*{pattern.strip('^$')}*")
                     told = f"whole addresses are compared, and none begins with `{begin}`; did you mean `{meant}`?"
                     yield (*leaf.path, "where", name), told

@@ -333,6 +333,9 @@ def _none_yet(value: object) -> object:
 
 
 def _several(value: object) -> object:
+    if not isinstance(value, (dict, list)):
+        told = "`decay` takes a map, like {group: interest, half_life: 90d}, or a list of maps"
+        raise ValueError(f"{told}, not {shape(value)}")  # noqa: TRY004  # pydantic tells ValueErrors alone
     return [value] if isinstance(value, dict) else value
 
 

@@ -620,6 +620,24 @@ def test_a_part_of_an_address_is_named_and_allowed(rules):
     assert warning.endswith("and none begins with `/pricing`; did you mean `*/pricing*`?")
 
 
+@pytest.mark.parametrize("url", [".*pricing.*", "%pricing%", "^pricing$", "pricing"])
+def test_what_other_programs_write_for_anything_is_no_part_of_the_address_that_is_proposed(rules, url):
+    (warning,) = rules(scoring=scored(f"{{name: A, on: page.hit, where: {{url: '{url}'}}, points: 1}}")).warnings
+    assert warning.endswith("; did you mean `*pricing*`?")
+
+
+@pytest.mark.parametrize(("channel", "told"), [("Email", "did you mean `email`?"), ("fax", "known: `email`, `sms`,")])
+def test_a_channel_that_mautic_does_not_have_is_named_and_allowed(rules, channel, told):
+    (warning,) = rules(scoring=scored(f"{{name: A, when: {{dnc: {channel}}}, points: -1}}")).warnings
+    assert f"groups.fit[0].when.dnc: Mautic is not known to have a channel `{channel}`; {told}" in warning
+
+
+@pytest.mark.parametrize("key", ["when: page.hit", "when: [a]", "on: page.hit, unless: email.read"])
+def test_what_is_no_condition_is_told_once(problems, key):
+    (problem,) = problems(scoring=f"version: 1\ngroups: {{fit: [{{name: A, {key}, points: 1}}]}}\n")
+    assert ": a condition is a map with one subject, like `{tag: vip}`, not " in problem
+
+
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
@@ -863,6 +881,10 @@ def test_scoring_is_checked(problems, rule, told):
         (
             "decay: {group: fit, steps: [{after: 9d, keep: '0,5'}]}\ngroups: {fit: []}",
             "decay.steps[0].keep: `keep` takes a number, not `0,5`; did you mean `0.5`?",
+        ),
+        (
+            "decay: 90d",
+            "decay: `decay` takes a map, like {group: interest, half_life: 90d}, or a list of maps, not `90d`",
         ),
         ("decay: {group: fit, half_life: 12h}\ngroups: {fit: []}", "decay.half_life: `12h` is not a number of whole"),
         (

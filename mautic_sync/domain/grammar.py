@@ -54,6 +54,7 @@ UNCHECKED = "unchecked"
 TOTAL = "total"
 """The score that is the sum of all groups; the other scores are groups of scoring.yaml."""
 CHANNELS = ("email", "sms", "notification")
+"""Of do-not-contact; what extends Mautic may add others, so an unknown one in a condition is a warning."""
 
 CALLED = {
     **dict.fromkeys(
@@ -379,6 +380,9 @@ class _LeafReader:
                         warning=True,
                     )
             return folded
+        elif self.name == "dnc" and name not in CHANNELS:
+            told = f"Mautic is not known to have a channel `{name}`{suggestion(name, CHANNELS)}"
+            self.problem("dnc", told, warning=True)
         elif words and name not in words:
             self.problem(self.name, f"there is no {self.name} `{name}`{suggestion(name, words)}")
         return name
