@@ -85,7 +85,6 @@ def _show(out: Console, document: dict[str, Any]) -> None:
     rows = document["hot"]
     if not rows:
         out.print("Nobody is hot.")
-        return
     for row in rows:
         # Nothing is cut off: it is there to be copied.
         told = Table.grid(Column(), Column(overflow="fold"), padding=(0, 1))
@@ -103,3 +102,5 @@ def _show(out: Console, document: dict[str, Any]) -> None:
         out.print(f"… and {document['total'] - len(rows)} more (--limit)")
     if document["outdated"]:
         out.print(f"Of {document['outdated']} of them the score has changed since the last run: `sync` decides anew.")
+    for text in document["not_counted"]:
+        out.print(escape(f"Not counted: {text}"))

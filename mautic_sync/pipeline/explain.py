@@ -15,7 +15,8 @@ from mautic_sync.domain.classification import explain as explain_rules
 from mautic_sync.domain.contact import Catalogue
 from mautic_sync.domain.plan import GROUP
 from mautic_sync.domain.scoring import NOISE, Entry, account
-from mautic_sync.mappings import Mappings
+from mautic_sync.errors import ConfigError
+from mautic_sync.mappings import Mappings, MappingsError
 from mautic_sync.pipeline import fold
 from mautic_sync.pipeline.decide import Deciding, consider, plan_stages
 from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
@@ -134,8 +135,26 @@ def deciding_from_store(connection: Connection, settings: Settings, mappings: Ma
     stored = notes.get_json(connection, CATALOGUE)
     stage_names = {int(number): name for number, name in (notes.get_json(connection, STAGES) or {}).items()}
     catalogue = replace(catalogue_from_json(stored or {}), stages=stage_names)
-    bound = mappings.bind(catalogue) if stored is not None else mappings
+    try:
+        bound = mappings.bind(catalogue) if stored is not None else mappings
+    except MappingsError as error:
+        told = "This is by what the last run read of Mautic: `mautic-sync plan` reads it anew, and all that these rules name."
+        raise ConfigError(f"{error}\n{told}") from None
     return Deciding(bound, catalogue, stage_names, gate_open=settings.zerobounce.api_key is None)
+
+
+def not_counted_yet(connection: Connection, mappings: Mappings) -> list[str]:
+    """What these rules ask of activity and no run has counted yet, because they were written since: a sentence each."""
+    known = activities.counted_keys(connection)
+    if known is None:
+        return []
+    proofs, counted = known
+    missing = [one for one in mappings.matchers if one.key not in proofs]
+    missing += [one for one in mappings.score_matchers if one.key not in counted]
+    return [
+        f"{fold.asks_text(one, mappings)}: no run has counted it since the rules changed; `mautic-sync plan` does"
+        for one in {one.key: one for one in missing}.values()
+    ]
 
 
 def _held(connection: Connection, person_id: int) -> dict[str, Any] | None:
@@ -199,7 +218,7 @@ def _folded(connection: Connection, person_id: int, mappings: Mappings, catalogu
             type_: {"times": times, "first_at": iso(first), "last_at": iso(last)}
             for type_, (times, first, last) in sorted(carried.done_by(connection, person_id).items())
         },
-        "not_counted": fold.missing(connection, mappings, catalogue),
+        "not_counted": [*not_counted_yet(connection, mappings), *fold.missing(connection, mappings, catalogue)],
     }
 
 

@@ -167,11 +167,11 @@ def missing(connection: Connection, mappings: Mappings, catalogue: Catalogue) ->
             before = known.gaps.get(f"{way}:{one.key}", known.before)
             if before:
                 found.append(
-                    f"{_asks(one, mappings)}: activity from before {day_text(before, zone)} is not counted, for it was folded "
+                    f"{asks_text(one, mappings)}: activity from before {day_text(before, zone)} is not counted, for it was folded "
                     "when no rule asked for this (store.keep_activity)"
                 )
             found += [
-                f"{_asks(one, mappings)}: {text}, and the activity from before {day_text(known.before, zone)} counts by that"
+                f"{asks_text(one, mappings)}: {text}, and the activity from before {day_text(known.before, zone)} counts by that"
                 for text in _renamed(one, known, catalogue)
             ]
     others = sorted(set(known.zones) - {zone.key})
@@ -189,7 +189,8 @@ def _boundless(mappings: Mappings) -> Iterator[ActivityMatcher]:
                 yield leaf.matcher
 
 
-def _asks(one: ActivityMatcher, mappings: Mappings) -> str:
+def asks_text(one: ActivityMatcher, mappings: Mappings) -> str:
+    """What a rule of activity asks for, and which: `page.hit with url */pricing* (`Reads pricing`)`."""
     where = ", ".join(f"{name} {' or '.join(listed(wanted))}" for name, wanted in one.where.items())
     rules = [
         f"`{rule.name}`"

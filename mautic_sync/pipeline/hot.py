@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from mautic_sync.domain.scoring import ScoreRules, reasons_text, reasons_untold
 from mautic_sync.mappings import Mappings
 from mautic_sync.pipeline.decide import PERSONS_PER_TRANSACTION, Considered, consider
-from mautic_sync.pipeline.explain import deciding_from_store
+from mautic_sync.pipeline.explain import deciding_from_store, not_counted_yet
 from mautic_sync.pipeline.placeholders import link_to, name_of
 from mautic_sync.pipeline.pull import INSTANCE
 from mautic_sync.pipeline.run import iso
@@ -23,7 +23,7 @@ def hot_contacts(
     """The document of `hot --json`: everybody who was hot when last decided, the highest score first.
 
     Scores and reasons are those of now, by the rules of now. `outdated` are those whose score was another one when they
-    were decided.
+    were decided, `not_counted` what the rules ask for that no run has counted yet.
     """
     deciding = deciding_from_store(connection, settings, mappings)
     base_url = settings.mautic.public_url or settings.mautic.base_url or notes.get(connection, INSTANCE) or ""
@@ -42,6 +42,7 @@ def hot_contacts(
         "total": decisions.count_hot(connection),
         "groups": list(deciding.mappings.scores.groups),
         "outdated": outdated,
+        "not_counted": not_counted_yet(connection, deciding.mappings),
         "hot": listed,
     }
 

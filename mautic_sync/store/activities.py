@@ -389,6 +389,15 @@ def count_anew(connection: Connection, counting: Counting, catalogue: Catalogue)
     return True
 
 
+def counted_keys(connection: Connection) -> tuple[frozenset[str], frozenset[str]] | None:
+    """The matchers, by key, of which the store has the evidence, and of which it has the tallies; None before any run."""
+    known = notes.get_json(connection, MATCHERS)
+    if known is None:
+        return None
+    proofs, _names, counted, _zone = known
+    return frozenset(proofs), frozenset(counted)
+
+
 def _fingerprint(counting: Counting, catalogue: Catalogue) -> str:
     return orjson.dumps(
         [

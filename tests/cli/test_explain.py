@@ -67,6 +67,41 @@ def test_what_is_cut_off_of_a_score_is_told_however_little_it_lacks_of_a_whole_n
     assert "interest 1 (1.99996, cut off)" in told
 
 
+def test_what_no_run_has_counted_since_the_rules_changed_is_told(explain, tmp_path):
+    number = explain.worker.visitor("https://shop.example/pricing")
+    assert "Not counted" not in explain(number)
+    new = '    - {name: Prices, on: page.hit, where: {url: "*/pricing*"}, points: 5}\n'
+    (tmp_path / "rules" / "scoring.yaml").write_text(RULES.replace("  interest:\n", f"  interest:\n{new}"))
+    told = " ".join(CliRunner().invoke(app, ["explain", str(number)]).stdout.split())
+    assert "Not counted: page.hit with url */pricing* (`Prices`): no run has counted it since the rules changed" in told
+    assert "Prices, page visit" not in told
+    told = explain(number)
+    assert "Not counted" not in told
+    assert "Prices, page visit */pricing*, 1 time" in told
+
+
+def test_a_name_that_no_run_has_read_is_not_said_to_be_missing_for_good(make_worker, tmp_path, monkeypatch):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "scoring.yaml").write_text(RULES)
+    (tmp_path / "rules" / "actions.yaml").write_text("version: 1\n")
+    stages = "version: 1\nstages:\n- {stage: Lead, kind: lead, weight: 2, when: {tag: a}}\n- {stage: Ghost, kind: ghost, weight: 1}\n"
+    (tmp_path / "rules" / "stages.yaml").write_text(stages)
+    (tmp_path / "rules" / "fields.yaml").write_text("version: 1\n")
+    worker = make_worker(contacts=3, mappings=tmp_path / "rules")
+    worker.init()
+    worker.sync()
+    monkeypatch.setenv("MAUTIC_SYNC_STORE__URL", worker.settings.store.url)
+    monkeypatch.setenv("MAUTIC_SYNC_MAPPINGS__DIR", str(tmp_path / "rules"))
+    new = "    - {name: Signs up, on: form.submitted, where: {form: Signup}, points: 5}\n"
+    (tmp_path / "rules" / "scoring.yaml").write_text(RULES.replace("  interest:\n", f"  interest:\n{new}"))
+    for command in (["explain", "1"], ["hot"]):
+        told = str(CliRunner().invoke(app, command).exception)
+        assert "this Mautic has no form `Signup`" in told
+        assert "by what the last run read of Mautic: `mautic-sync plan` reads it anew" in told
+    worker.plan()
+    assert CliRunner().invoke(app, ["explain", "1"]).exit_code == 0
+
+
 def test_history_that_was_not_granted_does_not_stand_among_what_was(explain):
     number = explain.worker.new(firstname="Pat", position="CEO", phone="+49 30 1")
     told = explain(number)

@@ -163,8 +163,20 @@ def test_scores_and_reasons_are_of_the_same_rules_and_say_that_these_have_change
     assert "Of 2 of them the score has changed since the last run: `sync` decides anew." in told
 
 
+def test_what_no_run_has_counted_since_the_rules_changed_is_told(hot, tmp_path, monkeypatch):
+    rule = '{name: Prices, on: page.hit, where: {url: "*/prices*"}, points: 5}'
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "scoring.yaml").write_text(f"version: 1\ngroups: {{fit: [{rule}]}}\n")
+    monkeypatch.setenv("MAUTIC_SYNC_MAPPINGS__DIR", str(tmp_path / "edited"))
+    (text,) = json.loads(hot("--json").stdout)["not_counted"]
+    assert text.startswith("page.hit with url */prices* (`Prices`): no run has counted it since the rules changed")
+    assert f"Not counted: {text}" in " ".join(hot().stdout.split())
+
+
 def test_as_long_as_the_rules_stay_nothing_is_said_of_them(hot):
-    assert "decides anew" not in hot().stdout
+    told = hot().stdout
+    assert "decides anew" not in told
+    assert "Not counted" not in told
 
 
 def test_people_read_it_as_text(hot):
