@@ -91,7 +91,8 @@ class Checker:
         self.warnings: list[str] = []
         self.nodes: dict[tuple[str, Path], Node] = {}
         self.left_out: set[str] = set()
-        self.groups: tuple[str, ...] = ()
+        self.groups: tuple[str, ...] | None = ()
+        """Of scores; None where scoring.yaml does not even tell their names."""
 
     def read(self) -> Checked | None:
         """All of it, or None when something is wrong (`problems`)."""
@@ -100,8 +101,7 @@ class Checker:
             for path, spec in _conditions_in(name, self.sources[name].document.value):
                 self.condition(name, path, spec)
         stages, validation, fields, identity, scoring, actions = (files[name] for name in FILES)
-        if isinstance(scoring, ScoringFile):
-            self.groups = tuple(scoring.groups)
+        self.groups = _groups_in(self.sources["scoring"].document.value)
         if isinstance(stages, StagesFile):
             self.check_stages(stages)
         if isinstance(validation, ValidationFile):
@@ -110,8 +110,10 @@ class Checker:
             self.check_fields(fields, stages if isinstance(stages, StagesFile) else None)
         if isinstance(scoring, ScoringFile):
             self.check_scoring(scoring)
+        else:
+            self.check_score_rules(_sound_rules(self.sources["scoring"].document.value))
         if isinstance(actions, ActionsFile):
-            self.check_actions(actions, stages if isinstance(stages, StagesFile) else None, scoring)
+            self.check_actions(actions, stages if isinstance(stages, StagesFile) else None)
         self.check_circles(stages, validation, fields, actions)
         reach = reach_of(scoring) if isinstance(scoring, ScoringFile) else {}
         known = Known(reach, ZoneInfo(self.time_zone))
@@ -368,10 +370,11 @@ class Checker:
         except ValueError as error:
             self.problem(file, path, str(error))
             return
-        known = (*known, *(f"score.{group}" for group in self.groups))
-        called = {**NAME_CALLED, **{fold(f"points.{group}"): f"score.{group}" for group in self.groups}}
+        groups = self.groups or ()
+        known = (*known, *(f"score.{group}" for group in groups))
+        called = {**NAME_CALLED, **{fold(f"points.{group}"): f"score.{group}" for group in groups}}
         for name in names:
-            if name not in known:
+            if name not in known and not (self.groups is None and name.startswith("score.")):
                 self.problem(file, path, f"there is no placeholder `{{{name}}}`{suggestion(name, known, called)}")
 
     def exactly_one(self, file: str, path: Path, keys: Mapping[str, object]) -> None:
@@ -382,18 +385,12 @@ class Checker:
 
     def check_scoring(self, file: ScoringFile) -> None:
         self.whole_days(("grid",), file.grid)
-        groups: dict[str, str] = {}
-        for group, rules in file.groups.items():
+        for group in file.groups:
             if fold(group) == TOTAL:
                 self.problem("scoring", ("groups", group), "`total` is the sum of all groups; name this one otherwise")
-            for index, rule in enumerate(rules):
-                here: Path = ("groups", group, index)
-                first = groups.setdefault(fold(rule.name), group)
-                if any(fold(one.name) == fold(rule.name) for one in rules[:index]) or first != group:
-                    where = f"in `{group}`" if first == group else f"in `{first}` and in `{group}`"
-                    told = f"there are two rules `{rule.name}`, {where}; points are accounted by name, rename one"
-                    self.problem("scoring", (*here, "name"), told)
-                self.check_score_rule(here, rule)
+        self.check_score_rules(
+            (group, index, rule) for group, rules in file.groups.items() for index, rule in enumerate(rules)
+        )
         self.check_decay(file)
         for index, name in enumerate(file.push.groups):
             if name not in file.groups:
@@ -406,6 +403,19 @@ class Checker:
                 told = f"`{before[name.casefold()]}` and `{name}` would be one point group in Mautic, whose letter case does not count; rename one of them"
                 self.problem("scoring", ("push", "groups", index), told)
         self.check_score_names(file)
+
+    def check_score_rules(self, rules: Iterable[tuple[str, int, ScoreRuleText]]) -> None:
+        """Each by itself, with its group and its place there, and that no two have one name."""
+        groups: dict[str, str] = {}
+        for group, index, rule in rules:
+            here: Path = ("groups", group, index)
+            first = groups.get(fold(rule.name))
+            if first is not None:
+                where = f"in `{group}`" if first == group else f"in `{first}` and in `{group}`"
+                told = f"there are two rules `{rule.name}`, {where}; points are accounted by name, rename one"
+                self.problem("scoring", (*here, "name"), told)
+            groups.setdefault(fold(rule.name), group)
+            self.check_score_rule(here, rule)
 
     def check_score_rule(self, here: Path, rule: ScoreRuleText) -> None:
         if not rule.points:
@@ -507,13 +517,11 @@ class Checker:
                     else:
                         self.problem(name, place, told + suggestion(leaf.names[0], known))
 
-    def check_actions(self, file: ActionsFile, stages: StagesFile | None, scoring: object) -> None:
+    def check_actions(self, file: ActionsFile, stages: StagesFile | None) -> None:
         for path, told in problems_of(file, stages, NOT_OURS_TO_WRITE):
             self.problem("actions", path, told)
-        groups = scoring.groups if isinstance(scoring, ScoringFile) else ()
-        known = (*ACTION_PLACEHOLDERS, *(f"score.{group}" for group in groups))
         for path, template in templates_of(file):
-            self.template("actions", path, template, known)
+            self.template("actions", path, template, ACTION_PLACEHOLDERS)
         for path, told in unset_addresses(file):
             self.warnings.append(str(self.sources["actions"].problem(path, told)))
 
@@ -652,6 +660,23 @@ def _read_of(leaf: Leaf, segments: Iterable[str]) -> list[str]:
         for alias in segments
         if alias in named or (matcher is not None and matcher.matches(Activity(matcher.type, 0, {"segment": alias})))
     ]
+
+
+def _groups_in(value: Any) -> tuple[str, ...] | None:
+    """The groups that scoring.yaml names, whatever else is wrong with it."""
+    groups = value.get("groups") if isinstance(value, dict) else None
+    return tuple(groups) if isinstance(groups, dict) else () if isinstance(value, dict) and groups is None else None
+
+
+def _sound_rules(value: Any) -> Iterator[tuple[str, int, ScoreRuleText]]:
+    """The rules of scoring.yaml whose form is right, with group and place, where the file as a whole has another."""
+    groups = value.get("groups") if isinstance(value, dict) else None
+    for group, rules in groups.items() if isinstance(groups, dict) else ():
+        for index, one in enumerate(rules if isinstance(rules, list) else ()):
+            try:
+                yield group, index, ScoreRuleText.model_validate(one)
+            except ValidationError:
+                continue
 
 
 def _unknown_countries(node: Node) -> Iterator[Problem]:

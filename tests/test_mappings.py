@@ -632,6 +632,25 @@ def test_a_channel_that_mautic_does_not_have_is_named_and_allowed(rules, channel
     assert f"groups.fit[0].when.dnc: Mautic is not known to have a channel `{channel}`; {told}" in warning
 
 
+def test_a_rule_of_the_wrong_form_hides_nothing_of_the_others(problems):
+    rules = (
+        "{name: A, on: page.hit, points: 1.5}, {name: B, on: page.hits, points: 1}, {name: C, on: page.hit, points: 1, per: 7d},"
+        " {name: b, on: page.hit, points: 1}"
+    )
+    found = problems(scoring=f"version: 1\ngroups: {{fit: [{rules}]}}\n")
+    assert [one.partition(", line 2, ")[2].partition(":")[0] for one in found] == [
+        "groups.fit[0].points", "groups.fit[1].on", "groups.fit[2].per", "groups.fit[3].name",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("scoring", ["groups: {fit: [{name: A}]}", "groups: {fit: [}", "groups: [fit]"])
+def test_what_is_wrong_with_scores_is_not_said_of_who_tells_them(problems, scoring):
+    told = "version: 1\non: [{become: hot, do: {note: '{score.fit}'}}]\n"
+    found = problems(scoring=f"version: 1\n{scoring}\n", actions=told)
+    assert found
+    assert not [one for one in found if "actions.yaml" in one]
+
+
 @pytest.mark.parametrize("key", ["when: page.hit", "when: [a]", "on: page.hit, unless: email.read"])
 def test_what_is_no_condition_is_told_once(problems, key):
     (problem,) = problems(scoring=f"version: 1\ngroups: {{fit: [{{name: A, {key}, points: 1}}]}}\n")
