@@ -125,8 +125,13 @@ def _advice(error: yaml.MarkedYAMLError, lines: list[str]) -> str | None:
         if error.context_mark.line != mark.line:
             return f"what is opened in line {error.context_mark.line + 1} is not closed, or lacks a comma"
         return f"a comma is missing, or the value contains a colon: {_QUOTE}"
+    if "<block end>" in problem and before.strip() and rest[:1] in {"}", "]"}:
+        return f"a `{rest[:1]}` too many stands here, or its opening one is missing"
     if "<block end>" in problem:
         return _INDENTED if not before.strip() else f"something follows the end of the value: {_QUOTE} as a whole"
+    if "unknown escape character" in problem:
+        sign = problem.partition("'")[2].rstrip("'")
+        return f"in double quotes YAML reads `\\{sign}` itself; use single quotes, or write `\\\\{sign}`"
     if context == "while scanning a quoted scalar" and error.context_mark is not None:
         return f"the quotes that begin in line {error.context_mark.line + 1} do not end"
     return None

@@ -68,6 +68,8 @@ def test_an_empty_file_is_nothing():
         (b"a: {on: page.hit where: {url: x}}\n", 1, "a comma is missing"),
         (b"a:\n  b: 1\n   c: 2\n", 3, "this line is indented otherwise than its neighbours"),
         (b"a:\n  - b: 1\n    c: 2\n   d: 3\n", 4, "this line is indented otherwise than its neighbours"),
+        (b'a: "\\d+"\n', 1, "in double quotes YAML reads `\\d` itself; use single quotes, or write `\\\\d` (YAML: "),
+        (b"a: {b: {c: 1}}}\n", 1, "a `}` too many stands here, or its opening one is missing (YAML: "),
         (b'a: "x" y\n', 1, "something follows the end of the value: put the value in quotes"),
         (b"a: 1\nb 2\nc: 3\n", 2, "this line lacks `: ` between its key and its value"),
         (b"a: 'x\nb: 1\n", 3, "the quotes that begin in line 1 do not end"),

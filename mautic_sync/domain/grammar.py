@@ -138,6 +138,8 @@ SUBJECTS: Mapping[str, Subject] = {
     "idle": Subject("duration", _ORDER),
 }  # fmt: skip
 GROUPS = ("all", "any", "not")
+JOINED = {"and": "all", "or": "any", "none": "not"}
+"""What people call the words that join conditions."""
 OPTIONAL = "optional"  # may stand beside every subject; it matters where the condition names something of Mautic
 OPERATORS: Mapping[str, str] = {
     "is": "value", "is_not": "value", "in": "values", "not_in": "values", "empty": "flag", "not_empty": "flag",
@@ -252,8 +254,9 @@ def leaves(node: Node | None) -> Iterator[Leaf]:
 def parse_condition(spec: object, problems: list[Problem], path: Path = (), depth: int = 0) -> Node | None:
     """Read one condition; what is wrong is appended to `problems`, and None returned."""
     if not isinstance(spec, Mapping) or not spec:
+        join = "; join several with `all` or `any`" if isinstance(spec, list) and spec else ""
         problems.append(
-            Problem(path, f"a condition is a map with one subject, like `{{tag: vip}}`, not {_shown(spec)}")
+            Problem(path, f"a condition is a map with one subject, like `{{tag: vip}}`, not {_shown(spec)}{join}")
         )
         return None
     if depth > DEEPEST:
@@ -263,7 +266,7 @@ def parse_condition(spec: object, problems: list[Problem], path: Path = (), dept
     if not subjects:
         word = next(iter(spec))
         problems.append(
-            Problem((*path, word), f"no condition begins with `{word}`{suggestion(word, (*SUBJECTS, *GROUPS))}")
+            Problem((*path, word), f"no condition begins with `{word}`{suggestion(word, (*SUBJECTS, *GROUPS), JOINED)}")
         )
         return None
     if len(subjects) > 1:
@@ -334,7 +337,7 @@ class _LeafReader:
         self.count_operators(operators)
         optional = self.spec.get("optional", False)
         if not isinstance(optional, bool):
-            self.problem("optional", f"`optional` is true or false, not {_shown(optional)}")
+            self.problem("optional", f"`optional` is true or false, not {_shown(optional)}{_by_quotes(optional)}")
         matcher = within = at_least_age = None
         if self.name == "activity":
             matcher, within = self.activity(names)
@@ -484,7 +487,7 @@ class _LeafReader:
 
     def flag_operand(self, key: str, value: Any) -> bool:
         if not isinstance(value, bool):
-            self.problem(key, f"`{key}` is true or false, not {_shown(value)}")
+            self.problem(key, f"`{key}` is true or false, not {_shown(value)}{_by_quotes(value)}")
         return value is True
 
     def number_operand(self, key: str, value: Any) -> float | None:
@@ -525,7 +528,8 @@ class _LeafReader:
 
     def count_operand(self, key: str, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            self.problem(key, f"`{key}` takes a whole number, 0 or more, not {_shown(value)}")
+            told = f"`{key}` takes a whole number, 0 or more, not {_shown(value)}{_by_quotes(value)}"
+            self.problem(key, told)
             return 0
         return value
 
@@ -646,6 +650,11 @@ def _shown(value: object) -> str:
         return "a list" if value else "an empty list"
     text = str(value)
     return f"`{text}`" if len(text) <= 60 else f"`{text[:60]}…`"
+
+
+def _by_quotes(value: object) -> str:
+    """What to do about a `"3"` or a `"true"`, which only its quotes make a text."""
+    return "; remove its quotes" if isinstance(value, str) and re.fullmatch(r"true|false|[0-9]+", value) else ""
 
 
 def in_typographic_quotes(text: str) -> bool:
