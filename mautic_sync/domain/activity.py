@@ -54,7 +54,7 @@ ATTRIBUTES_OF: Mapping[str, tuple[str, ...]] = {
     "email.sent": ("email",),
     "email.read": ("email",),
     "email.click": ("email", "url", *_UTM),
-    "email.replied": (),
+    "email.replied": ("email",),
     "email.bounced": ("email",),
     "form.submitted": ("form", "referer"),
     "asset.download": ("asset", "referer"),

@@ -447,7 +447,11 @@ def _do_not_contact(row: Row) -> list[FeedActivity]:
         raise MalformedError("`reason` of a row of lead_donotcontact is unknown.")
     found = [_activity(table, row, kind, "date_added", None, channel=channel)]
     if reason == 2 and channel == "email":
-        found.append(_activity(table, row, "email.bounced", "date_added", None, channel=channel))
+        # Of a bounce Mautic notes which mail it was.
+        mail = _activity(
+            table, row, "email.bounced", "date_added", "email", object_column="channel_id", channel=channel
+        )
+        found.append(mail)
     return found
 
 
@@ -468,7 +472,7 @@ def _activity(
     object_id = None
     if object_kind is not None:
         column = object_column or f"{object_kind}_id"
-        object_id = _whole(row, column) if row.get(column) else None
+        object_id = (_whole(row, column) or None) if row.get(column) else None
     # By place, as `FeedActivity` lists them: naming them takes longer than making it.
     return FeedActivity(
         table,

@@ -177,6 +177,13 @@ def test_do_not_contact_tells_why(reason, channel, types):
     assert all(activity.channel == channel for activity in found)
 
 
+@pytest.mark.parametrize(("channel_id", "mail"), [("7", 7), ("0", None), (None, None)])
+def test_a_bounce_tells_of_which_mail(channel_id, mail):
+    row = {"id": "1", "lead_id": "5", "date_added": TIME, "reason": "2", "channel": "email"}
+    _dnc, bounced = normalise("lead_donotcontact", row | ({} if channel_id is None else {"channel_id": channel_id}))
+    assert (bounced.object_kind, bounced.object_id) == (None if mail is None else "email", mail)
+
+
 @pytest.mark.parametrize(
     ("row", "type_"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
+import requests
 from sqlalchemy import select
 
 from mautic_sync.mappings import packaged_mappings_dir
@@ -87,6 +88,25 @@ def test_the_name_of_a_form_is_what_the_rule_says(make_worker, tmp_path):
     worker.act("form", form="Signup", contact=who, values={"firstname": "Pat"})
     worker.sync()
     assert worker.stage(who) == "Lead"
+
+
+@pytest.mark.parametrize("type_", ["email.replied", "email.bounced"])
+def test_an_answer_and_a_bounce_tell_of_which_mail(worker, tmp_path, type_):
+    first, second = (worker.new(email=f"{name}@feeds.example") for name in ("kim", "pat"))
+    worker.act("send", contact=first)
+    worker.act("reply", contact=first)
+    bounce = {"reason": 2, "channelId": 1}
+    with requests.Session() as session:
+        session.trust_env = False
+        address = f"{worker.box.url}/api/contacts/{second}/dnc/email/add"
+        assert session.post(address, json=bounce, auth=("admin", "sandbox"), timeout=5).ok
+    who = first if type_ == "email.replied" else second
+    for name, stage in (("Offer", "Ghost"), ("Newsletter", "Lead")):
+        where = f"{{activity: {type_}, where: {{email: {name}}}, optional: true}}"
+        worker.mappings_dir = rules(tmp_path, where)
+        worker.init()
+        worker.sync()
+        assert worker.stage(who) == stage
 
 
 def test_activity_within_a_time_ends_when_the_time_is_over(worker, tmp_path):
