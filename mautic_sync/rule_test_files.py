@@ -34,7 +34,6 @@ from mautic_sync.yaml_text import Document, read_yaml
 NAME = "tests"
 """The directory inside the mappings, and the name of the schema."""
 NOW = "2026-11-01T12:00:00Z"
-DAY = 86_400  # seconds
 MOST_TIMES = 1_000
 FIRST_YEAR, LAST_YEAR = 1970, 2999
 """Of any moment: what lies a hundred years before or after it is still a day of the calendar."""

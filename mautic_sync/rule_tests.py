@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple, get_args
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
@@ -34,7 +34,7 @@ from mautic_sync.domain.scoring import Entry, Flags, Score, account, day_of, sco
 from mautic_sync.domain.validation import Verdict, normalise_address
 from mautic_sync.mapping_problems import FileProblem, MappingsError
 from mautic_sync.mappings import Mappings
-from mautic_sync.rule_test_files import DAY, ActivityText, PersonText, RuleTest, RuleTests, VerdictText, moment
+from mautic_sync.rule_test_files import ActivityText, PersonText, RuleTest, RuleTests, VerdictText, moment
 
 MOVES_LAST_ACTIVE = frozenset(
     {"page.hit", "email.read", "email.click", "form.submitted", "asset.download", "video.hit"}
@@ -237,7 +237,7 @@ def _signals(rules: _Rules, person: PersonText, did: Sequence[ActivityText], now
     days: dict[str, dict[int, int]] = {}
     active, first = [], []
     for text in did:
-        at = now - (text.days_ago or 0) * DAY if text.at is None else moment(text.at, zone, now)
+        at = _days_before(now, text.days_ago or 0, rules.zone) if text.at is None else moment(text.at, zone, now)
         first.append(at)
         if text.type in MOVES_LAST_ACTIVE or text.type not in ACTIVITY_TYPES:
             active.append(at)
@@ -262,6 +262,11 @@ def _signals(rules: _Rules, person: PersonText, did: Sequence[ActivityText], now
         last_active=max(active, default=None) if person.last_active is None else moment(person.last_active, zone, now),
         tallies={key: [part for pair in sorted(counts.items()) for part in pair] for key, counts in days.items()},
     )
+
+
+def _days_before(now: int, days: int, zone: ZoneInfo) -> int:
+    """The same time of day so many days of the zone before, also across a change of its clocks."""
+    return int((datetime.fromtimestamp(now, zone) - timedelta(days=days)).timestamp())
 
 
 def _attributes(text: ActivityText) -> Mapping[str, str]:

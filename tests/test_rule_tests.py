@@ -156,6 +156,18 @@ def test_fields_are_read_as_a_run_reads_them(tried):
     assert misses(tried(tests, scoring=scoring, actions="version: 1\n")) == {}
 
 
+@pytest.mark.parametrize(("ago", "points"), [(7, 0), (8, -1)])
+def test_days_ago_are_days_of_the_zone_also_across_a_change_of_its_clocks(write, ago, points):
+    scoring = (
+        "version: 1\ngroups: {a: [{name: A, on: email.sent, unless: {activity: email.read, within: 7d}, points: -1}]}\n"
+    )
+    did = f"{{type: email.sent, days_ago: {ago}}}"
+    tests = f"version: 1\nnow: 2026-04-01\ntests: [{{name: a, activity: [{did}], expect: {{score: {points}}}}}]\n"
+    directory = write(tests, scoring=scoring, actions="version: 1\n")
+    mappings = load_mappings(directory, time_zone="Europe/Berlin")
+    assert document(try_rules(mappings, read_rule_tests(directory)))["ok"]
+
+
 def test_activity_is_counted_by_the_same_matchers(tried):
     scoring = (
         "version: 1\ngroups: {seen: [{name: Ads, on: page.hit, where: {utm_source: ads}, points: 3, at_most: 2, per: 7d}]}"
