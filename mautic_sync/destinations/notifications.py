@@ -40,7 +40,8 @@ def send(address: str, title: str, text: str, environment: Mapping[str, str] = o
     """
     service = _service(_address(address, environment))
     try:
-        taken = service.notify(body=text, title=title)
+        # Else a mail is sent as HTML, in which lines run together and `&copy=` is a sign.
+        taken = service.notify(body=text, title=title, body_format="text")
     except Exception as error:  # noqa: BLE001  # over a hundred plug-ins, each with errors of its own
         # Whatever a plug-in raises may hold its address.
         raise DeliveryError(f"the service failed ({type(error).__name__})") from None
