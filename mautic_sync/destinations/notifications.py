@@ -76,4 +76,8 @@ def _service(address: str) -> Any:
     service = apprise.Apprise()
     if not service.add(address):
         raise ConfigError("an address under notify.to is none that Apprise understands")
+    for one in service:
+        # What is too long for a service, as a digest for a chat is, it would refuse; an address may say otherwise.
+        if "overflow_mode" not in vars(one):
+            one.overflow_mode = apprise.OverflowMode.SPLIT
     return service
