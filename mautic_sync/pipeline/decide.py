@@ -46,6 +46,7 @@ from mautic_sync.domain.scoring import (
     score,
     sooner,
 )
+from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.domain.validation import Verdict
 from mautic_sync.mappings import Mappings, Templates
 from mautic_sync.pipeline import groups, occasions, opening
@@ -53,6 +54,7 @@ from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.holding import still_held
 from mautic_sync.pipeline.placeholders import Placeholders, placeholders_of
 from mautic_sync.store import changes, decisions, holds, ledger, notes, people, runs, verdicts
+from mautic_sync.store.decisions import Place
 
 PERSONS_PER_TRANSACTION = 1000
 COLLECT_AFTER = 50_000  # objects more
@@ -63,6 +65,7 @@ MANUAL_DNC = 3
 VALUE_OF_LOST_DNC = 500
 NOBODYS: frozenset[str] = frozenset()
 NOBODY: frozenset[int] = frozenset()
+NOBODY_UNTOLD: Mapping[int, Place] = {}
 NO_ANSWER = (None, None)
 
 
@@ -154,9 +157,21 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
             if not rows:
                 return total
             after = rows[-1].person_id
-            considered = consider(deciding_by(run), connection, rows, run.now)
+            open_now = decisions.open_changes(connection, [row.person_id for row in rows])
+            untold = places_of_untold(connection, open_now, run.kinds_ever, run.mappings.stages)
+            considered = consider(deciding_by(run), connection, rows, run.now, untold)
             held = still_held(run, connection, considered) if holding else NOBODY
-            _store(run, connection, considered, writing, held=held, baseline=baseline, first_push=first_push, calm=calm)
+            _store(
+                run,
+                connection,
+                considered,
+                writing,
+                open_now=open_now,
+                held=held,
+                baseline=baseline,
+                first_push=first_push,
+                calm=calm,
+            )
         total += len(rows)
         run.tell("decided", persons=total)
 
@@ -165,8 +180,33 @@ def deciding_by(run: Run) -> Deciding:
     return Deciding(run.mappings, run.catalogue, run.stage_names, gate_open=run.zerobounce is None)
 
 
-def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int) -> list[Considered]:
-    """Decide these persons as of `now`, without storing anything."""
+def places_of_untold(
+    connection: Connection, open_now: Mapping[tuple[int, str], Any], kinds: Mapping[str, str], stages: StageRules
+) -> dict[int, Place]:
+    """Person → where they are, of all whose next stage is planned and Mautic was not told of it; newcomers are ghosts.
+
+    Nobody has been in a stage that was planned only: a plan tries rules, and a safety stop refuses what is a mistake.
+    Else who was taken for a customer would stay one when the mistake is mended, because that stage is sticky.
+    """
+    untold = [
+        number
+        for (number, target), row in open_now.items()
+        if target == CONTACT
+        and row.state == changes.PLANNED
+        and "stage" in (new := orjson.loads(row.new))
+        and UNDOES not in new
+    ]
+    if not untold:
+        return {}
+    lowest = stages.stages[-1]
+    last = decisions.last_places(connection, untold, kinds)
+    return {number: last.get(number, Place(lowest.name, lowest.kind)) for number in untold}
+
+
+def consider(
+    by: Deciding, connection: Connection, rows: Sequence[Any], now: int, untold: Mapping[int, Place] = NOBODY_UNTOLD
+) -> list[Considered]:
+    """Decide these persons as of `now`, without storing anything. `untold` is that of `places_of_untold`."""
     numbers = [row.person_id for row in rows]
     evidence = decisions.evidence_of(connection, numbers)
     answers = verdicts.verdicts_of(connection, [row.address for row in rows if row.address is not None])
@@ -217,7 +257,9 @@ def consider(by: Deciding, connection: Connection, rows: Sequence[Any], now: int
         scored = score(signals, scores, now, row.score_day or 0, parts)
         by_name.update(scored.groups)
         by_name[TOTAL] = scored.total
-        previous = made(Previous, (row.stage, kind, row.rule, row.reason))
+        place = untold.get(number)
+        had = (row.stage, kind) if place is None else place
+        previous = made(Previous, (*had, row.rule, row.reason))
         before = _flags_before(row.flags)
         decision, flags, not_asked = judge(
             signals, rules, scores, previous, before, now, gate_open=gate_open, only_if=only_if
@@ -301,12 +343,13 @@ def _store(
     considered: Sequence[Considered],
     writing: _Writing,
     *,
+    open_now: Mapping[tuple[int, str], Any],
     held: frozenset[int],
     baseline: bool,
     first_push: FirstPush,
     calm: bool,
 ) -> None:
-    """`held`: of whom a run was undone; only do-not-contact that they lost is put back. `calm`: we changed no stage
+    """`open_now` are all open changes of these persons. `held`: of whom a run was undone; only do-not-contact that they lost is put back. `calm`: we changed no stage
     lately, so that nobody can have been changed too often.
     """
     met = [one.row.person_id for one in considered]
@@ -317,7 +360,6 @@ def _store(
     if held:
         considered = [one for one in considered if one.row.person_id not in held]
     numbers = [one.row.person_id for one in considered]
-    open_now = decisions.open_changes(connection, met)
     own_dnc = decisions.own_dnc(connection, numbers)
     now, stages, scores = run.now, run.mappings.stages, run.mappings.scores
     stage_plans, often = plan_stages(connection, considered, stages, now, calm=calm)

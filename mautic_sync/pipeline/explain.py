@@ -18,8 +18,8 @@ from mautic_sync.domain.scoring import NOISE, Entry, account
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import Mappings, MappingsError
 from mautic_sync.pipeline import fold
-from mautic_sync.pipeline.decide import Deciding, consider, plan_stages
-from mautic_sync.pipeline.pull import CATALOGUE, STAGES, catalogue_from_json
+from mautic_sync.pipeline.decide import Deciding, consider, places_of_untold, plan_stages
+from mautic_sync.pipeline.pull import CATALOGUE, STAGE_KINDS, STAGES, catalogue_from_json
 from mautic_sync.pipeline.run import iso
 from mautic_sync.settings import Settings
 from mautic_sync.store import actions, activities, carried, changes, decisions, holds, ledger, notes
@@ -42,7 +42,12 @@ def explain_person(
     former = sorted(one.mautic_id for one in numbers if not one.current)
     if row is None:
         return _gone(current, former)
-    considered = consider(deciding, connection, [row], now)[0]
+    kinds = {
+        **(notes.get_json(connection, STAGE_KINDS) or {}),
+        **{one.name: one.kind for one in mappings.stages.stages},
+    }
+    untold = places_of_untold(connection, decisions.open_changes(connection, [person_id]), kinds, mappings.stages)
+    considered = consider(deciding, connection, [row], now, untold)[0]
     decision, signals = considered.decision, considered.signals
     standing = decisions.standing_of(row)
     in_mautic = signals.stage

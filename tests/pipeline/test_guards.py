@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from mautic_sync.errors import ConfigError, RetryError, SafetyStop, StopError
+from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import iso
 from mautic_sync.store import changes, decisions, people, runs
@@ -71,6 +72,43 @@ def test_too_many_new_customers_are_refused(worker):
     with pytest.raises(SafetyStop, match="21 would become customer"):
         worker.sync()
     assert worker.but(push={"max_change_ratio": 1}).sync()["pushed"]["stages"] == 21
+
+
+def test_who_was_taken_for_a_customer_by_mistake_is_none_when_the_mistake_is_mended(worker):
+    """Customers stay customers; those of a run that was refused have never been any."""
+    known = [worker.new(firstname=f"L{number}", phone=f"+49 30 {number}") for number in range(30)]
+    settled(worker)
+    for number in known[:21]:
+        worker.act("edit", contact=number, values={"tags": ["customer"]})
+    with pytest.raises(SafetyStop):
+        worker.sync()
+    for number in known[:21]:
+        worker.act("edit", contact=number, values={"tags": ["-customer"]})
+    run = worker.sync()
+    assert (run["transitions"], run["pending"]) == ([], 0)
+    assert run["kinds"] == {"ghost": 0, "lead": 30, "customer": 0}
+
+
+def test_a_rule_that_a_plan_tried_leaves_no_trace(make_worker, tmp_path):
+    """Before the first push and after it, upwards and downwards: somebody looks at a plan, and takes the rule out again."""
+    stages = tmp_path / "stages.yaml"
+    real = (packaged_mappings_dir() / "stages.yaml").read_text(encoding="utf-8")
+    tried = real.replace("- {tag: customer}", "- {field: company, not_empty: true}")
+    worker = make_worker(mappings=tmp_path)
+    worker.init()
+    pat = worker.new(firstname="Pat", company="Acme", phone="+49 30 1")
+    for _ in ("before the first push", "after it"):
+        stages.write_text(tried, encoding="utf-8")
+        assert worker.plan()["kinds"]["customer"] == 1
+        stages.write_text(real, encoding="utf-8")
+        assert worker.plan()["kinds"]["customer"] == 0
+        worker.sync()
+        assert worker.stage(pat) == "Lead"
+    stages.write_text(tried, encoding="utf-8")
+    worker.sync()
+    stages.write_text(real, encoding="utf-8")
+    worker.sync()
+    assert worker.stage(pat) == "Customer"  # whom Mautic was told of stays one
 
 
 def test_fewer_than_twenty_never_stop_a_run(worker):
