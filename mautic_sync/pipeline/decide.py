@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection
 
-from mautic_sync.domain.actions import HOT, LOW_VALUE, NO_FLAGS, flags_text, read_flags
+from mautic_sync.domain.actions import ENDS, HOT, LOW_VALUE, NO_FLAGS, flags_text, read_flags
 from mautic_sync.domain.classification import Decision, NotAsked, Previous, StageRules, needs_verdict
 from mautic_sync.domain.conditions import Condition
 from mautic_sync.domain.contact import NO_VERDICT, NOTHING, Catalogue, Kind, Signals
@@ -53,7 +53,7 @@ from mautic_sync.pipeline import groups, occasions, opening
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.holding import still_held
 from mautic_sync.pipeline.placeholders import Placeholders, placeholders_of
-from mautic_sync.store import changes, decisions, holds, ledger, notes, people, runs, verdicts
+from mautic_sync.store import actions, changes, decisions, holds, ledger, notes, people, runs, verdicts
 from mautic_sync.store.decisions import Place
 
 PERSONS_PER_TRANSACTION = 1000
@@ -66,6 +66,7 @@ VALUE_OF_LOST_DNC = 500
 NOBODYS: frozenset[str] = frozenset()
 NOBODY: frozenset[int] = frozenset()
 NOBODY_UNTOLD: Mapping[int, Place] = {}
+NOBODY_UNHEARD: Mapping[int, Flags] = {}
 NO_ANSWER = (None, None)
 
 
@@ -159,7 +160,8 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
             after = rows[-1].person_id
             open_now = decisions.open_changes(connection, [row.person_id for row in rows])
             untold = places_of_untold(connection, open_now, run.kinds_ever, run.mappings.stages)
-            considered = consider(deciding_by(run), connection, rows, run.now, untold)
+            heard = _flags_heard_of(connection, rows)
+            considered = consider(deciding_by(run), connection, rows, run.now, untold, heard)
             held = still_held(run, connection, considered) if holding else NOBODY
             _store(
                 run,
@@ -203,10 +205,36 @@ def places_of_untold(
     return {number: last.get(number, Place(lowest.name, lowest.kind)) for number in untold}
 
 
+def _flags_heard_of(connection: Connection, rows: Sequence[Any]) -> dict[int, Flags]:
+    """Person → the flags that somebody has heard of, where they are others than those that were decided.
+
+    Who became hot, or cold, by rules that were edited before anything was done about it is decided anew: a plan tries
+    rules, and what it makes hot is not to stay so because it has more points than `until` says.
+    """
+    before = {row.person_id: _flags_before(row.flags) for row in rows if not row.rule and row.flags is not None}
+    if not before:
+        return {}
+    found: dict[int, Flags] = {}
+    for occasion, hot in ((HOT, True), (ENDS[HOT], False)):
+        among = [number for number, flags in before.items() if flags.hot == hot]
+        found.update(
+            (one, Flags(not hot, before[one].low_value)) for one in actions.unheard(connection, occasion, among)
+        )
+    return found
+
+
 def consider(
-    by: Deciding, connection: Connection, rows: Sequence[Any], now: int, untold: Mapping[int, Place] = NOBODY_UNTOLD
+    by: Deciding,
+    connection: Connection,
+    rows: Sequence[Any],
+    now: int,
+    untold: Mapping[int, Place] = NOBODY_UNTOLD,
+    heard: Mapping[int, Flags] = NOBODY_UNHEARD,
 ) -> list[Considered]:
-    """Decide these persons as of `now`, without storing anything. `untold` is that of `places_of_untold`."""
+    """Decide these persons as of `now`, without storing anything.
+
+    `untold` is that of `places_of_untold`, `heard` has flags that count as decided before instead of those that were.
+    """
     numbers = [row.person_id for row in rows]
     evidence = decisions.evidence_of(connection, numbers)
     answers = verdicts.verdicts_of(connection, [row.address for row in rows if row.address is not None])
@@ -260,7 +288,7 @@ def consider(
         place = untold.get(number)
         had = (row.stage, kind) if place is None else place
         previous = made(Previous, (*had, row.rule, row.reason))
-        before = _flags_before(row.flags)
+        before = heard.get(number) or _flags_before(row.flags)
         decision, flags, not_asked = judge(
             signals, rules, scores, previous, before, now, gate_open=gate_open, only_if=only_if
         )

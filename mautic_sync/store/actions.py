@@ -60,20 +60,12 @@ def take_back(connection: Connection, occasion: str, person_ids: Collection[int]
 
     Returns the persons for whom nothing had been done about it yet, so that its opposite has nothing to undo.
     """
-    survivors = former_of(connection, person_ids)
-    found: dict[int, list[Any]] = {}
-    for chunk in in_chunks(sorted(survivors)):
-        rows = connection.execute(
-            select(action).where(action.c.person_id.in_(chunk), action.c.occasion == occasion).order_by(action.c.id)
-        )
-        for row in rows:
-            found.setdefault(survivors[row.person_id], []).append(row)
+    found = _of_occasion(connection, occasion, person_ids)
     whole: set[int] = set()
     numbers: list[int] = []
     for person_id, some in found.items():
         numbers += [row.id for row in some if row.state in _WAITING]
-        last = max(some, key=attrgetter("id")).run_id
-        if all(_is_untouched(row) for row in some if row.run_id == last):
+        if _are_unheard(some):
             whole.add(person_id)
     for chunk in in_chunks(numbers):
         connection.execute(
@@ -82,6 +74,33 @@ def take_back(connection: Connection, occasion: str, person_ids: Collection[int]
             .values(state=SUPERSEDED, settled_at=now, settled_run=run_id, error=HOLDS_NO_MORE)
         )
     return whole
+
+
+def unheard(connection: Connection, occasion: str, person_ids: Collection[int]) -> set[int]:
+    """The persons for whom nothing has been done yet about the last time that this occasion set off actions."""
+    return {
+        person_id
+        for person_id, some in _of_occasion(connection, occasion, person_ids).items()
+        if some[-1].state in _WAITING and _are_unheard(some)
+    }
+
+
+def _of_occasion(connection: Connection, occasion: str, person_ids: Collection[int]) -> dict[int, list[Any]]:
+    """Person → actions that this occasion set off, by number; those of merged persons too."""
+    survivors = former_of(connection, person_ids)
+    found: dict[int, list[Any]] = {}
+    for chunk in in_chunks(sorted(survivors)):
+        rows = connection.execute(
+            select(action).where(action.c.person_id.in_(chunk), action.c.occasion == occasion).order_by(action.c.id)
+        )
+        for row in rows:
+            found.setdefault(survivors[row.person_id], []).append(row)
+    return {person_id: sorted(some, key=attrgetter("id")) for person_id, some in found.items()}
+
+
+def _are_unheard(some: Sequence[Any]) -> bool:
+    """Whether of these, by number, nobody has heard of those that were set off last."""
+    return all(_is_untouched(row) for row in some if row.run_id == some[-1].run_id)
 
 
 def _is_untouched(row: Any) -> bool:

@@ -507,6 +507,42 @@ def test_what_is_over_before_anything_was_done_is_taken_back(started, scores):
     assert notes_of(worker, number) == []
 
 
+def rules_of_hot(gte, until):
+    hot = f"when: {{score: total, gte: {gte}}}\n  until: {{score: total, lt: {until}}}"
+    return f"version: 1\ngroups:\n  fit: [{{name: F, when: {{field: firstname, is: Pat}}, points: 1}}]\nhot:\n  {hot}\n"
+
+
+def test_a_plan_that_tries_what_is_hot_heats_nobody(started, rules, scores):
+    """Between `until` and `when` somebody stays what they were: by rules that were tried they have been nothing."""
+    worker = started(HOT, files={"scoring": rules_of_hot(7, 4)})
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    rescore(worker, scores, Pat=5)
+    worker.sync()
+    rules(scoring=rules_of_hot(5, 4))
+    assert worker.plan()["actions"] == [{"rule": "become hot", "count": 1}]
+    rules(scoring=rules_of_hot(7, 4))
+    assert worker.plan()["actions"] == []
+    worker.sync()
+    assert (worker.contact(number).tags, notes_of(worker, number)) == (frozenset(), [])
+
+
+def test_a_plan_that_tries_what_is_cold_cools_nobody(started, rules, scores):
+    worker = started(HOT, files={"scoring": rules_of_hot(7, 4)})
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    for score in (8, 5):
+        rescore(worker, scores, Pat=score)
+        worker.sync()
+    assert worker.contact(number).tags == {"hot"}
+    rules(scoring=rules_of_hot(7, 6))
+    assert worker.plan()["actions"] == [{"rule": "become cold", "count": 1}]
+    rules(scoring=rules_of_hot(7, 4))
+    assert worker.sync()["actions"] == {"done": 0, "refused": 0, "pending": 0}
+    assert (worker.contact(number).tags, len(notes_of(worker, number))) == ({"hot"}, 1)
+    rules(scoring=rules_of_hot(7, 6))
+    worker.sync()
+    assert worker.contact(number).tags == frozenset()
+
+
 def test_what_was_refused_is_let_go_when_it_is_over(started, scores):
     worker = started(HOT.replace("note:", "campaigns: {add: [Onboarding]}\n      note:"))
     number = worker.new(firstname="Pat", phone="+49 30 1")
