@@ -545,7 +545,7 @@ class _Message:
 def _message(run: Run, one: _Performed) -> _Message | None:
     """What is left to send, perhaps to nobody."""
     todo = orjson.loads(one.row.todo)
-    if not todo.get("notify"):
+    if "notify" not in todo:
         return None
     to = tuple(to for to in _addresses(run.mappings.action_rules, one, todo) if _part(to) not in one.done)
     return _Message(one.row, todo["notify"], to, one.done, one.refused)
@@ -625,7 +625,7 @@ def _kept(done: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _single(message: _Message) -> tuple[str, str]:
-    return f"mautic-sync: {message.row.rule}", f"{message.text}\n\n[mautic-sync:{message.row.key}]"
+    return f"mautic-sync: {message.row.rule}", f"{message.text}\n\n[mautic-sync:{message.row.key}]".lstrip()
 
 
 def _digest(batch: Sequence[_Message]) -> tuple[str, str]:

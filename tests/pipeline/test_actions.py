@@ -1119,6 +1119,19 @@ def test_a_message_is_sent_with_its_key(notified, inbox):
     assert "topsecret" not in str([tuple(row) for row in rows_of(notified)])
 
 
+def test_a_message_of_which_nothing_is_left_is_sent_all_the_same(started, monkeypatch, inbox):
+    """Its text speaks of a company, and there is none: the title and the key still say what happened."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    tell = f'{{to: ["{inbox.address}"], text: "{{company}}"}}'
+    worker = started(f"on:\n  - {{enter: {{kind: lead}}, do: {{notify: {tell}}}}}\n")
+    worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    (row,) = rows_of(worker)
+    assert [(one["title"], one["message"]) for one in inbox.got] == [
+        ("mautic-sync: enter lead", f"[mautic-sync:{row.key}]")
+    ]
+
+
 def test_many_messages_become_one(notified, inbox):
     for name in ("Pat", "Kim", "Lou"):
         notified.new(firstname=name, phone="+49 30 1")
