@@ -114,6 +114,8 @@ class Checker:
             self.check_score_rules(_sound_rules(self.sources["scoring"].document.value))
         if isinstance(actions, ActionsFile):
             self.check_actions(actions, stages if isinstance(stages, StagesFile) else None)
+        if isinstance(actions, ActionsFile) and isinstance(fields, FieldsFile):
+            self.check_fields_of_actions(actions, fields)
         self.check_circles(stages, validation, fields, actions)
         reach = reach_of(scoring) if isinstance(scoring, ScoringFile) else {}
         known = Known(reach, ZoneInfo(self.time_zone))
@@ -524,6 +526,15 @@ class Checker:
             self.template("actions", path, template, ACTION_PLACEHOLDERS)
         for path, told in unset_addresses(file):
             self.warnings.append(str(self.sources["actions"].problem(path, told)))
+
+    def check_fields_of_actions(self, file: ActionsFile, kept: FieldsFile) -> None:
+        for index, action in enumerate(file.on):
+            for alias in action.do.fields:
+                if alias in kept.write:
+                    told = f"`{alias}` is kept by fields.yaml, which writes over this with the next sync; choose another field"
+                    self.warnings.append(
+                        str(self.sources["actions"].problem(("on", index, "do", "fields", alias), told))
+                    )
 
     # Circles: rules that read what we write
 

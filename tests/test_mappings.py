@@ -1095,6 +1095,14 @@ def test_actions_are_checked(problems, action, told):
     assert any(told in one for one in found), found
 
 
+def test_a_field_that_is_kept_is_none_for_an_action(rules):
+    """The next run would put back what fields.yaml says, and nobody would know why."""
+    (warning,) = rules(
+        actions="version: 1\non:\n  - {become: hot, do: {fields: {sync_reason: hot, why_hot: '{reasons}'}}}\n"
+    ).warnings
+    assert "on[0].do.fields.sync_reason: `sync_reason` is kept by fields.yaml" in warning
+
+
 @pytest.mark.parametrize(
     ("condition", "do", "told"),
     [
