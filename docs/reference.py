@@ -89,7 +89,7 @@ DOCUMENTS = {
     "actions [{rule, state, todo, at, key, error}], last_write, refused [{target, new, error, at}]` (what Mautic did not take)`.",
     "hot": "`--json`: `total, groups, outdated, not_counted, hot [{id, name, email, company, phone, score, points, fit, interest, groups, reasons, reasons_untold` (rules that give points beside the three of `reasons`)`, since, owner, "
     "link}]`. `--csv` has the same columns, one for each group of `scoring.yaml` in the place of `fit`, `interest` and `groups`, and none for `reasons_untold`, in UTF-8 without a byte order mark: in Excel, Data > From Text/CSV opens it with its umlauts; "
-    "text that a spreadsheet would take for a formula, or for a number without its `+`, begins with `'`, as phone numbers like `'+49 30 1` do. "
+    "text that a spreadsheet would take for a formula, or for a number without its `+`, its first `0` or its last digits, begins with `'`, as phone numbers like `'+49 30 1` do. "
     "`score`, its groups and `reasons` are those of now by the rules of now; `outdated` tells of how many the score was another one when they were decided: `sync` decides anew; `not_counted` names what rules that were written since ask of activity, and no run has counted yet. `score` is ours, `points` are all that Mautic shows, its own included. `since` is when we first saw it, `owner` the id of the Mautic user whom the contact belongs to, as last read.",
     "status": "`--json`: `mautic, healthy, health, kinds, worker {alive, host, pid, run, started_at, seen_at, active_at, stopped_at}, "
     "schedule {sync, full_sync: {cron, time_zone, last_success, next, misfires, last_misfire}}, rules {fingerprint, kept_at, "

@@ -34,6 +34,9 @@ MORE_COLUMNS = ("reasons", "since", "owner", "link")
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 """What a spreadsheet takes for the beginning of a formula; `+49301` would become a number without its `+`."""
 
+DIGITS_SHOWN = 11
+"""A longer number is shown as 4.93E+12; one that begins with 0, as phone numbers do, loses it."""
+
 
 def register(app: typer.Typer) -> None:
     app.command("hot")(hot_command)
@@ -63,7 +66,7 @@ def hot_command(
 
 
 def as_csv_text(rows: list[dict[str, Any]], groups: Sequence[str]) -> str:
-    """A head and a line for each contact; text that a spreadsheet would take for a formula begins with `'`."""
+    """A head and a line for each contact; text that a spreadsheet would take for something else begins with `'`."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([_cell(name) for name in (*COLUMNS, *groups, *MORE_COLUMNS)])
@@ -78,7 +81,8 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     clean = value.replace("\x00", "")
-    return f"'{clean}" if clean.startswith(FORMULA) else clean
+    loses_digits = clean.isdecimal() and (clean.startswith("0") or len(clean) > DIGITS_SHOWN)
+    return f"'{clean}" if loses_digits or clean.startswith(FORMULA) else clean
 
 
 def _show(out: Console, document: dict[str, Any]) -> None:

@@ -242,6 +242,16 @@ def test_full_width_signs_are_guarded_as_well(sign):
     assert next(csv.DictReader(io.StringIO(text)))["company"] == f"'{sign}1+1"
 
 
+@pytest.mark.parametrize(
+    ("phone", "shown"),
+    [("030123456", "'030123456"), ("0049301", "'0049301"), ("493012345678", "'493012345678"), ("4930123", "4930123")],
+)
+def test_a_phone_number_keeps_its_digits(phone, shown):
+    """A spreadsheet takes them for a number, which begins with no zero and is shortened when it is long."""
+    row = {**dict.fromkeys((*COLUMNS, *MORE_COLUMNS), ""), "groups": {}, "phone": phone}
+    assert next(csv.DictReader(io.StringIO(as_csv_text([row], ()))))["phone"] == shown
+
+
 def test_two_ways_to_print_are_one_too_many(hot):
     assert isinstance(CliRunner().invoke(app, ["hot", "--json", "--csv"]).exception, Exception)
 
