@@ -321,14 +321,8 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
         return Outcome(_no_stage(new), new)
     result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, new)))
     if isinstance(result, Refused) and "stage" in new and (result.status == SHARED_ADDRESS or _is_about_owner(result)):
-        # Every edit of a contact whose address another one has, or whose owner is no published user, is refused; its
-        # stage can still be set.
-        no, stage = result, new["stage"]
-        if stage is not None:
-            result = set_stage(run.mautic, run.stage_ids[stage], row.mautic_id)
-        else:
-            result = clear_stage(run.mautic, row.stage_id, row.mautic_id)
-        return Outcome(result, {name: new[name] for name in ("stage", UNDOES) if name in new}, no)
+        # Every edit of a contact whose address another one has, or whose owner is no published user, is refused.
+        return _stage_alone(run, row, new, result)
     if isinstance(result, Refused) and result.status == BAD_VALUE:
         # A value from ZeroBounce's answer that Mautic does not know (a region, say) must not cost the stage.
         fields = new.get("fields", {})
@@ -336,8 +330,21 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
         rest = {**new, "fields": {name: value for name, value in fields.items() if name not in filled}}
         if filled and _values(run, rest):
             result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, rest)))
-            return Outcome(result, {**rest, "dropped": {name: fields[name] for name in filled}})
+            if not isinstance(result, Refused):
+                return Outcome(result, {**rest, "dropped": {name: fields[name] for name in filled}})
+    if isinstance(result, Refused) and result.status == BAD_VALUE and "stage" in new and new.get("fields"):
+        # Nor must one that fields.yaml makes, for a field that has no such choice.
+        return _stage_alone(run, row, new, result)
     return Outcome(result, new)
+
+
+def _stage_alone(run: Run, row: Any, new: Mapping[str, Any], no: Refused) -> Outcome:
+    """The edit was refused; the stage can still be set."""
+    if new["stage"] is not None:
+        result = set_stage(run.mautic, run.stage_ids[new["stage"]], row.mautic_id)
+    else:
+        result = clear_stage(run.mautic, row.stage_id, row.mautic_id)
+    return Outcome(result, {name: new[name] for name in ("stage", UNDOES) if name in new}, no)
 
 
 def _is_about_owner(no: Refused) -> bool:
@@ -474,6 +481,8 @@ def _refuse_rest(run: Run, connection: Connection, row: Any, no: Refused) -> Non
         return
     reason = _way_out(connection, row, no)
     error = f"{no.status} {reason}"
+    if no.status == BAD_VALUE and not _is_about_owner(no):
+        _count_refused(run, connection, row, error)
     changes.refuse_rest(connection, row, rest, error, run_id=run.id, now=run.now)
     run.tell("refused", contact=row.mautic_id, status=no.status, reason=reason)
 

@@ -369,6 +369,27 @@ def test_whose_owner_has_left_gets_the_stage_and_is_told_of(worker):
     assert persons_refused(worker) == 0
 
 
+def test_a_value_that_a_field_does_not_take_costs_nobody_the_stage(make_worker, tmp_path):
+    """A field of choices that somebody made, and a text of fields.yaml that is none of them."""
+    rules = 'version: 1\nwrite: {plan: "{kind}", sync_reason: "{reason}"}\n'
+    (tmp_path / "fields.yaml").write_text(f"{rules}create: [{{alias: sync_reason, label: Why}}]\n", encoding="utf-8")
+    worker = make_worker(mappings=tmp_path)
+    choices = {"list": [{"label": "Ghost", "value": "ghost"}]}
+    with worker.run("look") as run:
+        made = {"label": "Plan", "alias": "plan", "type": "select", "isPublished": True, "properties": choices}
+        run.mautic.write("POST", "fields/contact/new", made)
+    worker.init()
+    number, ghost = worker.new(firstname="Pat", phone="+49 30 1"), worker.visitor()
+    assert worker.sync()["failed"] == 1
+    assert (worker.stage(number), worker.stage(ghost)) == ("Lead", "Ghost")
+    assert worker.contact(ghost).fields["plan"] == "ghost"
+    assert refused(worker) == ["400 plan: This value is not valid"]
+    assert (worker.sync()["failed"], persons_refused(worker)) == (0, 1)
+    (tmp_path / "fields.yaml").write_text(rules.replace("{kind}", "ghost"), encoding="utf-8")
+    worker.sync()
+    assert (worker.contact(number).fields["plan"], persons_refused(worker)) == ("ghost", 0)
+
+
 def test_another_no_to_the_same_person_is_new(worker, monkeypatch):
     number = worker.new(firstname="Pat", phone="+49 30 1")
     said = iter(["no", "no", "never"])
