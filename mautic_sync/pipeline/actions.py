@@ -302,17 +302,33 @@ class _OneAction:
         """Tags, fields and owner in one edit of this contact alone: a batch would swallow points."""
         values = {name: value for name, value in self._values().items() if name not in self.done}
         result = self._send(values)
-        if not isinstance(result, Refused) or len(values) < 2:
+        if not isinstance(result, Refused) or (len(values) < 2 and len(values.get("fields", {})) < 2):
             return result
         # One of them is at fault, and must not cost the others.
         last: Result | Done = result
         for name, value in values.items():
-            one = self._send({name: value})
+            one = self._field_by_field(value) if name == "fields" and len(value) > 1 else self._send({name: value})
             if isinstance(one, Refused):
                 last = one
             elif not isinstance(one, Settled | Moved | Done):
                 return one
         return last
+
+    def _field_by_field(self, fields: Mapping[str, str]) -> Result | Done:
+        """Each that Mautic takes is noted, and not written again by `retry`."""
+        said = []
+        for alias, value in fields.items():
+            one = self._taken(edit_one(self.transport, ContactEdit(self.number, {alias: value})), {alias: value})
+            if isinstance(one, Refused):
+                said.append(one)
+            elif isinstance(one, Settled | Moved):
+                self.done[f"fields:{alias}"] = True
+            else:
+                return one
+        if not said:
+            self.done["fields"] = True
+            return Done()
+        return Refused(said[0].status, "; ".join(one.reason for one in said))
 
     def _values(self) -> dict[str, Any]:
         """Part → what an edit asks for; empty where it is so already."""
@@ -324,7 +340,9 @@ class _OneAction:
         if "fields" in self.todo:
             shown = self.contact.fields
             values["fields"] = {
-                alias: value for alias, value in self.todo["fields"].items() if value != str(shown.get(alias) or "")
+                alias: value
+                for alias, value in self.todo["fields"].items()
+                if value != str(shown.get(alias) or "") and f"fields:{alias}" not in self.done
             }
         if "owner" in self.todo and "owner" not in self.done:
             owner = self.todo["owner"]

@@ -835,6 +835,33 @@ def test_what_mautic_lacks_is_kept_and_the_rest_done(started):
     assert len(notes_of(worker, number)) == 1
 
 
+def test_a_field_that_does_not_take_its_value_costs_the_others_nothing(started):
+    choices = {"list": [{"label": "Basic", "value": "basic"}]}
+    fields = '{tel_note: "{kind}", plan: gold, city: "{stage}"}'
+    worker = started()
+    text = {"label": "Note", "alias": "tel_note", "type": "text", "isPublished": True}
+    call(worker, "POST", "fields/contact/new", text)
+    chosen = {"label": "Plan", "alias": "plan", "type": "select", "isPublished": True, "properties": choices}
+    plan = call(worker, "POST", "fields/contact/new", chosen)["field"]["id"]
+    worker.mappings_dir.joinpath("actions.yaml").write_text(
+        f"version: 1\non:\n  - {{enter: {{kind: lead}}, do: {{tags: {{add: [new]}}, fields: {fields}}}}}\n",
+        encoding="utf-8",
+    )
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"] == {"done": 0, "refused": 1, "pending": 0}
+    there = worker.contact(number)
+    assert (there.tags, there.fields["tel_note"], there.fields["city"]) == ({"new"}, "lead", "Lead")
+    assert rows_of(worker)[0].error == "edit: 400 plan: This value is not valid"
+    worker.act("edit", contact=number, values={"city": "Bonn"})
+    choices["list"].append({"label": "Gold", "value": "gold"})
+    call(worker, "PATCH", f"fields/contact/{plan}/edit", {"properties": choices})
+    with worker.run("retry") as run, run.engine.begin() as connection:
+        stored.try_refused_again(connection)
+    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    there = worker.contact(number)
+    assert (there.fields["plan"], there.fields["city"]) == ("gold", "Bonn")
+
+
 def test_an_unpublished_segment_is_told_of_before_anything_is_asked(started):
     worker = started("on:\n  - {enter: {kind: lead}, do: {segments: {add: [nurture]}}}\n")
     segment = make_segment(worker)
