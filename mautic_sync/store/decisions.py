@@ -279,9 +279,10 @@ _OPEN_CHANGES = select(change).where(IS_OPEN)
 def recent_transitions(connection: Connection, person_ids: Collection[int], since: int) -> dict[int, int]:
     """How often we changed the stage of each person since then.
 
-    The baseline does not count, nor does what a merge had lost and we put back.
+    The baseline does not count, nor does what a merge had lost and we put back. Of persons who were merged each changed
+    for itself: the one who did most often counts.
     """
-    found: dict[int, int] = {}
+    of_each: dict[int, int] = {}
     survivors = former_of(connection, person_ids)
     merged = {survivor for number, survivor in survivors.items() if number != survivor}
     put_back = (transition.c.from_stage == transition.c.to_stage).label("put_back")
@@ -292,9 +293,11 @@ def recent_transitions(connection: Connection, person_ids: Collection[int], sinc
             .group_by(transition.c.person_id, put_back)
         )
         for number, again, count in rows:
-            survivor = survivors[number]
-            if not (again and survivor in merged):
-                found[survivor] = found.get(survivor, 0) + count
+            if not (again and survivors[number] in merged):
+                of_each[number] = of_each.get(number, 0) + count
+    found: dict[int, int] = {}
+    for number, count in of_each.items():
+        found[survivors[number]] = max(found.get(survivors[number], 0), count)
     return found
 
 

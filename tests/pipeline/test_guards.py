@@ -215,6 +215,18 @@ def due_at(worker, number):
     return stored.due_at, told["due_at"], at, told["left_alone"]
 
 
+def test_two_who_are_merged_have_not_flipped_together(worker):
+    """One became a lead, another a lead and a customer: that is nobody's to and fro."""
+    settled(worker)
+    lead, buyer = (worker.new(firstname=name, email=f"{name}@merged.example") for name in ("pat", "kim"))
+    worker.sync()
+    worker.act("edit", contact=buyer, values={"tags": ["customer"]})
+    worker.sync()
+    worker.act("merge", visitor=lead, known=buyer)
+    assert worker.sync()["quarantined"] == 0
+    assert worker.stage(lead) == "Customer"
+
+
 def test_explain_tells_when_somebody_is_decided_again_for_their_score(worker):
     number = worker.visitor()
     settled(worker)
