@@ -59,6 +59,9 @@ NO_OWNER = (
     "Mautic shows us none of the action's owners as a published user (`mautic-sync doctor` names them); correct `owner` in "
     "actions.yaml or the users in Mautic, then `mautic-sync retry`"
 )
+OWNER_LEFT = "its owner is no published user any more: give it another owner in Mautic; then `mautic-sync retry`"
+ADDRESS_SHARED = "has this address too: merge them in Mautic, or change one address; then `mautic-sync retry`"
+BAD_VALUE, SHARED_ADDRESS = 400, 422
 NOBODY_LEFT = (
     "actions.yaml names nobody any more for whom the message was meant; name them there and `mautic-sync retry`, or let it "
     "go: `mautic-sync retry ID --discard`"
@@ -267,7 +270,7 @@ class _OneAction:
             self.contact, self.begun_before = self._look(), True
             result = _result_of(part)
         if isinstance(result, Refused):
-            self._refuse(name, f"{result.status} {result.reason}".strip())
+            self._refuse(name, f"{result.status} {_way_out(result)}".strip())
         elif isinstance(result, Doubtful):
             self.performed.doubtful = f"{name}: {result.reason}"
             raise _Ended
@@ -425,6 +428,18 @@ def _result_of(part: Callable[[], Any]) -> Any:
         if error.status >= 500:
             raise
         return Refused(error.status, str(error))
+
+
+def is_about_owner(no: Refused) -> bool:
+    """None is sent that is no published user: it is the present one. docs/mautic.md: "Writing"."""
+    return no.status == BAD_VALUE and no.reason.startswith("owner:")
+
+
+def _way_out(no: Refused) -> str:
+    """What Mautic said, or, where it names a field that we do not write, what is wrong instead and what to do."""
+    if is_about_owner(no):
+        return OWNER_LEFT
+    return f"another contact {ADDRESS_SHARED}" if no.status == SHARED_ADDRESS and "email" in no.reason else no.reason
 
 
 class _Mautic:

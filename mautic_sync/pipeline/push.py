@@ -49,9 +49,7 @@ from mautic_sync.store import changes, people
 PLANNED_AT_ONCE = 2000
 FORBIDDEN_IN_A_ROW = 5
 """So many changes, one after the other, are answered by 403 until that is taken for an answer to all."""
-SHARED_ADDRESS = 422
 FORBIDDEN = 403
-BAD_VALUE = 400
 
 
 class Band(NamedTuple):
@@ -320,10 +318,14 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
     if _lacks_stage(run, new):
         return Outcome(_no_stage(new), new)
     result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, new)))
-    if isinstance(result, Refused) and "stage" in new and (result.status == SHARED_ADDRESS or _is_about_owner(result)):
+    if (
+        isinstance(result, Refused)
+        and "stage" in new
+        and (result.status == actions.SHARED_ADDRESS or actions.is_about_owner(result))
+    ):
         # Every edit of a contact whose address another one has, or whose owner is no published user, is refused.
         return _stage_alone(run, row, new, result)
-    if isinstance(result, Refused) and result.status == BAD_VALUE:
+    if isinstance(result, Refused) and result.status == actions.BAD_VALUE:
         # A value from ZeroBounce's answer that Mautic does not know (a region, say) must not cost the stage.
         fields = new.get("fields", {})
         filled = fields.keys() - run.mappings.fields.write.keys()
@@ -332,7 +334,7 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
             result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, rest)))
             if not isinstance(result, Refused):
                 return Outcome(result, {**rest, "dropped": {name: fields[name] for name in filled}})
-    if isinstance(result, Refused) and result.status == BAD_VALUE and "stage" in new and new.get("fields"):
+    if isinstance(result, Refused) and result.status == actions.BAD_VALUE and "stage" in new and new.get("fields"):
         # Nor must one that fields.yaml makes, for a field that has no such choice.
         return _stage_alone(run, row, new, result)
     return Outcome(result, new)
@@ -345,11 +347,6 @@ def _stage_alone(run: Run, row: Any, new: Mapping[str, Any], no: Refused) -> Out
     else:
         result = clear_stage(run.mautic, row.stage_id, row.mautic_id)
     return Outcome(result, {name: new[name] for name in ("stage", UNDOES) if name in new}, no)
-
-
-def _is_about_owner(no: Refused) -> bool:
-    """We send no owner with a change: it is the present one who is no published user. docs/mautic.md: "Writing"."""
-    return no.status == BAD_VALUE and no.reason.startswith("owner:")
 
 
 def _send_dnc(run: Run, row: Any) -> Outcome:
@@ -481,7 +478,7 @@ def _refuse_rest(run: Run, connection: Connection, row: Any, no: Refused) -> Non
         return
     reason = _way_out(connection, row, no)
     error = f"{no.status} {reason}"
-    if no.status == BAD_VALUE and not _is_about_owner(no):
+    if no.status == actions.BAD_VALUE and not actions.is_about_owner(no):
         _count_refused(run, connection, row, error)
     changes.refuse_rest(connection, row, rest, error, run_id=run.id, now=run.now)
     run.tell("refused", contact=row.mautic_id, status=no.status, reason=reason)
@@ -498,15 +495,15 @@ def _way_out(connection: Connection, row: Any, no: Refused) -> str:
 
     docs/mautic.md: "Writing".
     """
-    if row.target == CONTACT and _is_about_owner(no):
-        return "its owner is no published user any more: give it another owner in Mautic; then `mautic-sync retry`"
-    if no.status != SHARED_ADDRESS:
+    if row.target == CONTACT and actions.is_about_owner(no):
+        return actions.OWNER_LEFT
+    if no.status != actions.SHARED_ADDRESS:
         return no.reason
     others = people.numbers_sharing_address(connection, row.person_id)
     if not others and "email" not in no.reason:
         return no.reason
     who = f"contact {others[0]}" if others else "another contact"
-    return f"{who} has this address too: merge them in Mautic, or change one address; then `mautic-sync retry`"
+    return f"{who} {actions.ADDRESS_SHARED}"
 
 
 def _moved(run: Run, connection: Connection, row: Any, result: Moved, sent: Mapping[str, Any]) -> None:

@@ -784,6 +784,32 @@ def test_owners_by_number_are_taken_as_they_are_where_users_cannot_be_listed(sta
     assert worker.contact(number).owner_id == 1
 
 
+def test_whose_owner_has_left_the_action_says_what_to_do(started, scores):
+    worker = started(HOT)
+    worker.box.instance.users[2] = {"username": "sal", "email": "sal@example.com", "firstName": "Sal", "lastName": "S"}
+    worker.new(firstname="Pat", phone="+49 30 1", owner=2)
+    worker.sync()
+    worker.box.instance.users[2]["isPublished"] = False
+    rescore(worker, scores, Pat=12)
+    worker.sync()
+    (row,) = rows_of(worker)
+    assert row.error == f"edit: 400 {acting.OWNER_LEFT}"
+
+
+def test_whose_address_another_has_the_action_says_what_to_do(started, scores):
+    worker = started(HOT)
+    first, twin = (worker.new(firstname=name, email=f"{name}@one.example", phone="+49 30 1") for name in ("Pat", "Kim"))
+    worker.sync()
+    tables = worker.box.instance.tables
+    with worker.box.instance.lock:
+        tables.connection.execute("UPDATE leads SET email = 'pat@one.example' WHERE id = ?", (twin,))
+    rescore(worker, scores, Pat=12)
+    worker.sync()
+    (row,) = rows_of(worker)
+    assert row.error == f"edit: 422 another contact {acting.ADDRESS_SHARED}"
+    assert len(notes_of(worker, first)) == 1
+
+
 def test_an_owner_is_replaced_where_the_rule_says_so(started):
     worker = started("on:\n  - {enter: {kind: lead}, do: {owner: {round_robin: [2], replace: true}}}\n")
     worker.box.instance.users[2] = {"username": "sal", "email": "sal@example.com", "firstName": "Sal", "lastName": "S"}
