@@ -463,25 +463,25 @@ def _end_forbidden(run: Run) -> None:
 
 
 def _refuse(run: Run, connection: Connection, row: Any, status: int | None, reason: str) -> None:
-    if status is not None:
-        reason = _way_out(connection, row, Refused(status, reason))
-    error = f"{status or ''} {reason}".strip()
+    told = reason if status is None else _way_out(connection, row, Refused(status, reason))
+    error = f"{status or ''} {told}".strip()
     changes.refuse(connection, row.id, error, run.now)
-    _count_refused(run, connection, row, error)
-    run.tell("refused", contact=row.mautic_id, status=status, reason=reason)
+    if told == reason:  # else the run did what can be done
+        _count_refused(run, connection, row, error)
+    run.tell("refused", contact=row.mautic_id, status=status, reason=told)
 
 
 def _refuse_rest(run: Run, connection: Connection, row: Any, no: Refused) -> None:
-    """What was not written of a change whose stage alone could be set: kept and told, but no failure of the run."""
+    """What was not written of a change whose stage alone could be set: kept and told."""
     rest = {name: value for name, value in orjson.loads(row.new).items() if name != "stage"}
     if not _values(run, rest):
         return
-    reason = _way_out(connection, row, no)
-    error = f"{no.status} {reason}"
-    if no.status == actions.BAD_VALUE and not actions.is_about_owner(no):
+    told = _way_out(connection, row, no)
+    error = f"{no.status} {told}"
+    if told == no.reason:
         _count_refused(run, connection, row, error)
     changes.refuse_rest(connection, row, rest, error, run_id=run.id, now=run.now)
-    run.tell("refused", contact=row.mautic_id, status=no.status, reason=reason)
+    run.tell("refused", contact=row.mautic_id, status=no.status, reason=told)
 
 
 def _count_refused(run: Run, connection: Connection, row: Any, error: str) -> None:

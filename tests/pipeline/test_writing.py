@@ -352,6 +352,18 @@ def test_what_a_shared_address_keeps_from_being_written_is_told_once_and_not_cla
     assert persons_refused(worker) == 1
 
 
+def test_of_a_shared_address_fields_alone_are_no_failure_of_the_run_either(worker):
+    """Somebody is in a stage that is left alone, so that fields are all that could be written."""
+    call = {"name": "Partner", "weight": 5, "isPublished": True}
+    with worker.run("look") as run:
+        run.mautic.write("POST", "stages/new", call)
+    first, twin = worker.new(email=scripted(worker, "anna@one-address.example", "valid")), worker.visitor()
+    worker.act("set_stage", contact=first, stage="Partner")
+    sql(worker, "UPDATE leads SET email = 'anna@one-address.example' WHERE id = ?", twin)
+    assert worker.sync()["failed"] == 0
+    assert (worker.stage(first), persons_refused(worker)) == ("Partner", 2)
+
+
 def test_whose_owner_has_left_gets_the_stage_and_is_told_of(worker):
     """Mautic refuses every edit of such a contact, whatever it is about."""
     worker.box.instance.users[2] = {"username": "sal", "email": "sal@example.com", "firstName": "Sal", "lastName": "S"}
