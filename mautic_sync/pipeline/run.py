@@ -420,7 +420,9 @@ def plan_totals(run: Run) -> dict[str, Any]:
             "moves": moves_as_json(moves),
             "kinds": all_kinds(people.count_by_kind(connection)),
             "actions": occasions.expected(
-                run, changes.planned_transitions(connection, run.kinds_ever), actions.count_open_by_rule(connection)
+                run,
+                changes.planned_transitions(connection, run.kinds_ever),
+                actions.count_open_by_rule(connection, run.mappings.action_rules.by_occasion),
             ),
             "verdicts_to_buy": min(asked, answers.credits_left(run, connection)) if asked else 0,
             "verdicts_needed": asked,

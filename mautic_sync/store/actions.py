@@ -266,13 +266,11 @@ def take_back_of_run(connection: Connection, run_id: str, now: int) -> None:
 
 
 def _unbegun(run_id: str) -> list[ColumnElement[bool]]:
-    # The state comes first in an index, and few are planned.
-    return [
-        action.c.state == PLANNED,
-        action.c.run_id == run_id,
-        action.c.attempts == 0,
-        action.c.done == "{}",
-    ]
+    return [*_UNBEGUN, action.c.run_id == run_id]
+
+
+# The state comes first in an index, and few are planned.
+_UNBEGUN = (action.c.state == PLANNED, action.c.attempts == 0, action.c.done == "{}")
 
 
 def next_done_by(connection: Connection, run_id: str, after: int, limit: int) -> list[int]:
@@ -339,9 +337,16 @@ def count_open(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).where(action.c.state.in_(OPEN))).scalar() or 0)
 
 
-def count_open_by_rule(connection: Connection) -> dict[str, int]:
+def waits_for_a_rule(row: Any, occasions: Collection[str]) -> bool:
+    """Whether nobody has begun this, and no rule names what set it off any more: it was taken out, and may come back."""
+    return row.state == PLANNED and not row.attempts and row.done == "{}" and row.occasion not in occasions
+
+
+def count_open_by_rule(connection: Connection, occasions: Collection[str]) -> dict[str, int]:
+    """Rule → how many of its actions are open, but for those that wait for a rule of these occasions."""
+    waits = and_(*_UNBEGUN, action.c.occasion.not_in(sorted(occasions)))
     rows = connection.execute(
-        select(action.c.rule, func.count()).where(action.c.state.in_(OPEN)).group_by(action.c.rule)
+        select(action.c.rule, func.count()).where(action.c.state.in_(OPEN), ~waits).group_by(action.c.rule)
     )
     return {row[0]: row[1] for row in rows}
 

@@ -526,6 +526,32 @@ def test_a_plan_that_tries_what_is_hot_heats_nobody(started, rules, scores):
     assert (worker.contact(number).tags, notes_of(worker, number)) == (frozenset(), [])
 
 
+def test_an_action_that_is_taken_out_before_it_was_begun_is_not_done(started, rules, scores):
+    worker = started(HOT)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    assert worker.plan()["actions"] == [{"rule": "become hot", "count": 1}]
+    rules("on:\n  - {become: cold, do: {tags: {remove: [hot]}}}\n")
+    assert worker.plan()["actions"] == []
+    worker.sync()
+    assert (worker.contact(number).tags, notes_of(worker, number)) == (frozenset(), [])
+    rules(HOT)
+    worker.sync()
+    assert (worker.contact(number).tags, len(notes_of(worker, number))) == ({"hot"}, 1)
+
+
+def test_an_action_that_is_renamed_before_it_was_begun_is_done(started, rules, scores):
+    worker = started(HOT)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    worker.plan()
+    rules(HOT.replace("become: hot", "become: hot\n    name: To sales"))
+    assert worker.sync()["actions"]["done"] == 1
+    assert len(notes_of(worker, number)) == 1
+
+
 def test_a_plan_that_tries_what_is_cold_cools_nobody(started, rules, scores):
     worker = started(HOT, files={"scoring": rules_of_hot(7, 4)})
     number = worker.new(firstname="Pat", phone="+49 30 1")
