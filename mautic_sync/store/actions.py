@@ -78,6 +78,9 @@ def take_back(connection: Connection, occasion: str, person_ids: Collection[int]
 
 def unheard(connection: Connection, occasion: str, person_ids: Collection[int]) -> set[int]:
     """The persons for whom nothing has been done yet about the last time that this occasion set off actions."""
+    waiting = select(action.c.id).where(action.c.state.in_(_WAITING), action.c.occasion == occasion).limit(1)
+    if connection.execute(waiting).first() is None:
+        return set()  # mostly, and of everybody it would take long to ask
     return {
         person_id
         for person_id, some in _of_occasion(connection, occasion, person_ids).items()
