@@ -117,9 +117,8 @@ def _todo(rule: ActionRule, values: _Values, counted: dict[str, int]) -> dict[st
     """What is to be done, as it is kept: of the addresses of messages, which may be secrets, digests alone."""
     do = rule.do
     todo: dict[str, Any] = {"numbered": True} if rule.numbered else {}
-    tags = [*do.tags.add, *(f"-{tag}" for tag in do.tags.remove)]
-    if tags:
-        todo["tags"] = tags
+    if do.tags.named:
+        todo["tags"] = _tag_edits(do)
     if do.fields:
         todo["fields"] = {
             alias: clean(values.rendered(text).replace("\n", " "))[:LONGEST_FIELD] for alias, text in do.fields.items()
@@ -140,12 +139,14 @@ def _todo(rule: ActionRule, values: _Values, counted: dict[str, int]) -> dict[st
 
 
 def named_now(todo: Mapping[str, Any], do: Do, turn: int) -> dict[str, Any]:
-    """What is to be done, with segments, campaigns and owners as the rule names them now: it may have been corrected.
+    """What is to be done, with all that needs no placeholder as the rule names it now: it may have been corrected.
 
     The owner whose turn it was comes first of `users`; with an owner who is no longer named, `turn` decides who does.
     """
     told = dict(todo)
-    for name, members in (("segments", do.segments), ("campaigns", do.campaigns)):
+    if "tags" in told:
+        told["tags"] = _tag_edits(do)
+    for name, members in (("dnc", do.dnc), ("segments", do.segments), ("campaigns", do.campaigns)):
         if name in told:
             told[name] = _as_json(members)
     owner = told.pop("owner", None)
@@ -153,6 +154,11 @@ def named_now(todo: Mapping[str, Any], do: Do, turn: int) -> dict[str, Any]:
         first = do.owners.index(owner["user"]) if owner["user"] in do.owners else turn % len(do.owners)
         told["owner"] = {**owner, "users": [*do.owners[first:], *do.owners[:first]]}
     return told
+
+
+def _tag_edits(do: Do) -> list[str]:
+    """Tags as an edit has them."""
+    return [*do.tags.add, *(f"-{tag}" for tag in do.tags.remove)]
 
 
 def _as_json(members: Members) -> dict[str, list[str]]:

@@ -541,6 +541,18 @@ def test_an_action_that_is_taken_out_before_it_was_begun_is_not_done(started, ru
     assert (worker.contact(number).tags, len(notes_of(worker, number))) == ({"hot"}, 1)
 
 
+def test_what_is_corrected_before_an_action_was_begun_is_done_as_corrected(started, rules, scores):
+    wrong = HOT.replace("add: [hot]", "add: [hott]").replace("note:", "dnc: {add: [sms]}\n      note:", 1)
+    worker = started(wrong)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    rescore(worker, scores, Pat=12)
+    worker.plan()
+    rules(wrong.replace("hott", "hot").replace("[sms]", "[email]"))
+    assert worker.sync()["actions"]["done"] == 1
+    assert (worker.contact(number).tags, worker.contact(number).dnc) == ({"hot"}, {"email": 3})
+
+
 def test_an_action_that_is_renamed_before_it_was_begun_is_done(started, rules, scores):
     worker = started(HOT)
     number = worker.new(firstname="Pat", phone="+49 30 1")
