@@ -266,6 +266,6 @@ def _do(text: DoText) -> Do:
         note=text.note or None,
         owners=tuple(text.owner.round_robin) if text.owner is not None else (),
         replace_owner=text.owner is not None and text.owner.replace,
-        notify_to=tuple(text.notify.to) if text.notify is not None else (),
+        notify_to=tuple(dict.fromkeys(text.notify.to)) if text.notify is not None else (),
         notify_text=text.notify.text if text.notify is not None else None,
     )

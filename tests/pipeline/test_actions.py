@@ -1223,6 +1223,15 @@ def test_a_message_of_which_nothing_is_left_is_sent_all_the_same(started, monkey
     ]
 
 
+def test_an_address_that_is_named_twice_is_told_once(started, monkeypatch, inbox):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    tell = f'{{to: ["{inbox.address}", "{inbox.address}"], text: "{{name}}"}}'
+    worker = started(f"on:\n  - {{enter: {{kind: lead}}, do: {{notify: {tell}}}}}\n")
+    worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"]["done"] == 1
+    assert len(inbox.got) == 1
+
+
 def test_many_messages_become_one(notified, inbox):
     for name in ("Pat", "Kim", "Lou"):
         notified.new(firstname=name, phone="+49 30 1")
