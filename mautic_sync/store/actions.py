@@ -126,12 +126,12 @@ def doubt_what_was_sent(connection: Connection, now: int) -> None:
 
 
 def let_vanished_go(connection: Connection, now: int) -> None:
-    """Nobody waits for the actions of contacts that Mautic deleted."""
+    """Nobody waits for the actions of contacts that Mautic deleted, nor is asked about those that were refused."""
     gone = connection.execute(
         select(action.c.id)
         .outerjoin(person, person.c.id == action.c.person_id)
         .join(contact, contact.c.person_id == _SURVIVOR)
-        .where(action.c.state.in_(OPEN), contact.c.vanished_at.is_not(None))
+        .where(action.c.state.in_((*OPEN, REFUSED)), contact.c.vanished_at.is_not(None))
     ).scalars()
     supersede(connection, list(gone), "the contact was deleted in Mautic", now)
 

@@ -1071,6 +1071,15 @@ def test_a_merge_between_reading_and_acting_is_followed(started, scores, monkeyp
     assert (segments_of(worker, visitor), worker.contact(visitor).tags) == (["nurture"], {"hot"})
 
 
+def test_nobody_is_asked_about_the_refused_action_of_a_contact_that_is_gone(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {campaigns: {add: [Onboarding]}}}\n")
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    assert worker.sync()["actions"]["refused"] == 1
+    worker.act("delete", contact=number)
+    worker.sync()
+    assert [row.state for row in rows_of(worker)] == [stored.SUPERSEDED]
+
+
 def test_nobody_acts_on_a_contact_that_is_gone(started, scores):
     worker = started(HOT)
     number = worker.new(firstname="Pat", phone="+49 30 1")
