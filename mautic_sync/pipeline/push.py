@@ -108,7 +108,8 @@ def settle_doubts(run: Run) -> None:
     with run.engine.begin() as connection:
         _settle(run, connection, [(row, there, orjson.loads(row.new)) for row, there in done])
         changes.try_again(connection, [row.id for row in again], "not found in Mautic: it was not done")
-        people.mark_dirty(connection, {row.person_id for row in again})
+        # Of those that are done, too: what was decided of them meanwhile could not be planned.
+        people.mark_dirty(connection, {row.person_id for row in (*(row for row, _ in done), *again)})
         for row in hopeless:
             reason = f"Mautic does not keep this value: sent {row.attempts} times and never found there"
             _refuse(run, connection, row, None, reason)

@@ -296,6 +296,28 @@ def test_what_never_shows_is_refused_after_five_attempts(worker, monkeypatch):
     assert worker.stage(number) is None
 
 
+def test_what_was_decided_while_an_edit_was_in_doubt_is_written_once_it_shows(worker, monkeypatch):
+    """Though nothing but our own edit has come since it was decided."""
+    late: list = []
+    edit_one = push.edit_one
+
+    def lost(_transport, edit):
+        late.append(edit)
+        return push.Doubtful("no answer")
+
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    with monkeypatch.context() as broken:
+        broken.setattr(push, "edit_one", lost)
+        assert worker.sync()["doubtful"] == 1
+    worker.act("edit", contact=number, values={"tags": ["customer"]})
+    assert worker.sync()["pending"] == 1
+    with worker.run("look") as run:
+        edit_one(run.mautic, late.pop())
+    worker.sync()
+    assert worker.stage(number) == "Customer"
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
 def test_what_did_not_show_once_goes_alone(worker, monkeypatch):
     """It may be what fails its batch."""
     numbers = [worker.new(firstname=f"P{number}", phone=f"+49 30 {number}") for number in range(3)]
