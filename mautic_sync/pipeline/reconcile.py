@@ -18,7 +18,7 @@ from mautic_sync.errors import StopError
 from mautic_sync.mautic.feeds import feed_max_id
 from mautic_sync.mautic.points import LOG, Grant, grants_of, our_grants
 from mautic_sync.pipeline.context import Run
-from mautic_sync.pipeline.pull import NEW_STORE, SET_BACK
+from mautic_sync.pipeline.pull import NEW_STORE, SET_BACK, pull_changes
 from mautic_sync.store import changes, ledger, notes, people
 from mautic_sync.store.backup import RESTORED
 from mautic_sync.store.engine import in_chunks
@@ -66,8 +66,11 @@ def compare_accounts(run: Run, *, full: bool) -> None:
     newest = feed_max_id(run.mautic, LOG)
     for rows in our_grants(run.mautic, above=above):
         suspects = _suspects(run, rows)
+        if _anybody_unknown(run, suspects):
+            # Merged since everybody was read, perhaps: the account of who was merged is that of the one who is left.
+            pull_changes(run)
         for chunk in in_chunks(sorted(suspects), CONTACTS_AT_ONCE):
-            _compare(run, chunk, lost=lost, strangers=restored)
+            _compare(run, chunk, lost=lost, strangers=whole)
     if lost:
         for numbers in _with_accounts(run):
             _compare(run, numbers, lost=True)
@@ -102,6 +105,11 @@ def _suspects(run: Run, rows: Sequence[Grant]) -> set[int]:
     }
 
 
+def _anybody_unknown(run: Run, contact_ids: Collection[int]) -> bool:
+    with run.engine.begin() as connection:
+        return not people.persons_of(connection, contact_ids).keys() >= set(contact_ids)
+
+
 def _by_key(rows: Sequence[Grant]) -> dict[str, int]:
     found: dict[str, int] = {}
     for row in rows:
@@ -125,8 +133,8 @@ def _with_accounts(run: Run) -> Iterator[list[int]]:
 def _compare(run: Run, contact_ids: Sequence[int], *, lost: bool, strangers: bool = True) -> None:
     """Enter what the ledger lacks of these contacts' log, and, where Mautic has `lost` something, what it has too many.
 
-    What is on its way, or counts as not done and keeps its key, is settled by the log anyway and left out. Without
-    `strangers`, so is whoever was not read: a new store is told of nobody but by their contacts.
+    What is on its way, or counts as not done and keeps its key, is settled by the log anyway and left out. With
+    `strangers` whoever could not be read yet has an account as well: it is not looked at again when they can be.
     """
     with run.engine.begin() as connection:
         persons = (

@@ -9,8 +9,9 @@ from contextlib import nullcontext
 import pytest
 from sqlalchemy import select
 
-from mautic_sync.errors import SafetyStop, StopError
+from mautic_sync.errors import MalformedError, SafetyStop, StopError
 from mautic_sync.mappings import packaged_mappings_dir
+from mautic_sync.mautic import contacts as mautic_contacts
 from mautic_sync.pipeline import points, reconcile
 from mautic_sync.store import backup, notes, people
 from mautic_sync.store.engine import open_engine
@@ -414,6 +415,57 @@ def test_a_new_store_whose_points_begin_now_takes_nothing_back(beginning_now, sc
     rescore(worker, scores, Pat=2)
     worker.sync()
     assert accounts(worker) == logged(worker) == {pat: 9, kim: 9}
+
+
+@pytest.mark.parametrize("how", ["lost", "restored"])
+def test_who_is_merged_into_somebody_unknown_before_the_accounts_are_compared_has_one_account(
+    worker, scores, monkeypatch, how
+):
+    """To read everybody takes long, and a form that is sent meanwhile makes a contact that nobody has read."""
+    monkeypatch.setattr(reconcile, "VISIBLE_LATE", 0)
+    known = worker.new(email="valid@example.com", firstname="Pat")
+    scores["Pat"] = 7
+    worker.sync()
+    back_up(worker)
+    lose(worker)
+    if how == "restored":
+        put_back(worker)
+    compare, visitors = reconcile.compare_accounts, []
+
+    def meanwhile(run, **more):
+        visitors.append(worker.visitor())
+        worker.act("merge", visitor=visitors[0], known=known)
+        compare(run, **more)
+
+    with monkeypatch.context() as once:
+        once.setattr(reconcile, "compare_accounts", meanwhile)
+        worker.sync()
+    for full in (False, True, True):
+        worker.sync(full=full)
+    assert accounts(worker) == logged(worker) == {visitors[0]: 7}
+    assert worker.contact(visitors[0]).points == 7
+
+
+def test_a_new_store_finds_what_was_granted_to_whom_it_cannot_read_at_first(worker, scores, monkeypatch):
+    monkeypatch.setattr(reconcile, "VISIBLE_LATE", 0)
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    scores["Pat"] = 7
+    worker.sync()
+    lose(worker)
+    parse = mautic_contacts.parse_contact
+
+    def unreadable(raw, **more):
+        if str(raw["id"]) == str(pat):
+            raise MalformedError("no contact")
+        return parse(raw, **more)
+
+    with monkeypatch.context() as once:
+        once.setattr(mautic_contacts, "parse_contact", unreadable)
+        assert worker.sync()["quarantined"] == 1
+    worker.act("edit", contact=pat, values={"lastname": "P"})
+    worker.sync()
+    assert accounts(worker) == logged(worker) == {pat: 7}
+    assert worker.contact(pat).points == 7
 
 
 # -- Mautic was restored
