@@ -365,12 +365,13 @@ def with_points_on_the_way(connection: Connection) -> set[int]:
 
 
 def settle_points(connection: Connection, numbers: Collection[int], *, run_id: str, now: int) -> None:
-    """Mautic has received these points: close the changes."""
+    """Mautic has received these points: close the changes. They are those of the run that sent them, if it is known."""
+    sent_by = func.coalesce(change.c.settled_run, run_id)
     for chunk in in_chunks(list(numbers)):
         connection.execute(
             update(change)
             .where(change.c.id.in_(chunk), IS_OPEN)
-            .values(state=SETTLED, open_key=None, settled_at=now, settled_run=run_id, error=None)
+            .values(state=SETTLED, open_key=None, settled_at=now, settled_run=sent_by, error=None)
         )
 
 

@@ -490,3 +490,19 @@ def test_points_whose_answer_was_lost_are_taken_back_once(worker, pat, monkeypat
         assert counts.doubtful == 1
     _, again, _ = carry_out(worker, run_id)
     assert (again.changes, account(worker), worker.contact(pat).points) == (0, [7, -7], 0)
+
+
+def test_points_whose_answer_was_lost_belong_to_the_run_that_sent_them(worker, pat, monkeypatch):
+    """Whichever run finds them, be it the undo itself."""
+    real = points.add_points
+
+    def lost(*args, **more):
+        real(*args, **more)
+        return Doubtful("the answer was lost")
+
+    with monkeypatch.context() as losing:
+        losing.setattr(points, "add_points", lost)
+        run_id = worker.sync()["run_id"]
+    assert worker.contact(pat).points == 7
+    carry_out(worker, run_id)
+    assert (account(worker), worker.contact(pat).points) == ([7, -7], 0)
