@@ -78,7 +78,10 @@ def compare_accounts(run: Run, *, full: bool) -> None:
         notes.drop(connection, RESTORED)
         notes.drop(connection, SET_BACK)
         notes.drop(connection, NEW_STORE)
-        notes.put(connection, BOOKS, str(max(0, newest - VISIBLE_LATE)))
+        # What was left out, for it was on its way, is looked at again by the next one.
+        waiting = changes.lowest_key_on_the_way(connection)
+        compared = newest - VISIBLE_LATE if waiting is None else min(newest - VISIBLE_LATE, waiting)
+        notes.put(connection, BOOKS, str(max(0, compared)))
     if restored or run.counts.reconciled:
         run.tell("reconciled", lines=run.counts.reconciled)
 

@@ -339,6 +339,12 @@ def keys_on_the_way(connection: Connection, person_ids: Collection[int]) -> set[
     return found
 
 
+def lowest_key_on_the_way(connection: Connection) -> int | None:
+    """The row of Mautic's points log above which all those are that may yet come of open changes; None for none."""
+    query = select(func.min(func.coalesce(change.c.log_above, 0)))
+    return connection.execute(query.where(IS_OPEN, change.c.event_key.is_not(None))).scalar()
+
+
 def keys_that_may_stand_twice(connection: Connection, person_ids: Collection[int]) -> set[str]:
     """Keys of points of these persons, and of those merged into them, that were sent again or counted as not done."""
     found: set[str] = set()

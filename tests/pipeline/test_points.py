@@ -382,6 +382,24 @@ def test_a_first_sending_that_arrives_when_nobody_watches_is_found_by_a_full_run
     assert worker.sync(full=True)["reconciled"] == 0
 
 
+def test_a_first_sending_that_arrives_while_its_second_waits_is_found_when_there_is_no_second(
+    worker, pat, scores, monkeypatch
+):
+    """No run looked for it in time, and the full run that did left out what was on its way."""
+    monkeypatch.setattr(reconcile, "VISIBLE_LATE", 0)
+    with monkeypatch.context() as broken:
+        late = lost_for_a_while(broken, worker)
+        worker.sync()
+    worker.patience(PATIENCE)
+    worker.but(push={"max_seconds": 0.000001}).sync()
+    late.pop()()
+    worker.skew = 2 * points.WATCHED_SECONDS
+    rescore(worker, scores, Pat=0)
+    worker.sync(full=True)
+    worker.sync(full=True)
+    assert (account(worker), books(worker)) == ([7, -7], {})
+
+
 def test_a_call_that_arrives_between_patience_and_its_second_sending_is_taken_back(worker, pat, monkeypatch):
     """The log shows two rows with one key: both are in the account, and the next run takes the surplus back."""
     with monkeypatch.context() as broken:
