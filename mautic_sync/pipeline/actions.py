@@ -76,9 +76,10 @@ def queue_entries(
     """Store what these transitions set off; `settled` are their changes by number.
 
     Numbers of changes begin again in a restored or a new store, ids of runs do not. A change that came with a backup
-    may have set off the same before: that has the same key, and its note is looked for.
+    may have set off the same before: that has the same key, and its note is looked for. Actions belong to the run that
+    sent the change, whichever found it.
     """
-    due = []
+    due: dict[str, list[Any]] = {}
     restored_up_to = changes.restored_up_to(connection) if transitions else 0
     perhaps_done: set[str] = set()
     for transition in transitions:
@@ -90,10 +91,11 @@ def queue_entries(
         if person is not None:
             (one,) = consider(deciding_by(run), connection, [person], run.now)
             entered = [(rule, one, key_of(rule, f"{row.run_id} change {row.id}")) for rule in found]
-            due += entered
+            due.setdefault(row.settled_run or run.id, []).extend(entered)
             if row.id <= restored_up_to:
                 perhaps_done.update(key for _, _, key in entered)
-    queue(run, connection, due)
+    for run_id, some in due.items():
+        queue(run, connection, some, run_id=run_id)
     actions.doubt_keys(connection, perhaps_done)
 
 

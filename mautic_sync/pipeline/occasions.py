@@ -86,8 +86,10 @@ def key_of(rule: ActionRule, transition: str) -> str:
     return f"{rule.key}-{hashlib.blake2b(transition.encode(), digest_size=6).hexdigest()}"
 
 
-def queue(run: Run, connection: Connection, due: Sequence[tuple[ActionRule, Considered, str]]) -> None:
-    """Store these actions; whose turn it is to get a contact moves on in the same transaction."""
+def queue(
+    run: Run, connection: Connection, due: Sequence[tuple[ActionRule, Considered, str]], *, run_id: str | None = None
+) -> None:
+    """Store these actions, as those of `run_id`, else of this run; whose turn it is to get a contact moves on in the same transaction."""
     if not due:
         return
     personal = {one.row.person_id: one for _, one, _ in due}
@@ -107,7 +109,7 @@ def queue(run: Run, connection: Connection, due: Sequence[tuple[ActionRule, Cons
                 "value": VALUE_OF_HOT if rule.occasion == HOT else VALUE_OF_KIND[one.decision.kind],
             }
         )
-    actions.queue(connection, rows, run_id=run.id, now=run.now)
+    actions.queue(connection, rows, run_id=run_id or run.id, now=run.now)
     if counted != before:
         notes.put_json(connection, OWNERS_TURN, counted)
     run.tell("actions_due", count=len(rows))

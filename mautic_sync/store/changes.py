@@ -420,7 +420,14 @@ def settle(
     connection.execute(
         update(change)
         .where(change.c.id == bindparam("which"))
-        .values(state=SETTLED, open_key=None, settled_at=now, settled_run=run_id, error=None),
+        .values(
+            # That of the run that sent it, whichever finds it.
+            state=SETTLED,
+            open_key=None,
+            settled_at=now,
+            settled_run=func.coalesce(change.c.settled_run, run_id),
+            error=None,
+        ),
         [{"which": row.id} for row in settled],
     )
     places = last_places(connection, [row.person_id for row in settled if row.target == CONTACT], kinds)

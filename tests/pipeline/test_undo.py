@@ -506,3 +506,30 @@ def test_points_whose_answer_was_lost_belong_to_the_run_that_sent_them(worker, p
     assert worker.contact(pat).points == 7
     carry_out(worker, run_id)
     assert (account(worker), worker.contact(pat).points) == ([7, -7], 0)
+
+
+def test_a_stage_whose_answer_was_lost_belongs_to_the_run_that_set_it_with_its_actions(
+    make_worker, monkeypatch, tmp_path
+):
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "actions.yaml").write_text("version: 1\non:\n  - {enter: {kind: lead}, do: {note: hello}}\n")
+    worker = make_worker(mappings=tmp_path / "rules")
+    worker.init()
+    worker.sync()
+    number = worker.new(firstname="Pat")
+    worker.sync()
+    worker.act("edit", contact=number, values={"phone": "+49 30 1"})
+    real = push.edit_one
+
+    def lost(*args, **more):
+        real(*args, **more)
+        return Doubtful("the answer was lost")
+
+    with monkeypatch.context() as losing:
+        losing.setattr(push, "edit_one", lost)
+        run_id = worker.sync()["run_id"]
+    assert worker.stage(number) == "Lead"
+    _, found, _ = carry_out(worker, run_id)
+    assert (worker.stage(number), found.unfinished) == ("Ghost", 1)
+    worker.sync()
+    assert worker.box.instance.tables.column("SELECT text FROM lead_notes") == []
