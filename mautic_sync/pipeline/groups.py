@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mautic_sync.pipeline.decide import Considered
 
 EPOCH = "groups_epoch"
-"""Counts how often Mautic was set back to a backup: what was settled before may be gone."""
+"""Counts how often Mautic or the store was set back to a backup: Mautic may have something else than what was settled."""
 
 
 def read(run: Run) -> None:
@@ -55,7 +55,7 @@ def epoch(connection: Connection) -> int:
 
 
 def begin_epoch(run: Run, connection: Connection) -> None:
-    """Mautic was set back to a backup: whatever was written to a point group is written again."""
+    """Mautic or the store was set back to a backup: whatever was written to a point group is written again."""
     notes.put(connection, EPOCH, str(epoch(connection) + 1))
     if run.mappings.scores.push_groups:
         people.mark_everyone_dirty(connection)

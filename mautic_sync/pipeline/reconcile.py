@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from mautic_sync.errors import StopError
 from mautic_sync.mautic.feeds import feed_max_id
 from mautic_sync.mautic.points import LOG, Grant, grants_of, our_grants
+from mautic_sync.pipeline import groups
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.pull import NEW_STORE, SET_BACK, pull_changes
 from mautic_sync.store import changes, ledger, notes, people
@@ -75,6 +76,8 @@ def compare_accounts(run: Run, *, full: bool) -> None:
         for numbers in _with_accounts(run):
             _compare(run, numbers, lost=True)
     with run.engine.begin() as connection:
+        if notes.get(connection, RESTORED) is not None:
+            groups.begin_epoch(run, connection)
         notes.drop(connection, RESTORED)
         notes.drop(connection, SET_BACK)
         notes.drop(connection, NEW_STORE)

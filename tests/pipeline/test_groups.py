@@ -19,6 +19,7 @@ from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.pipeline.run import Options, plan_only
 from mautic_sync.store import people
 from tests.pipeline.conftest import rescore
+from tests.pipeline.test_restored import back_up, put_back
 
 PATIENCE = 3600
 
@@ -267,6 +268,19 @@ def test_after_mautic_was_set_back_everything_is_set_again(worker, pat):
         groups.begin_epoch(run, connection)
     assert worker.sync()["pushed"]["groups"] == 2
     assert in_mautic(worker, pat) == {"fit": 7, "interest": -2}
+
+
+def test_after_the_store_was_restored_everything_is_set_again(worker, pat, scores):
+    """Mautic has what was set since the backup, of which the store knows nothing."""
+    worker.sync()
+    back_up(worker)
+    rescore(worker, scores, Pat=(9, -2))
+    worker.sync()
+    put_back(worker)
+    scores["Pat"] = (7, -2)
+    assert worker.sync()["pushed"]["groups"] == 2
+    assert in_mautic(worker, pat) == {"fit": 7, "interest": -2}
+    assert worker.sync()["pushed"]["calls"] == 0
 
 
 def test_a_group_that_the_mappings_drop_keeps_what_it_has(worker, pat, scores, rules):
