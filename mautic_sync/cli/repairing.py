@@ -40,7 +40,7 @@ from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import LOOP_GUARD
 from mautic_sync.pipeline.run import Options, iso, outcome, summary, sync
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, changes, holds, people, runs
+from mautic_sync.store import actions, changes, holds, ledger, people, runs
 from mautic_sync.store.engine import run_lock
 
 LISTED_HELD = 1000
@@ -456,9 +456,18 @@ def _plan_again(run: Run, wanted: _Wanted) -> tuple[set[tuple[int, str]], int]:
         people.mark_dirty(connection, list(refused))
         for rows in refused.values():
             for row in rows:
-                if UNDOES in orjson.loads(row.new):
+                if UNDOES not in orjson.loads(row.new):
+                    continue
+                if row.event_key is not None and _has_arrived(connection, row):
+                    changes.let_unneeded_go(connection, {row.id}, run.now)
+                else:
                     changes.reopen(connection, row.id)
     return {(person_id, row.target) for person_id, rows in refused.items() for row in rows}, outdated
+
+
+def _has_arrived(connection: Connection, row: Any) -> bool:
+    """Whether points that were refused are in the account all the same: Mautic's log had them later."""
+    return bool(ledger.granted_by_key(connection, {row.survivor}, {row.event_key}))
 
 
 def _let_unneeded_go(run: Run, wanted: _Wanted) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
+from mautic_sync.domain.plan import POINTS, Change
+from mautic_sync.domain.undoing import UNDOES
 from mautic_sync.errors import MalformedError, MauticSyncError, RefusedError, UnreadableError
 from mautic_sync.mautic.contacts import contacts_by_id, get_contact
 from mautic_sync.mautic.feeds import feed_max_id
@@ -21,7 +23,7 @@ from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 from mautic_sync.pipeline import pull
 from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.flights import ask_for_anybody
-from mautic_sync.store import changes, ledger, notes, people
+from mautic_sync.store import changes, holds, ledger, notes, people
 
 WATCHED = "points_watched"
 """Changes that counted as not done once, and until when the log is looked at for what still arrives: id → seconds."""
@@ -66,8 +68,25 @@ def settle(run: Run, connection: Connection, row: Any, delta: int) -> None:
     changes.settle_points(connection, [row.id], run_id=run.id, now=run.now)
     _enter(run, connection, row, delta, row.reason)
     run.counts.points += 1
-    if delta != orjson.loads(row.new)["delta"]:
+    surplus = delta - orjson.loads(row.new)["delta"]
+    if surplus:
         people.mark_dirty(connection, [row.person_id])
+    _take_back_from_held(run, connection, row, surplus)
+
+
+def _take_back_from_held(run: Run, connection: Connection, row: Any, surplus: int) -> None:
+    """Plan to take back what Mautic has received too much for this change, where the person is held: nobody decides it."""
+    if not surplus:
+        return
+    number = people.survivors_of(connection, [row.person_id]).get(row.person_id, row.person_id)
+    held = holds.held_among(connection, [number]).get(number)
+    if held is None or changes.has_open(connection, number, POINTS):
+        return
+    granted = ledger.granted(connection, [number]).get(number, 0)
+    new = {"points": granted - surplus, "delta": -surplus, UNDOES: held.undone}
+    planned = Change(POINTS, {"points": granted}, new, f"undo of {held.undone}", row.value)
+    wanted = {(number, POINTS): planned}
+    changes.plan_changes(connection, [number], wanted, {}, run_id=run.id, now=run.now, baseline=True)
 
 
 def _enter(run: Run, connection: Connection, row: Any, delta: int, reason: str) -> None:
@@ -121,6 +140,10 @@ def settle_doubts(run: Run) -> None:
         late = _late(connection, closed, keys - {row.event_key for row in (*doubtful, *planned)}, found)
         for row, delta in late:
             _enter(run, connection, row, delta, f"arrived late: {row.reason}")
+            awaited = _awaited(row)
+            _take_back_from_held(run, connection, row, delta - awaited)
+            if awaited:
+                changes.let_unneeded_go(connection, {row.id}, run.now)
             run.tell("points_late", contact=row.mautic_id, points=delta)
         reason = "not found in Mautic's log: it was not done"
         current = people.current_ids(connection, {row.person_id for row in again})
@@ -144,6 +167,12 @@ def settle_doubts(run: Run) -> None:
     if doubtful or late:
         waiting = len(doubtful) - len(not_done) - sum(row.event_key in found for row in doubtful)
         run.tell("points_doubts", settled=len(settled), not_done=len(not_done), waiting=waiting, late=len(late))
+
+
+def _awaited(row: Any) -> int:
+    """What of a closed change is welcome when it arrives: an undo that was refused, and waits for `retry`."""
+    new = orjson.loads(row.new)
+    return int(new["delta"]) if row.state == changes.REFUSED and UNDOES in new else 0
 
 
 def _not_done(run: Run, missing: Sequence[Any]) -> list[Any]:

@@ -486,6 +486,11 @@ def open_among(connection: Connection, numbers: Sequence[int]) -> set[int]:
     return found
 
 
+def has_open(connection: Connection, person_id: int, target: str) -> bool:
+    query = select(change.c.id).where(change.c.open_key == open_key(person_id, target))
+    return connection.execute(query).first() is not None
+
+
 def _nothing_stands(person_id: int) -> dict[str, Any]:
     return {
         "person_id": person_id,
@@ -827,7 +832,7 @@ def count_planned_by(connection: Connection, run_id: str) -> int:
 def reopen(connection: Connection, number: int) -> None:
     """`retry` of what an undo could not write: nobody decides it anew, for the person is held."""
     row = connection.execute(select(change.c.person_id, change.c.target).where(change.c.id == number)).one()
-    key = open_key(row.person_id, row.target)
-    if connection.execute(select(change.c.id).where(change.c.open_key == key)).first() is None:
+    if not has_open(connection, row.person_id, row.target):
+        key = open_key(row.person_id, row.target)
         values = {"state": PLANNED, "open_key": key, "sent_at": None, "settled_at": None, "settled_run": None}
         connection.execute(update(change).where(change.c.id == number).values(**values))

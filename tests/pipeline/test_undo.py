@@ -6,11 +6,13 @@ import pytest
 import requests
 from sqlalchemy import select
 
+from mautic_sync.cli import repairing
 from mautic_sync.cli.passes import describe_change
 from mautic_sync.errors import ConfigError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.writes import Doubtful
 from mautic_sync.pipeline import decide as deciding, points, push, undo
+from mautic_sync.pipeline.context import MOST_ATTEMPTS
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.store import actions, changes, holds, people
 from mautic_sync.store.schema import action, decision, ledger
@@ -533,3 +535,58 @@ def test_a_stage_whose_answer_was_lost_belongs_to_the_run_that_set_it_with_its_a
     assert (worker.stage(number), found.unfinished) == ("Ghost", 1)
     worker.sync()
     assert worker.box.instance.tables.column("SELECT text FROM lead_notes") == []
+
+
+def arriving_later(monkeypatch) -> list:
+    """Points calls break; each arrives when what is in the list that is returned is called."""
+    real, waiting = points.add_points, []
+
+    def call(*args, **more):
+        waiting.append(lambda: real(*args, **more))
+        return Doubtful("no answer came in time")
+
+    monkeypatch.setattr(points, "add_points", call)
+    return waiting
+
+
+@pytest.mark.parametrize("late_is", ["the run", "the undo"])
+def test_what_arrives_too_many_for_somebody_who_is_held_is_taken_back(worker, pat, monkeypatch, late_is):
+    with monkeypatch.context() as breaking:
+        late = arriving_later(breaking)
+        run_id = worker.sync()["run_id"]
+        if late_is == "the undo":
+            late.pop()()
+            worker.sync()
+            carry_out(worker, run_id)
+    worker.patience(3600)
+    if late_is == "the run":
+        carry_out(worker, worker.sync()["run_id"])
+    else:
+        worker.sync()
+    assert (held(worker), worker.contact(pat).points) == ([pat], 0)
+    late.pop()()
+    worker.sync()
+    assert (held(worker), worker.contact(pat).points) == ([pat], 0)
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
+@pytest.mark.parametrize("found", ["while it is watched", "by a full run"])
+def test_an_undo_of_points_that_was_refused_and_arrives_is_not_tried_again(worker, pat, monkeypatch, found):
+    run_id = worker.sync()["run_id"]
+    with monkeypatch.context() as breaking:
+        late = arriving_later(breaking)
+        carry_out(worker, run_id)
+        for _ in range(MOST_ATTEMPTS):
+            worker.patience(3600)
+            worker.sync()
+    late[0]()
+    if found == "by a full run":
+        worker.skew = 2 * points.WATCHED_SECONDS
+    worker.sync(full=True)
+    assert (account(worker), worker.contact(pat).points) == ([7, -7], 0)
+    with worker.run("retry") as run:
+        with run.engine.begin() as connection:
+            wanted = repairing._Wanted.of(connection, ())
+        repairing._plan_again(run, wanted)
+    worker.sync(full=True)
+    assert (account(worker), worker.contact(pat).points) == ([7, -7], 0)
