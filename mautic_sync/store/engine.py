@@ -343,12 +343,15 @@ def _lock(engine: Engine, wait: float, number: int, suffix: str, busy: str) -> I
 
 
 LOCK_NAME = "CONCAT('mautic_sync ', :key, ' ', MD5(DATABASE()))"  # at most 64 characters
+# Servers may close a session that is idle for some time, and the lock would be gone in the middle of a long run: the last
+# statements keep them from it.
 _LOCK_STATEMENTS = {
     "postgresql": (
         "SELECT pg_try_advisory_lock(:key, hashtext(coalesce(current_schema(), '')))",
         "SELECT pg_advisory_unlock(:key, hashtext(coalesce(current_schema(), '')))",
+        # Since 14, and off unless somebody sets it.
+        "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'",
     ),
-    # MariaDB closes a session that is idle for `wait_timeout`, and the lock would be gone in the middle of a long run.
     "mariadb": (
         f"SELECT GET_LOCK({LOCK_NAME}, 0)",
         f"SELECT RELEASE_LOCK({LOCK_NAME})",

@@ -9,10 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, func, insert, select, text
+from sqlalchemy import NullPool, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from mautic_sync.errors import ConfigError, StopError, StoreBusyError
@@ -244,6 +245,27 @@ def test_a_run_that_waits_gets_the_store_when_the_other_ends(store, same_store):
         assert waited == []
     thread.join(30)
     assert waited == ["got it"]
+
+
+@pytest.mark.parametrize("backend", ["postgresql", "mariadb"], indirect=True)
+def test_a_server_that_ends_idle_sessions_does_not_end_the_lock(store, backend):
+    """The session of the lock has nothing to do while a run takes its hours."""
+    careless = {
+        "postgresql": ("ALTER ROLE tester SET idle_session_timeout = 200", "ALTER ROLE tester RESET ALL"),
+        "mariadb": ("SET GLOBAL wait_timeout = 1", "SET GLOBAL wait_timeout = DEFAULT"),
+    }[backend]
+    with store.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(careless[0]))
+    holder = create_engine(store.url, poolclass=NullPool)
+    other = create_engine(store.url, poolclass=NullPool)
+    try:
+        with run_lock(holder):
+            time.sleep(1.5)
+            with pytest.raises(StoreBusyError), run_lock(other):
+                pass
+    finally:
+        with other.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(careless[1]))
 
 
 @pytest.mark.parametrize("lock", [run_lock, worker_lock], ids=lambda lock: lock.__name__)
