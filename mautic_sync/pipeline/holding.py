@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mautic_sync.pipeline.decide import Considered
 
 PERSONS_AT_ONCE = 500
+UNWANTED = "it was not done, and the person is held since"
 MANUAL = next(number for number, word in DNC_REASONS.items() if word == "manual")
 
 
@@ -69,6 +70,20 @@ def still_held(run: Run, connection: Connection, considered: Sequence[Considered
     if let_go:
         run.tell("let_go", persons=len(let_go))
     return frozenset(rows.keys() - set(let_go))
+
+
+def unwanted_again(connection: Connection, rows: Sequence[Any]) -> frozenset[int]:
+    """Of these changes that came to nothing, the numbers of those that are not to be sent again: their persons are held,
+    and no undo has planned them. An undo drops what it finds planned, too, but for do-not-contact that Mautic had lost.
+    """
+    rows = [row for row in rows if not _goes_on(row)]
+    held = holds.held_among(connection, sorted({row.person_id for row in rows})) if rows else {}
+    return frozenset(row.id for row in rows if row.person_id in held)
+
+
+def _goes_on(row: Any) -> bool:
+    new = orjson.loads(row.new)
+    return UNDOES in new or (channel_of(row.target) is not None and "verdict" not in new)
 
 
 def shown_of(run: Run, row: Any) -> Shown:

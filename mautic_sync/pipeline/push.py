@@ -44,6 +44,7 @@ from mautic_sync.pipeline import actions, groups, points, waiting
 from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
 from mautic_sync.pipeline.flights import keep_in_flight, note_end
+from mautic_sync.pipeline.holding import UNWANTED, unwanted_again
 from mautic_sync.store import changes, people
 
 PLANNED_AT_ONCE = 2000
@@ -106,6 +107,7 @@ def settle_doubts(run: Run) -> None:
     hopeless = [row for row in not_done if row.attempts >= MOST_ATTEMPTS]
     again = [row for row in not_done if row.attempts < MOST_ATTEMPTS]
     with run.engine.begin() as connection:
+        changes.supersede(connection, unwanted_again(connection, again), UNWANTED, run.now)
         _settle(run, connection, [(row, there, orjson.loads(row.new)) for row, there in done])
         changes.try_again(connection, [row.id for row in again], "not found in Mautic: it was not done")
         # Of those that are done, too: what was decided of them meanwhile could not be planned.

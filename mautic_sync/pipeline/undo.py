@@ -183,6 +183,12 @@ def _reversals_of(run: Run, connection: Connection, undone: str, numbers: Sequen
                 left.append(LeftAlone(change.target, ON_THE_WAY))
             else:
                 back.append(change)
+        told = {one.what for one in left} | {change.target for change in back}
+        left += [
+            LeftAlone(target, ON_THE_WAY)
+            for (who, target), row in open_now.items()
+            if who == number and row.settled_run == undone and target not in told
+        ]
         lasting = tuple((act["rule"], parts) for act in acts if (parts := _lasting(act["done"])))
         found.append(Reversal(number, current.get(number), tuple(back), tuple(left), lasting, person.points))
     return found

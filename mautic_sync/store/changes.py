@@ -765,12 +765,12 @@ def let_unneeded_go(connection: Connection, numbers: Collection[int], now: int) 
 
 
 def next_written_by(connection: Connection, run_id: str, after: int, limit: int) -> list[int]:
-    """The next persons, survivors of merges, by number, to whom this run wrote something."""
+    """The next persons, survivors of merges, by number, to whom this run wrote something, or perhaps did."""
     query = (
         select(_SURVIVOR)
         .select_from(change)
         .outerjoin(person, person.c.id == change.c.person_id)
-        .where(change.c.settled_run == run_id, change.c.state == SETTLED, after < _SURVIVOR)
+        .where(change.c.settled_run == run_id, change.c.state.in_((SENT, DOUBTFUL, SETTLED)), after < _SURVIVOR)
         .distinct()
         .order_by(_SURVIVOR)
         .limit(limit)

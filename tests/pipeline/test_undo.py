@@ -590,3 +590,36 @@ def test_an_undo_of_points_that_was_refused_and_arrives_is_not_tried_again(worke
         repairing._plan_again(run, wanted)
     worker.sync(full=True)
     assert (account(worker), worker.contact(pat).points) == ([7, -7], 0)
+
+
+def test_what_is_in_doubt_of_a_run_that_is_undone_is_told_and_not_done_afterwards(worker, pat, monkeypatch):
+    with monkeypatch.context() as breaking:
+        arriving_later(breaking)
+        run_id = worker.sync()["run_id"]
+        assert worker.stage(pat) == "Lead"
+        _, found, _ = carry_out(worker, run_id)
+    assert [(one["what"], one["why"]) for one in found.left_alone] == [("points", undo.ON_THE_WAY)]
+    worker.patience(3600)
+    for _ in range(2):
+        document = worker.sync()
+    assert (document["pending"], document["failed"], held(worker)) == (0, 0, [pat])
+    assert (account(worker), worker.contact(pat).points) == ([], 0)
+
+
+def test_what_a_later_run_has_in_doubt_is_not_done_for_somebody_who_is_held(worker, pat, scores, monkeypatch):
+    worker.sync()
+    scores["Pat"] = 9
+    worker.act("edit", contact=pat, values={"tags": ["vip"]})
+    run_id = worker.sync()["run_id"]
+    worker.act("edit", contact=pat, values={"tags": ["customer"]})
+    with monkeypatch.context() as losing:
+        losing.setattr(push, "edit_one", lambda *_: Doubtful("the answer was lost"))
+        assert worker.sync()["doubtful"] == 1
+    carry_out(worker, run_id)
+    worker.patience(3600)
+    for _ in range(2):
+        document = worker.sync()
+    assert (document["pending"], held(worker), worker.stage(pat)) == (0, [pat], "Lead")
+    release(worker)
+    worker.sync()
+    assert (worker.stage(pat), worker.contact(pat).points) == ("Customer", 9)
