@@ -60,7 +60,7 @@ Changes, wherever they are listed, have in `new` what shall be there, and in `ol
 | `groups` | `groups`: sub-scores by point group |
 
 Others are for ourselves, and never sent: `verdict` tells by which verdict tags and do-not-contact change, `epoch` which Mautic the groups
-are of (it rises when Mautic is set back to a backup), `undoes` the run that is taken back, and `flags` what was decided and goes back with the tags, so that the next run agrees with
+are of (it rises when Mautic or the store is set back to a backup), `undoes` the run that is taken back, and `flags` what was decided and goes back with the tags, so that the next run agrees with
 them: `hot`, `low_value` and `when:NAME` (the condition of an action), with `-` before those that go.
 """
 
