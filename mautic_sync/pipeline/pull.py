@@ -60,7 +60,7 @@ from mautic_sync.store.activities import (
 )
 from mautic_sync.store.backup import RESTORED
 from mautic_sync.store.carried import OPENED
-from mautic_sync.store.changes import adopt_stages
+from mautic_sync.store.changes import adopt_stages, look_from_the_beginning
 from mautic_sync.store.runs import Cursor
 
 FEED_PAGE_ROWS = 2_000  # a page of hits is 2 MB, and takes ten times as much while it is decoded
@@ -998,6 +998,7 @@ def _begin_again(run: Run) -> None:
         _vanish(run, connection, people.numbers_above(connection, last_contact))
         people.release_above(connection, last_contact)
         groups.begin_epoch(run, connection)
+        look_from_the_beginning(connection)
         runs.put_cursor(connection, CONTACTS, Cursor(last_contact, last_contact))
         going = replace(_next_pass(connection, last_contact), set_back=True, adopts=True)
         notes.put_json(connection, FULL_READING, vars(going))

@@ -262,6 +262,13 @@ def doubt_points_with_keys(connection: Connection) -> None:
     )
 
 
+def look_from_the_beginning(connection: Connection) -> None:
+    """Mautic was set back: ids of its points log have begun again lower, and what is on its way may arrive under one."""
+    connection.execute(
+        update(change).where(change.c.target == POINTS, IS_OPEN, change.c.event_key.is_not(None)).values(log_above=0)
+    )
+
+
 def note_restored(connection: Connection) -> None:
     """Remember which changes a restored store was given."""
     notes.put(connection, RESTORED_UP_TO, str(connection.execute(select(func.max(change.c.id))).scalar() or 0))

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from mautic_sync.errors import MalformedError, SafetyStop, StopError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic import contacts as mautic_contacts
+from mautic_sync.mautic.writes import Doubtful
 from mautic_sync.pipeline import points, reconcile
 from mautic_sync.store import backup, notes, people
 from mautic_sync.store.engine import open_engine
@@ -563,6 +564,40 @@ def test_whoever_a_restored_mautic_shows_unmerged_again_keeps_the_points_that_it
     worker.sync()
     assert accounts(worker) == logged(worker) == before
     assert (worker.contact(known).points, worker.contact(visitor).points) == (7, 2)
+
+
+@pytest.mark.parametrize("arrives", ["before", "after"])
+def test_points_in_doubt_that_arrive_in_a_restored_mautic_are_found_there(worker, scores, monkeypatch, arrives):
+    """Its log goes on below where it stood when they were sent."""
+    monkeypatch.setattr(reconcile, "VISIBLE_LATE", 0)
+    pat, kim = (worker.new(firstname=name, phone=f"+49 30 {name}") for name in ("Pat", "Kim"))
+    scores.update(Pat=0, Kim=1)
+    worker.sync()
+    past = Snapshot(worker)
+    for score in (2, 3, 4):
+        rescore(worker, scores, Kim=score)
+        worker.act("edit", contact=kim, values={"lastname": f"K{score}"})
+        worker.sync()
+    rescore(worker, scores, Pat=7)
+    add_points, late = points.add_points, []
+
+    def lost(*args, **more):
+        late.append(lambda: add_points(*args, **more))
+        return Doubtful("no answer came in time")
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr(points, "add_points", lost)
+        assert worker.sync()["doubtful"] == 1
+    past.put_back()
+    if arrives == "before":
+        late.pop()()
+    worker.sync(full=True)
+    if arrives == "after":
+        late.pop()()
+    worker.patience(3600)
+    for full in (False, True):
+        worker.sync(full=full)
+    assert accounts(worker) == logged(worker) == {pat: 7, kim: 4}
 
 
 def test_a_stage_that_a_restored_mautic_lost_is_set_again_and_not_taken_for_a_hand(worker):
