@@ -152,7 +152,8 @@ def _intend(run: Run, person_id: int) -> list[Any]:
         if actions.has_change_on_the_way(connection, person_id):
             return []
         for row in actions.open_of(connection, person_id):
-            if actions.waits_for_a_rule(row, run.mappings.action_rules.by_occasion):
+            if actions.is_taken_out(row, run.mappings.action_rules.by_occasion):
+                actions.supersede(connection, [row.id], "actions.yaml asks for it no more", run.now)
                 continue
             if row.mautic_id is None or (row.state == actions.DOUBTFUL and not run.is_overdue(row)):
                 break

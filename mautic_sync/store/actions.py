@@ -340,16 +340,16 @@ def count_open(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).where(action.c.state.in_(OPEN))).scalar() or 0)
 
 
-def waits_for_a_rule(row: Any, occasions: Collection[str]) -> bool:
-    """Whether nobody has begun this, and no rule names what set it off any more: it was taken out, and may come back."""
+def is_taken_out(row: Any, occasions: Collection[str]) -> bool:
+    """Whether nobody has begun this, and no rule names what set it off any more."""
     return row.state == PLANNED and not row.attempts and row.done == "{}" and row.occasion not in occasions
 
 
 def count_open_by_rule(connection: Connection, occasions: Collection[str]) -> dict[str, int]:
-    """Rule → how many of its actions are open, but for those that wait for a rule of these occasions."""
-    waits = and_(*_UNBEGUN, action.c.occasion.not_in(sorted(occasions)))
+    """Rule → how many of its actions are open, but for those that were taken out (`is_taken_out`)."""
+    taken_out = and_(*_UNBEGUN, action.c.occasion.not_in(sorted(occasions)))
     rows = connection.execute(
-        select(action.c.rule, func.count()).where(action.c.state.in_(OPEN), ~waits).group_by(action.c.rule)
+        select(action.c.rule, func.count()).where(action.c.state.in_(OPEN), ~taken_out).group_by(action.c.rule)
     )
     return {row[0]: row[1] for row in rows}
 
