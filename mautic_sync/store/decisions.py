@@ -360,7 +360,8 @@ def last_places(connection: Connection, person_ids: Collection[int], kinds: Mapp
     """Person → where the last settled transition left it, whatever became of the stage in Mautic since.
 
     Of several who were merged the highest place counts, in the order of `kinds` (stage → kind). A stage that was only
-    found in Mautic and counts as ours is a place as well; an undo that led back to no stage leaves none.
+    found in Mautic, perhaps since that transition, and counts as ours is a place as well; an undo that led back to no
+    stage leaves none.
     """
     order = {stage: place for place, stage in enumerate(kinds)}
     found: dict[int, Place] = {}
@@ -375,6 +376,7 @@ def last_places(connection: Connection, person_ids: Collection[int], kinds: Mapp
             elif at is not None:
                 cleared.add(number)
     survivors = former_of(connection, person_ids)
+    merged = {survivor for number, survivor in survivors.items() if number != survivor}
     last: dict[int, Place] = {}
     for chunk in in_chunks([number for number in survivors if number not in cleared]):
         rows = connection.execute(
@@ -383,15 +385,19 @@ def last_places(connection: Connection, person_ids: Collection[int], kinds: Mapp
             .order_by(transition.c.id)
         )
         last.update((number, Place(stage, kind)) for number, stage, kind in rows)
+    # A transition has the kind that its stage had then.
+    adopted = {
+        number: place for number, place in found.items() if number not in last or last[number].stage != place.stage
+    }
     highest: dict[int, Place] = {}
-    for number, place in last.items():
+    for number, place in (*last.items(), *adopted.items()):
         survivor = survivors[number]
         highest[survivor] = min(
             highest.get(survivor, place),
             place,
             key=lambda one: (-RANK.get(one.kind or "", -1), order.get(one.stage, len(order))),
         )
-    return {**found, **highest}
+    return {**highest, **{number: place for number, place in adopted.items() if number not in merged}}
 
 
 def last_transition(connection: Connection) -> int:

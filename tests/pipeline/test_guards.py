@@ -111,6 +111,22 @@ def test_a_rule_that_a_plan_tried_leaves_no_trace(make_worker, tmp_path):
     assert worker.stage(pat) == "Customer"  # whom Mautic was told of stays one
 
 
+def test_who_came_by_hand_where_the_rules_agreed_stays_there_while_the_stage_is_planned_anew(worker):
+    """No transition of ours led there, and the last one led elsewhere."""
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    settled(worker)
+    worker.act("set_stage", contact=pat, stage="Customer")
+    worker.act("edit", contact=pat, values={"tags": ["customer"]})
+    worker.sync()
+    worker.act("edit", contact=pat, values={"tags": ["-customer"]})
+    worker.sync()
+    worker.act("edit", contact=pat, values={"stage": None})
+    assert [row["new"]["stage"] for row in worker.plan()["listed"]] == ["Customer"]
+    worker.act("edit", contact=pat, values={"city": "Rome"})
+    worker.sync()
+    assert worker.stage(pat) == "Customer"
+
+
 def test_fewer_than_twenty_never_stop_a_run(worker):
     known = [worker.new(firstname=f"L{number}", phone=f"+49 30 {number}") for number in range(19)]
     settled(worker)

@@ -101,6 +101,23 @@ def test_who_is_in_a_renamed_stage_moves_on_without_a_welcome(worker, rules):
     assert renamed.sync()["pushed"]["calls"] == 0
 
 
+def test_who_was_found_in_a_sticky_stage_keeps_its_kind_when_the_new_name_was_planned_first(worker, rules):
+    """Somebody set it by hand together with the tag: no transition of ours led there."""
+    pat = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    worker.act("set_stage", contact=pat, stage="Customer")
+    worker.act("edit", contact=pat, values={"tags": ["customer"]})
+    worker.sync()
+    worker.act("edit", contact=pat, values={"tags": ["-customer"]})
+    worker.sync()
+    renamed = by(worker, rules(("stage: Customer", "stage: Kunde")))
+    assert renamed.plan()["actions"] == []
+    worker.act("edit", contact=pat, values={"city": "Rome"})
+    document = renamed.sync()
+    assert document["transitions"] == [{"from": "Customer", "to": "Kunde", "count": 1}]
+    assert (document["actions"]["done"], renamed.stage(pat)) == (0, "Kunde")
+
+
 def test_who_becomes_another_kind_while_a_stage_is_renamed_sets_off_actions(worker, rules):
     number = worker.new(firstname="Bea", phone="+49 30 1")
     worker.sync()
