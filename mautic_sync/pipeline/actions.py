@@ -367,6 +367,8 @@ class _OneAction:
         if parts.get("owner", self.contact.owner_id) != self.contact.owner_id:
             values["owner"] = parts["owner"]
         result = self._taken(edit_one(self.transport, ContactEdit(self.number, values)), values) if values else Done()
+        if "owner" in values and isinstance(result, Refused) and is_about_owner(result):
+            return Refused(result.status, NO_OWNER)  # one by number, where users cannot be listed
         if isinstance(result, Settled | Done):
             self.done.update({name: True if name == "fields" else parts[name] for name in parts})
         return result
@@ -436,7 +438,7 @@ def _result_of(part: Callable[[], Any]) -> Any:
 
 
 def is_about_owner(no: Refused) -> bool:
-    """None is sent that is no published user: it is the present one. docs/mautic.md: "Writing"."""
+    """Where none was sent, it is the present one who is no published user. docs/mautic.md: "Writing"."""
     return no.status == BAD_VALUE and no.reason.startswith("owner:")
 
 

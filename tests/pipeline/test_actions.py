@@ -833,6 +833,21 @@ def test_whose_owner_has_left_the_action_says_what_to_do(started, scores):
     assert row.error == f"edit: 400 {acting.OWNER_LEFT}"
 
 
+def test_an_owner_by_number_whom_mautic_does_not_take_is_the_actions_own(started, monkeypatch):
+    """Where users cannot be listed nobody knows it before: it is not the contact whose owner has left."""
+    worker = started("on:\n  - {enter: {kind: lead}, do: {tags: {add: [new]}, owner: {round_robin: [9]}}}\n")
+
+    def forbidden(_):
+        raise ForbiddenError("users", "user:users:view")
+
+    monkeypatch.setattr(acting, "list_users", forbidden)
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    worker.sync()
+    (row,) = rows_of(worker)
+    assert row.error == f"edit: 400 {acting.NO_OWNER}"
+    assert worker.contact(number).tags == {"new"}
+
+
 def test_whose_address_another_has_the_action_says_what_to_do(started, scores):
     worker = started(HOT)
     first, twin = (worker.new(firstname=name, email=f"{name}@one.example", phone="+49 30 1") for name in ("Pat", "Kim"))
