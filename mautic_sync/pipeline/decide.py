@@ -160,7 +160,7 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
             after = rows[-1].person_id
             open_now = decisions.open_changes(connection, [row.person_id for row in rows])
             untold = places_of_untold(connection, open_now, run.kinds_ever, run.mappings.stages)
-            heard = _flags_heard_of(connection, rows)
+            heard = _flags_heard_of(connection, rows, baseline=baseline)
             considered = consider(deciding_by(run), connection, rows, run.now, untold, heard)
             held = still_held(run, connection, considered) if holding else NOBODY
             _store(
@@ -205,13 +205,16 @@ def places_of_untold(
     return {number: last.get(number, Place(lowest.name, lowest.kind)) for number in untold}
 
 
-def _flags_heard_of(connection: Connection, rows: Sequence[Any]) -> dict[int, Flags]:
+def _flags_heard_of(connection: Connection, rows: Sequence[Any], *, baseline: bool) -> dict[int, Flags]:
     """Person → the flags that somebody has heard of, where they are others than those that were decided.
 
     Who became hot, or cold, by rules that were edited before anything was done about it is decided anew: a plan tries
-    rules, and what it makes hot is not to stay so because it has more points than `until` says.
+    rules, and what it makes hot is not to stay so because it has more points than `until` says. Before the first push
+    nothing is done about anybody.
     """
     before = {row.person_id: _flags_before(row.flags) for row in rows if not row.rule and row.flags is not None}
+    if baseline:
+        return {number: Flags(False, flags.low_value) for number, flags in before.items() if flags.hot}
     if not before:
         return {}
     found: dict[int, Flags] = {}
@@ -377,8 +380,8 @@ def _store(
     first_push: FirstPush,
     calm: bool,
 ) -> None:
-    """`open_now` are all open changes of these persons. `held`: of whom a run was undone; only do-not-contact that they lost is put back. `calm`: we changed no stage
-    lately, so that nobody can have been changed too often.
+    """`open_now` are all open changes of these persons. `held`: of whom a run was undone; only do-not-contact that they
+    lost is put back. `calm`: we changed no stage lately, so that nobody can have been changed too often.
     """
     met = [one.row.person_id for one in considered]
     lost = people.lost_dnc_of(connection, met)

@@ -563,6 +563,20 @@ def test_an_action_that_is_renamed_before_it_was_begun_is_done(started, rules, s
     assert len(notes_of(worker, number)) == 1
 
 
+def test_a_plan_before_the_first_push_heats_nobody_either(make_worker, rules, scores):
+    """Nothing was done about it, for nothing is done before the first push: who becomes hot after it is news."""
+    worker = make_worker(mappings=rules(HOT, scoring=rules_of_hot(5, 4)))
+    worker.init()
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    rescore(worker, scores, Pat=5)
+    worker.plan()
+    rules(scoring=rules_of_hot(7, 4))
+    worker.sync()
+    rescore(worker, scores, Pat=8)
+    worker.sync()
+    assert (worker.contact(number).tags, len(notes_of(worker, number))) == ({"hot"}, 1)
+
+
 def test_a_plan_that_tries_what_is_cold_cools_nobody(started, rules, scores):
     worker = started(HOT, files={"scoring": rules_of_hot(7, 4)})
     number = worker.new(firstname="Pat", phone="+49 30 1")
