@@ -178,6 +178,14 @@ def decide_changed(run: Run, *, baseline: bool) -> int:
         run.tell("decided", persons=total)
 
 
+def begin_with_actions(run: Run) -> None:
+    """Before a first push that is to act: what a `plan`, or a run that was stopped, had decided without acting is news."""
+    with run.engine.begin() as connection:
+        if notes.get(connection, BASELINE) is None:
+            decisions.forget_flags_without_actions(connection)
+            people.mark_everyone_dirty(connection)
+
+
 def deciding_by(run: Run) -> Deciding:
     return Deciding(run.mappings, run.catalogue, run.stage_names, gate_open=run.zerobounce is None)
 

@@ -187,6 +187,8 @@ def sync(run: Run, options: Options) -> None:
     _require_provisioning(run)
     if options.push:
         push.settle_doubts(run)
+    if run.with_actions and run.only is None:
+        decide.begin_with_actions(run)
     baseline = _decide(run)
     if options.push:
         push.push_lost_dnc(run)

@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from mautic_sync.domain.actions import HOT, LOW_VALUE, flags_text
+from mautic_sync.domain.actions import HOT, LOW_VALUE, NO_FLAGS, flags_text
 from mautic_sync.domain.classification import RANK
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
@@ -35,6 +35,7 @@ from mautic_sync.store.engine import as_driven, in_chunks, rows_among, upsert, u
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
     IS_OPEN,
+    action,
     change,
     contact,
     decision,
@@ -408,6 +409,12 @@ def last_transition(connection: Connection) -> int:
 def forget_rules(connection: Connection) -> None:
     """Forget which rule decided everybody: what a rule is called may stand for another one now, with another reason."""
     connection.execute(update(decision).values(rule=""))
+
+
+def forget_flags_without_actions(connection: Connection) -> None:
+    """Forget what is decided of whoever has had no action yet, so that it comes anew."""
+    had_some = exists().where(action.c.person_id == decision.c.person_id)
+    connection.execute(update(decision).where(decision.c.flags != NO_FLAGS, ~had_some).values(flags=NO_FLAGS))
 
 
 class Decided(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 import requests
 from sqlalchemy import select, update
 
-from mautic_sync.errors import ForbiddenError, MauticSyncError, StopError
+from mautic_sync.errors import ForbiddenError, MauticSyncError, SafetyStop, StopError
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
@@ -575,6 +575,25 @@ def test_a_plan_before_the_first_push_heats_nobody_either(make_worker, rules, sc
     rescore(worker, scores, Pat=8)
     worker.sync()
     assert (worker.contact(number).tags, len(notes_of(worker, number))) == ({"hot"}, 1)
+
+
+@pytest.mark.parametrize("before", ["a plan", "a stop", "a stop of a run with actions"])
+def test_a_first_push_with_actions_acts_on_what_was_decided_without_it_before(make_worker, rules, scores, before):
+    """Once for everybody, however often it was stopped."""
+    worker = make_worker(mappings=rules(HOT, scoring=rules_of_hot(7, 4)))
+    worker.init()
+    number = worker.new(firstname="Pat", phone="+49 30 1")
+    rescore(worker, scores, Pat=8)
+    if before == "a plan":
+        worker.plan()
+    else:
+        for _ in range(2):
+            with pytest.raises(SafetyStop):
+                worker.but(push={"first_run_max": 0}).sync(with_actions="with actions" in before)
+    assert worker.sync(with_actions=True)["actions"]["done"] == 1
+    assert (worker.contact(number).tags, len(notes_of(worker, number))) == ({"hot"}, 1)
+    worker.sync()
+    assert len(notes_of(worker, number)) == 1
 
 
 def test_a_plan_that_tries_what_is_cold_cools_nobody(started, rules, scores):
