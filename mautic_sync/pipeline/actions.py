@@ -68,6 +68,8 @@ NOBODY_LEFT = (
 )
 NOTIFY = "notify:"
 """Beginning of the part of a message to one address."""
+FIELD = "fields:"
+"""Beginning of the part of one field, where Mautic refused another one with it."""
 
 
 def queue_entries(
@@ -330,7 +332,7 @@ class _OneAction:
             if isinstance(one, Refused):
                 said.append(one)
             elif isinstance(one, Settled | Moved):
-                self.done[f"fields:{alias}"] = True
+                self.done[f"{FIELD}{alias}"] = True
             else:
                 return one
         if not said:
@@ -350,7 +352,7 @@ class _OneAction:
             values["fields"] = {
                 alias: value
                 for alias, value in self.todo["fields"].items()
-                if value != str(shown.get(alias) or "") and f"fields:{alias}" not in self.done
+                if value != str(shown.get(alias) or "") and f"{FIELD}{alias}" not in self.done
             }
         if "owner" in self.todo and "owner" not in self.done:
             owner = self.todo["owner"]

@@ -20,7 +20,7 @@ from mautic_sync.domain.undoing import UNDOES, LeftAlone, Written, undo_contact,
 from mautic_sync.errors import ConfigError
 from mautic_sync.mautic.transport import refuse_old
 from mautic_sync.pipeline import pull, push
-from mautic_sync.pipeline.actions import NOTIFY
+from mautic_sync.pipeline.actions import FIELD, NOTIFY
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, VALUE_OF_LOST_DNC, consider, deciding_by
 from mautic_sync.pipeline.holding import digest_of, shown_of
@@ -212,7 +212,7 @@ def _dnc_set(done: Mapping[str, Any]) -> Iterator[tuple[str, int | None, int | N
 
 def _lasting(done: Mapping[str, Any]) -> tuple[str, ...]:
     """The parts of an action that are not taken back: whatever is not tags and do-not-contact."""
-    parts = {"message" if part.startswith(NOTIFY) else part for part in done}
+    parts = {"message" if part.startswith(NOTIFY) else "fields" if part.startswith(FIELD) else part for part in done}
     return tuple(sorted(part for part in parts if part != "tags" and not part.startswith(DNC)))
 
 

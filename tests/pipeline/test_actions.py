@@ -18,7 +18,7 @@ from mautic_sync.errors import ForbiddenError, MauticSyncError, SafetyStop, Stop
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
-from mautic_sync.pipeline import actions as acting, decide as deciding, push
+from mautic_sync.pipeline import actions as acting, decide as deciding, push, undo
 from mautic_sync.pipeline.context import MOST_ATTEMPTS
 from mautic_sync.pipeline.pull import DECIDED_AS
 from mautic_sync.store import actions as stored, backup, notes, people
@@ -968,9 +968,13 @@ def test_a_field_that_does_not_take_its_value_costs_the_others_nothing(started):
     call(worker, "PATCH", f"fields/contact/{plan}/edit", {"properties": choices})
     with worker.run("retry") as run, run.engine.begin() as connection:
         stored.try_refused_again(connection)
-    assert worker.sync()["actions"] == {"done": 1, "refused": 0, "pending": 0}
+    run = worker.sync()
+    assert run["actions"] == {"done": 1, "refused": 0, "pending": 0}
     there = worker.contact(number)
     assert (there.fields["plan"], there.fields["city"]) == ("gold", "Bonn")
+    with worker.run("undo") as undoing:
+        (carried_out,) = undo.look(undoing, run["run_id"], 10).carried_out
+    assert carried_out["done"] == ["fields"]
 
 
 def test_an_unpublished_segment_is_told_of_before_anything_is_asked(started):
