@@ -675,8 +675,12 @@ def _read_of(leaf: Leaf, segments: Iterable[str]) -> list[str]:
 
 def _groups_in(value: Any) -> tuple[str, ...] | None:
     """The groups that scoring.yaml names, whatever else is wrong with it."""
-    groups = value.get("groups") if isinstance(value, dict) else None
-    return tuple(groups) if isinstance(groups, dict) else () if isinstance(value, dict) and groups is None else None
+    if not isinstance(value, dict):
+        return None
+    groups = value.get("groups")
+    if groups is None:
+        return ()
+    return tuple(groups) if isinstance(groups, dict) else None
 
 
 def _sound_rules(value: Any) -> Iterator[tuple[str, int, ScoreRuleText]]:

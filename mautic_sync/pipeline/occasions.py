@@ -89,7 +89,10 @@ def key_of(rule: ActionRule, transition: str) -> str:
 def queue(
     run: Run, connection: Connection, due: Sequence[tuple[ActionRule, Considered, str]], *, run_id: str | None = None
 ) -> None:
-    """Store these actions, as those of `run_id`, else of this run; whose turn it is to get a contact moves on in the same transaction."""
+    """Store these actions, as those of `run_id`, else of this run.
+
+    Whose turn it is to get a contact moves on in the same transaction.
+    """
     if not due:
         return
     personal = {one.row.person_id: one for _, one, _ in due}
