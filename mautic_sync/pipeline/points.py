@@ -81,13 +81,20 @@ def _take_back_from_held(run: Run, connection: Connection, row: Any, surplus: in
         return
     number = people.survivors_of(connection, [row.person_id]).get(row.person_id, row.person_id)
     held = holds.held_among(connection, [number]).get(number)
-    if held is None or changes.has_open(connection, number, POINTS):
+    if held is None:
         return
     granted = ledger.granted(connection, [number]).get(number, 0)
     new = {"points": granted - surplus, "delta": -surplus, UNDOES: held.undone}
     planned = Change(POINTS, {"points": granted}, new, f"undo of {held.undone}", row.value)
-    wanted = {(number, POINTS): planned}
-    changes.plan_changes(connection, [number], wanted, {}, run_id=run.id, now=run.now, baseline=True)
+    present = changes.open_of(connection, number, POINTS)
+    if present is None:
+        wanted = {(number, POINTS): planned}
+        changes.plan_changes(connection, [number], wanted, {}, run_id=run.id, now=run.now, baseline=True)
+        return
+    # What is on its way shall take back that much more: if it arrives as it was sent, the rest is too many again.
+    more = orjson.loads(present.new)
+    more["delta"] -= surplus
+    changes.plan_otherwise(connection, present.id, planned._replace(new=more))
 
 
 def _enter(run: Run, connection: Connection, row: Any, delta: int, reason: str) -> None:

@@ -493,9 +493,9 @@ def open_among(connection: Connection, numbers: Sequence[int]) -> set[int]:
     return found
 
 
-def has_open(connection: Connection, person_id: int, target: str) -> bool:
-    query = select(change.c.id).where(change.c.open_key == open_key(person_id, target))
-    return connection.execute(query).first() is not None
+def open_of(connection: Connection, person_id: int, target: str) -> Any | None:
+    """The open change of this person there."""
+    return connection.execute(select(change).where(change.c.open_key == open_key(person_id, target))).first()
 
 
 def _nothing_stands(person_id: int) -> dict[str, Any]:
@@ -823,11 +823,9 @@ def planned_of_held(connection: Connection, after: int, limit: int) -> list[Any]
 
 
 def plan_otherwise(connection: Connection, number: int, planned: Change) -> None:
-    """What is left of a planned change; it stays what it was for `retry`, and of the run that planned it."""
+    """What an open change shall do now; it stays what it was for `retry`, and of the run that planned it."""
     connection.execute(
-        update(change)
-        .where(change.c.id == number, change.c.state == PLANNED)
-        .values(old=dump(planned.old), new=dump(planned.new))
+        update(change).where(change.c.id == number, IS_OPEN).values(old=dump(planned.old), new=dump(planned.new))
     )
 
 
@@ -839,7 +837,7 @@ def count_planned_by(connection: Connection, run_id: str) -> int:
 def reopen(connection: Connection, number: int) -> None:
     """`retry` of what an undo could not write: nobody decides it anew, for the person is held."""
     row = connection.execute(select(change.c.person_id, change.c.target).where(change.c.id == number)).one()
-    if not has_open(connection, row.person_id, row.target):
+    if open_of(connection, row.person_id, row.target) is None:
         key = open_key(row.person_id, row.target)
         values = {"state": PLANNED, "open_key": key, "sent_at": None, "settled_at": None, "settled_run": None}
         connection.execute(update(change).where(change.c.id == number).values(**values))

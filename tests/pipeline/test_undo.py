@@ -570,6 +570,27 @@ def test_what_arrives_too_many_for_somebody_who_is_held_is_taken_back(worker, pa
     assert worker.sync()["pushed"]["calls"] == 0
 
 
+@pytest.mark.parametrize("undo_arrives", [True, False])
+def test_what_arrives_too_many_while_the_undo_is_in_doubt_is_taken_back(worker, pat, monkeypatch, undo_arrives):
+    with monkeypatch.context() as breaking:
+        late = arriving_later(breaking)
+        worker.sync()
+    worker.patience(3600)
+    run_id = worker.sync()["run_id"]
+    with monkeypatch.context() as breaking:
+        undoing = arriving_later(breaking)
+        carry_out(worker, run_id)
+    late.pop()()
+    worker.sync()
+    if undo_arrives:
+        undoing.pop()()
+    worker.patience(3600)
+    worker.sync()
+    assert (account(worker), held(worker)) == ([7, 7, *([-7, -7] if undo_arrives else [-14])], [pat])
+    assert worker.contact(pat).points == 0
+    assert worker.sync()["pushed"]["calls"] == 0
+
+
 @pytest.mark.parametrize("found", ["while it is watched", "by a full run"])
 def test_an_undo_of_points_that_was_refused_and_arrives_is_not_tried_again(worker, pat, monkeypatch, found):
     run_id = worker.sync()["run_id"]
