@@ -209,7 +209,7 @@ def places_of_untold(
     if not untold:
         return {}
     lowest = stages.stages[-1]
-    last = decisions.last_places(connection, untold, kinds)
+    last = decisions.last_places(connection, untold, kinds, adopted=True)
     return {number: last.get(number, Place(lowest.name, lowest.kind)) for number in untold}
 
 

@@ -357,15 +357,18 @@ class Place(NamedTuple):
     kind: str | None
 
 
-def last_places(connection: Connection, person_ids: Collection[int], kinds: Mapping[str, str]) -> dict[int, Place]:
+def last_places(
+    connection: Connection, person_ids: Collection[int], kinds: Mapping[str, str], *, adopted: bool = False
+) -> dict[int, Place]:
     """Person → where the last settled transition left it, whatever became of the stage in Mautic since.
 
     Of several who were merged the highest place counts, in the order of `kinds` (stage → kind). A stage that was only
-    found in Mautic, perhaps since that transition, and counts as ours is a place as well; an undo that led back to no
-    stage leaves none.
+    found in Mautic and counts as ours is a place as well; an undo that led back to no stage leaves none. With `adopted`
+    it is one also where it was found since the last transition, which led elsewhere.
     """
     order = {stage: place for place, stage in enumerate(kinds)}
     found: dict[int, Place] = {}
+    since: dict[int, int | None] = {}
     cleared: set[int] = set()
     for chunk in in_chunks(list(person_ids)):
         rows = connection.execute(
@@ -373,32 +376,31 @@ def last_places(connection: Connection, person_ids: Collection[int], kinds: Mapp
         )
         for number, stage, at in rows:
             if stage is not None:
-                found[number] = Place(stage, kinds.get(stage))
+                found[number], since[number] = Place(stage, kinds.get(stage)), at
             elif at is not None:
                 cleared.add(number)
     survivors = former_of(connection, person_ids)
-    merged = {survivor for number, survivor in survivors.items() if number != survivor}
     last: dict[int, Place] = {}
+    moved_at: dict[int, int] = {}
     for chunk in in_chunks([number for number in survivors if number not in cleared]):
         rows = connection.execute(
-            select(transition.c.person_id, transition.c.to_stage, transition.c.to_kind)
+            select(transition.c.person_id, transition.c.to_stage, transition.c.to_kind, transition.c.at)
             .where(transition.c.person_id.in_(chunk))
             .order_by(transition.c.id)
         )
-        last.update((number, Place(stage, kind)) for number, stage, kind in rows)
-    # A transition has the kind that its stage had then.
-    adopted = {
-        number: place for number, place in found.items() if number not in last or last[number].stage != place.stage
-    }
+        for number, stage, kind, at in rows:
+            last[number], moved_at[number] = Place(stage, kind), at
     highest: dict[int, Place] = {}
-    for number, place in (*last.items(), *adopted.items()):
+    for number, place in last.items():
         survivor = survivors[number]
         highest[survivor] = min(
             highest.get(survivor, place),
             place,
             key=lambda one: (-RANK.get(one.kind or "", -1), order.get(one.stage, len(order))),
         )
-    return {**highest, **{number: place for number, place in adopted.items() if number not in merged}}
+    # What a merge left has no time.
+    newer = {n: found[n] for n, at in since.items() if adopted and at is not None and at >= moved_at.get(n, at)}
+    return {**found, **highest, **newer}
 
 
 def last_transition(connection: Connection) -> int:
