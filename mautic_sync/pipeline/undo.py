@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 
 from mautic_sync.domain.actions import HOT, flag_edit
 from mautic_sync.domain.plan import CONTACT, DNC, GROUPS, POINTS, Change
-from mautic_sync.domain.undoing import UNDOES, LeftAlone, Written, undo_contact, undo_dnc, undo_points
+from mautic_sync.domain.undoing import UNDOES, LeftAlone, Written, inverted, undo_contact, undo_dnc, undo_points
 from mautic_sync.errors import ConfigError
 from mautic_sync.mautic.transport import refuse_old
 from mautic_sync.pipeline import pull, push
@@ -111,14 +111,15 @@ def carry_out(run: Run, undone: str, limit: int = 0) -> tuple[Found, int]:
     """Plan the reverse, hold those people, and push. Returns what it found, as `look` does, and how many of the planned
     writes are still to be made.
 
-    What `undone` set off and nobody has begun is taken back.
+    What `undone` set off and nobody has begun is taken back, with what was decided of it (hot, low value).
     """
     # The question may have waited for hours: what people changed in Mautic meanwhile is theirs.
     pull.pull_changes(run)
     found = Found(undone)
     with run.engine.begin() as connection:
         found.unfinished = actions.count_unbegun(connection, undone)
-        actions.take_back_of_run(connection, undone, run.now)
+        taken_back = actions.take_back_of_run(connection, undone, run.now)
+        _edit_flags(connection, {number: inverted(flags) for number, flags in taken_back.items()})
     after = 0
     while True:
         with run.engine.begin() as connection:
@@ -334,7 +335,12 @@ def _plan(run: Run, connection: Connection, undone: str, back: Mapping[int, Reve
     )
     decisions.put_back(connection, _places(run, wanted), f"undo of {undone}")
     # A tag goes back together with the flag that stands for it: else nobody would take it away, or give it, again.
-    edits = {number: change.new["flags"] for (number, _), change in wanted.items() if "flags" in change.new}
+    _edit_flags(
+        connection, {number: change.new["flags"] for (number, _), change in wanted.items() if "flags" in change.new}
+    )
+
+
+def _edit_flags(connection: Connection, edits: Mapping[int, Collection[str]]) -> None:
     decisions.edit_flags(connection, edits, actions.last_set_off(connection, HOT, edits))
 
 

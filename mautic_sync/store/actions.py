@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
-from mautic_sync.domain.actions import read_flags, stands
+from mautic_sync.domain.actions import flag_edit, read_flags, stands
 from mautic_sync.store.bulk import insert_many
 from mautic_sync.store.engine import in_chunks
 from mautic_sync.store.people import former_of
@@ -259,13 +259,35 @@ def count_unbegun(connection: Connection, run_id: str) -> int:
     return int(connection.execute(select(func.count()).where(*_unbegun(run_id))).scalar() or 0)
 
 
-def take_back_of_run(connection: Connection, run_id: str, now: int) -> None:
-    """What this run set off and nobody has begun is closed."""
+def take_back_of_run(connection: Connection, run_id: str, now: int) -> dict[int, list[str]]:
+    """What this run set off and nobody has begun is closed.
+
+    Returns person → flags whose coming (`hot`) or going (`-hot`) set it off, and of which nobody has heard so.
+    """
+    query = (
+        select(action.c.id, action.c.occasion, _SURVIVOR.label("survivor"))
+        .outerjoin(person, person.c.id == action.c.person_id)
+        .where(*_unbegun(run_id))
+    )
+    closed: set[int] = set()
+    by_occasion: dict[str, set[int]] = {}
+    for row in connection.execute(query):
+        closed.add(row.id)
+        by_occasion.setdefault(row.occasion, set()).add(row.survivor)
+    unheard_of: dict[int, list[str]] = {}
+    for occasion, numbers in sorted(by_occasion.items()):
+        flag = flag_edit(occasion)
+        if flag is None:
+            continue
+        for person_id, some in _of_occasion(connection, occasion, numbers).items():
+            if all(row.id in closed for row in some if row.run_id == run_id):
+                unheard_of.setdefault(person_id, []).append(flag)
     connection.execute(
         update(action)
         .where(*_unbegun(run_id))
         .values(state=SUPERSEDED, settled_at=now, error="the run that set it off was undone")
     )
+    return unheard_of
 
 
 def _unbegun(run_id: str) -> list[ColumnElement[bool]]:

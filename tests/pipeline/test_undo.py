@@ -382,6 +382,25 @@ def test_an_undone_undo_gives_the_flag_back_with_the_tag(hot):
     assert (worker.contact(number).tags, flags(worker)) == (frozenset(), [("[]", False)])
 
 
+@pytest.mark.parametrize(("was", "now"), [(1, 12), (12, 1)])
+def test_who_became_hot_or_cold_and_nothing_was_begun_does_so_again_when_let_go(hot, monkeypatch, was, now):
+    """The action is taken back, and so is what was decided: else nobody would ever give the tag, or take it away."""
+    worker, found, number, _ = hot
+    rescore(worker, found, Pat=was)
+    worker.sync()
+    before = (worker.contact(number).tags, flags(worker))
+    rescore(worker, found, Pat=now)
+    with monkeypatch.context() as never:
+        never.setattr(push.actions, "carry_out", lambda *_args, **_more: None)
+        run_id = worker.sync()["run_id"]
+        carry_out(worker, run_id)
+    worker.sync()
+    assert (worker.contact(number).tags, flags(worker)) == before
+    release(worker)
+    worker.sync()
+    assert worker.contact(number).tags == (frozenset(), {"hot"})[now == 12]
+
+
 @pytest.fixture
 def cut_short(worker, monkeypatch):
     """`cut_short(run)`: the undo of a run that plans what it will write and writes nothing of it."""
