@@ -129,6 +129,11 @@ def flag_edit(occasion: str) -> str | None:
     return next((f"-{flag}" for flag, end in ENDS.items() if end == occasion), None)
 
 
+def occasion_of(edit: str) -> str | None:
+    """The occasion at which a flag comes (`hot`) or goes (`-hot`), as `flag_edit` has them; None for one without an end."""
+    return ENDS.get(edit[1:]) if edit.startswith("-") else edit
+
+
 def turns(before: Collection[str], now: Collection[str]) -> tuple[Turn, ...]:
     """What the flags `before` and `now` set off."""
     came = (Turn(flag, ENDS.get(flag)) for flag in sorted(set(now) - set(before)))

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Engine
 
-from mautic_sync.domain.actions import HOT, flag_edit
+from mautic_sync.domain.actions import HOT, flag_edit, occasion_of
 from mautic_sync.domain.plan import CONTACT, DNC, GROUPS, POINTS, Change
 from mautic_sync.domain.undoing import UNDOES, LeftAlone, Written, inverted, undo_contact, undo_dnc, undo_points
 from mautic_sync.errors import ConfigError
@@ -335,9 +335,20 @@ def _plan(run: Run, connection: Connection, undone: str, back: Mapping[int, Reve
     )
     decisions.put_back(connection, _places(run, wanted), f"undo of {undone}")
     # A tag goes back together with the flag that stands for it: else nobody would take it away, or give it, again.
-    _edit_flags(
-        connection, {number: change.new["flags"] for (number, _), change in wanted.items() if "flags" in change.new}
-    )
+    edits = {number: change.new["flags"] for (number, _), change in wanted.items() if "flags" in change.new}
+    _let_same_news_go(run, connection, edits)
+    _edit_flags(connection, edits)
+
+
+def _let_same_news_go(run: Run, connection: Connection, edits: Mapping[int, Collection[str]]) -> None:
+    """Who is hot again by the undo needs no action that was to say the same; if it waited, the end of hot would end it alone."""
+    persons: dict[str, list[int]] = {}
+    for number, some in edits.items():
+        for edit in some:
+            if (occasion := occasion_of(edit)) is not None:
+                persons.setdefault(occasion, []).append(number)
+    for occasion, numbers in sorted(persons.items()):
+        actions.take_back(connection, occasion, numbers, run.now, run_id=run.id)
 
 
 def _edit_flags(connection: Connection, edits: Mapping[int, Collection[str]]) -> None:

@@ -401,6 +401,27 @@ def test_who_became_hot_or_cold_and_nothing_was_begun_does_so_again_when_let_go(
     assert worker.contact(number).tags == (frozenset(), {"hot"})[now == 12]
 
 
+@pytest.mark.parametrize(("was", "now"), [(12, 1), (1, 12)])
+def test_what_an_undo_gives_back_is_known_when_the_same_had_come_again_and_nothing_was_begun(
+    hot, monkeypatch, was, now
+):
+    """Else the action that waited counts as all that there is to take back, and the tag of the undo stays as it is."""
+    worker, found, number, _ = hot
+    for score in (was, now):
+        rescore(worker, found, Pat=score)
+        run_id = worker.sync()["run_id"]
+    with monkeypatch.context() as never:
+        never.setattr(push.actions, "carry_out", lambda *_args, **_more: None)
+        rescore(worker, found, Pat=was)
+        worker.sync()
+        carry_out(worker, run_id)
+    assert worker.contact(number).tags == ({"hot"} if was == 12 else frozenset())
+    release(worker)
+    rescore(worker, found, Pat=now)
+    worker.sync()
+    assert worker.contact(number).tags == ({"hot"} if now == 12 else frozenset())
+
+
 @pytest.fixture
 def cut_short(worker, monkeypatch):
     """`cut_short(run)`: the undo of a run that plans what it will write and writes nothing of it."""
