@@ -49,7 +49,7 @@ from mautic_sync.mautic.writes import (
 from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
 from mautic_sync.pipeline.flights import ask_for_anybody, keep_in_flight, note_end
-from mautic_sync.pipeline.occasions import key_of, named_now, queue, set_off
+from mautic_sync.pipeline.occasions import asked_for, key_of, named_now, queue, set_off
 from mautic_sync.store import actions, changes, decisions, people
 from mautic_sync.store.changes import Transition
 
@@ -154,7 +154,7 @@ def _intend(run: Run, person_id: int) -> list[Any]:
         if actions.has_change_on_the_way(connection, person_id):
             return []
         for row in actions.open_of(connection, person_id):
-            if actions.is_taken_out(row, run.mappings.action_rules.by_occasion):
+            if actions.is_taken_out(row, asked_for(run)):
                 actions.supersede(connection, [row.id], "actions.yaml asks for it no more", run.now)
                 continue
             if row.mautic_id is None or (row.state == actions.DOUBTFUL and not run.is_overdue(row)):

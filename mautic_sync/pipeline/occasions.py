@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from mautic_sync.destinations.notifications import name_of
-from mautic_sync.domain.actions import HOT, ActionRule, Do, Members, moved, read_flags, turns
+from mautic_sync.domain.actions import HOT, LEFT, ActionRule, Do, Members, moved, read_flags, turns
 from mautic_sync.domain.journey import moment_text
 from mautic_sync.domain.plan import VALUE_OF_KIND
 from mautic_sync.mapping_files import fill, placeholders
@@ -26,6 +26,12 @@ OWNERS_TURN = "owners_turn"
 VALUE_OF_HOT = VALUE_OF_KIND["customer"] - 50
 LONGEST_TEXT = 2_000
 LONGEST_FIELD = 191  # characters; docs/mautic.md: "Writing"
+
+
+def asked_for(run: Run) -> frozenset[str]:
+    """What may set off an action: what rules name, and the stages that had another name when it was set off."""
+    former = {f"{sign}stage:{stage}" for stage in run.former_kinds for sign in ("", LEFT)}
+    return frozenset(former.union(run.mappings.action_rules.by_occasion))
 
 
 def queue_flags(run: Run, connection: Connection, flagged: Sequence[Considered]) -> None:

@@ -424,7 +424,7 @@ def plan_totals(run: Run) -> dict[str, Any]:
             "actions": occasions.expected(
                 run,
                 changes.planned_transitions(connection, run.kinds_ever),
-                actions.count_open_by_rule(connection, run.mappings.action_rules.by_occasion),
+                actions.count_open_by_rule(connection, occasions.asked_for(run)),
             ),
             "verdicts_to_buy": min(asked, answers.credits_left(run, connection)) if asked else 0,
             "verdicts_needed": asked,

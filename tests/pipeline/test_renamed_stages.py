@@ -6,7 +6,7 @@ import pytest
 
 from mautic_sync.errors import SafetyStop
 from mautic_sync.mappings import packaged_mappings_dir
-from mautic_sync.pipeline import undo
+from mautic_sync.pipeline import push, undo
 from mautic_sync.pipeline.explain import explain_person
 from mautic_sync.store import people
 from tests.conftest import Worker
@@ -184,3 +184,13 @@ def test_a_stage_of_others_that_was_taken_over_is_theirs_again_once_that_is_undo
     assert worker.stage(number) == "Prospect"
     told = explained(worker, number)
     assert (told["left_alone"], told["in_mautic"]["set_by_us"]) == ("stage Prospect was not set by us", None)
+
+
+def test_what_a_stage_set_off_before_it_was_renamed_is_done(worker, rules, monkeypatch):
+    worker.sync()
+    worker.new(firstname="Pat", phone="+49 30 1")
+    with monkeypatch.context() as late:
+        late.setattr(push.actions, "carry_out", lambda *_args, **_more: None)
+        assert worker.sync()["actions"]["pending"] == 2
+    renamed = by(worker, rules(RENAMED))
+    assert renamed.sync()["actions"] == {"done": 2, "refused": 0, "pending": 0}
