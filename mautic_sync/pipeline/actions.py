@@ -50,6 +50,7 @@ from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.decide import MANUAL_DNC, consider, deciding_by
 from mautic_sync.pipeline.flights import ask_for_anybody, keep_in_flight, note_end
 from mautic_sync.pipeline.occasions import asked_for, key_of, named_now, queue, set_off
+from mautic_sync.pipeline.refusals import is_about_owner, way_out
 from mautic_sync.store import actions, changes, decisions, people
 from mautic_sync.store.changes import Transition
 
@@ -59,9 +60,6 @@ NO_OWNER = (
     "Mautic shows us none of the action's owners as a published user (`mautic-sync doctor` names them); correct `owner` in "
     "actions.yaml or the users in Mautic, then `mautic-sync retry`"
 )
-OWNER_LEFT = "its owner is no published user any more: give it another owner in Mautic; then `mautic-sync retry`"
-ADDRESS_SHARED = "has this address too: merge them in Mautic, or change one address; then `mautic-sync retry`"
-BAD_VALUE, SHARED_ADDRESS = 400, 422
 NOBODY_LEFT = (
     "actions.yaml names nobody any more for whom the message was meant; name them there and `mautic-sync retry`, or let it "
     "go: `mautic-sync retry ID --discard`"
@@ -150,11 +148,12 @@ def _intend(run: Run, person_id: int) -> list[Any]:
     """Store this person's actions as sent, oldest first; what is in doubt and what comes after it waits."""
     now = int(time.time())
     ready: list[Any] = []
+    occasions = asked_for(run)
     with run.engine.begin() as connection:
         if actions.has_change_on_the_way(connection, person_id):
             return []
         for row in actions.open_of(connection, person_id):
-            if actions.is_taken_out(row, asked_for(run)):
+            if actions.is_taken_out(row, occasions):
                 actions.supersede(connection, [row.id], "actions.yaml asks for it no more", run.now)
                 continue
             if row.mautic_id is None or (row.state == actions.DOUBTFUL and not run.is_overdue(row)):
@@ -277,7 +276,7 @@ class _OneAction:
             self.contact, self.begun_before = self._look(), True
             result = _result_of(part)
         if isinstance(result, Refused):
-            self._refuse(name, f"{result.status} {_way_out(result)}".strip())
+            self._refuse(name, f"{result.status} {way_out(result)}".strip())
         elif isinstance(result, Doubtful):
             self.performed.doubtful = f"{name}: {result.reason}"
             raise _Ended
@@ -437,18 +436,6 @@ def _result_of(part: Callable[[], Any]) -> Any:
         if error.status >= 500:
             raise
         return Refused(error.status, str(error))
-
-
-def is_about_owner(no: Refused) -> bool:
-    """Where none was sent, it is the present one who is no published user. docs/mautic.md: "Writing"."""
-    return no.status == BAD_VALUE and no.reason.startswith("owner:")
-
-
-def _way_out(no: Refused) -> str:
-    """What Mautic said, or, where it names a field that we do not write, what is wrong instead and what to do."""
-    if is_about_owner(no):
-        return OWNER_LEFT
-    return f"another contact {ADDRESS_SHARED}" if no.status == SHARED_ADDRESS and "email" in no.reason else no.reason
 
 
 class _Mautic:

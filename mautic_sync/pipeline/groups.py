@@ -19,7 +19,7 @@ from mautic_sync.mautic.provisioning import list_point_groups
 from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.flights import ask_for_anybody
-from mautic_sync.pipeline.holding import UNWANTED, unwanted_again
+from mautic_sync.pipeline.holding import plan_anew
 from mautic_sync.store import changes, notes, people
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ def settle_doubts(run: Run) -> None:
             (hopeless if row.attempts >= MOST_ATTEMPTS else again).append(row)
     with run.engine.begin() as connection:
         settle(run, connection, done)
-        changes.supersede(connection, unwanted_again(connection, again), UNWANTED, run.now)
-        changes.try_again(connection, [row.id for row in again], "not found in Mautic: it was not done")
+        plan_anew(run, connection, again, "not found in Mautic: it was not done")
         changes.supersede(connection, [row.id for row in gone], "the contact was deleted in Mautic", run.now)
         people.mark_dirty(connection, {row.person_id for row in (*done, *again)})
         for row in hopeless:

@@ -72,13 +72,17 @@ def still_held(run: Run, connection: Connection, considered: Sequence[Considered
     return frozenset(rows.keys() - set(let_go))
 
 
-def unwanted_again(connection: Connection, rows: Sequence[Any]) -> frozenset[int]:
-    """Of these changes that came to nothing, the numbers of those that are not to be sent again: their persons are held,
-    and no undo has planned them. An undo drops what it finds planned, too, but for do-not-contact that Mautic had lost.
+def plan_anew(run: Run, connection: Connection, rows: Sequence[Any], reason: str) -> None:
+    """These changes were in doubt and came to nothing: they are sent again, but not to whom a run was undone since.
+
+    An undo drops what it finds planned, too, but for do-not-contact that Mautic had lost.
     """
-    rows = [row for row in rows if not _goes_on(row)]
-    held = holds.held_among(connection, sorted({row.person_id for row in rows})) if rows else {}
-    return frozenset(row.id for row in rows if row.person_id in held)
+    if not rows:
+        return
+    held = holds.held_among(connection, sorted({row.person_id for row in rows}))
+    unwanted = {row.id for row in rows if row.person_id in held and not _goes_on(row)}
+    changes.supersede(connection, list(unwanted), UNWANTED, run.now)
+    changes.try_again(connection, [row.id for row in rows if row.id not in unwanted], reason)
 
 
 def _goes_on(row: Any) -> bool:

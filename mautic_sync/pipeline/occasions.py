@@ -30,8 +30,8 @@ LONGEST_FIELD = 191  # characters; docs/mautic.md: "Writing"
 
 def asked_for(run: Run) -> frozenset[str]:
     """What may set off an action: what rules name, and the stages that had another name when it was set off."""
-    former = {f"{sign}stage:{stage}" for stage in run.former_kinds for sign in ("", LEFT)}
-    return frozenset(former.union(run.mappings.action_rules.by_occasion))
+    former = (f"{sign}stage:{stage}" for stage in run.former_kinds for sign in ("", LEFT))
+    return frozenset((*run.mappings.action_rules.by_occasion, *former))
 
 
 def queue_flags(run: Run, connection: Connection, flagged: Sequence[Considered]) -> None:

@@ -23,7 +23,7 @@ from mautic_sync.mautic.writes import Doubtful, Gone, Refused
 from mautic_sync.pipeline import pull
 from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.flights import ask_for_anybody
-from mautic_sync.pipeline.holding import UNWANTED, unwanted_again
+from mautic_sync.pipeline.holding import plan_anew
 from mautic_sync.store import changes, holds, ledger, notes, people
 
 WATCHED = "points_watched"
@@ -153,10 +153,9 @@ def settle_doubts(run: Run) -> None:
             if awaited:
                 changes.let_unneeded_go(connection, {row.id}, run.now)
             run.tell("points_late", contact=row.mautic_id, points=delta)
-        changes.supersede(connection, unwanted_again(connection, again), UNWANTED, run.now)
         reason = "not found in Mautic's log: it was not done"
         current = people.current_ids(connection, {row.person_id for row in again})
-        changes.try_again(connection, [row.id for row in again if row.person_id in current], reason)
+        plan_anew(run, connection, [row for row in again if row.person_id in current], reason)
         # Whoever was merged is planned for as the survivor.
         changes.supersede(connection, [row.id for row in again if row.person_id not in current], reason, run.now)
         for row in hopeless:

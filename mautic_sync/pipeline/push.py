@@ -44,7 +44,8 @@ from mautic_sync.pipeline import actions, groups, points, waiting
 from mautic_sync.pipeline.context import MOST_ATTEMPTS, Run
 from mautic_sync.pipeline.decide import VALUE_OF_LOST_DNC
 from mautic_sync.pipeline.flights import keep_in_flight, note_end
-from mautic_sync.pipeline.holding import UNWANTED, unwanted_again
+from mautic_sync.pipeline.holding import plan_anew
+from mautic_sync.pipeline.refusals import BAD_VALUE, SHARED_ADDRESS, is_about_owner, way_out
 from mautic_sync.store import changes, people
 
 PLANNED_AT_ONCE = 2000
@@ -107,9 +108,8 @@ def settle_doubts(run: Run) -> None:
     hopeless = [row for row in not_done if row.attempts >= MOST_ATTEMPTS]
     again = [row for row in not_done if row.attempts < MOST_ATTEMPTS]
     with run.engine.begin() as connection:
-        changes.supersede(connection, unwanted_again(connection, again), UNWANTED, run.now)
         _settle(run, connection, [(row, there, orjson.loads(row.new)) for row, there in done])
-        changes.try_again(connection, [row.id for row in again], "not found in Mautic: it was not done")
+        plan_anew(run, connection, again, "not found in Mautic: it was not done")
         # Of those that are done, too: what was decided of them meanwhile could not be planned.
         people.mark_dirty(connection, {row.person_id for row in (*(row for row, _ in done), *again)})
         for row in hopeless:
@@ -321,14 +321,10 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
     if _lacks_stage(run, new):
         return Outcome(_no_stage(new), new)
     result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, new)))
-    if (
-        isinstance(result, Refused)
-        and "stage" in new
-        and (result.status == actions.SHARED_ADDRESS or actions.is_about_owner(result))
-    ):
+    if isinstance(result, Refused) and "stage" in new and (result.status == SHARED_ADDRESS or is_about_owner(result)):
         # Every edit of a contact whose address another one has, or whose owner is no published user, is refused.
         return _stage_alone(run, row, new, result)
-    if isinstance(result, Refused) and result.status == actions.BAD_VALUE:
+    if isinstance(result, Refused) and result.status == BAD_VALUE:
         # A value from ZeroBounce's answer that Mautic does not know (a region, say) must not cost the stage.
         fields = new.get("fields", {})
         filled = fields.keys() - run.mappings.fields.write.keys()
@@ -337,7 +333,7 @@ def _edit_alone(run: Run, row: Any) -> Outcome:
             result = edit_one(run.mautic, ContactEdit(row.mautic_id, _values(run, rest)))
             if not isinstance(result, Refused):
                 return Outcome(result, {**rest, "dropped": {name: fields[name] for name in filled}})
-    if isinstance(result, Refused) and result.status == actions.BAD_VALUE and "stage" in new and new.get("fields"):
+    if isinstance(result, Refused) and result.status == BAD_VALUE and "stage" in new and new.get("fields"):
         # Nor must one that fields.yaml makes, for a field that has no such choice.
         return _stage_alone(run, row, new, result)
     return Outcome(result, new)
@@ -494,19 +490,8 @@ def _count_refused(run: Run, connection: Connection, row: Any, error: str) -> No
 
 
 def _way_out(connection: Connection, row: Any, no: Refused) -> str:
-    """What Mautic said, or, where it names a field that we do not write, what is wrong instead and what to do.
-
-    docs/mautic.md: "Writing".
-    """
-    if row.target == CONTACT and actions.is_about_owner(no):
-        return actions.OWNER_LEFT
-    if no.status != actions.SHARED_ADDRESS:
-        return no.reason
-    others = people.numbers_sharing_address(connection, row.person_id)
-    if not others and "email" not in no.reason:
-        return no.reason
-    who = f"contact {others[0]}" if others else "another contact"
-    return f"{who} {actions.ADDRESS_SHARED}"
+    others = people.numbers_sharing_address(connection, row.person_id) if no.status == SHARED_ADDRESS else ()
+    return way_out(no, others)
 
 
 def _moved(run: Run, connection: Connection, row: Any, result: Moved, sent: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from mautic_sync.errors import ForbiddenError, MauticSyncError, SafetyStop, Stop
 from mautic_sync.mappings import packaged_mappings_dir
 from mautic_sync.mautic.provisioning import list_stages
 from mautic_sync.mautic.writes import Doubtful
-from mautic_sync.pipeline import actions as acting, decide as deciding, push, undo
+from mautic_sync.pipeline import actions as acting, decide as deciding, push, refusals, undo
 from mautic_sync.pipeline.context import MOST_ATTEMPTS
 from mautic_sync.pipeline.pull import DECIDED_AS
 from mautic_sync.store import actions as stored, backup, notes, people
@@ -842,13 +842,19 @@ def test_an_owner_who_is_named_no_more_leaves_the_others(started, rules):
     assert (worker.contact(number).owner_id, worker.contact(number).tags) == (None, {"new"})
 
 
-def test_owners_by_number_are_taken_as_they_are_where_users_cannot_be_listed(started, monkeypatch):
-    worker = started("on:\n  - {enter: {kind: lead}, do: {owner: {round_robin: [sal, 1]}}}\n")
+@pytest.fixture
+def users_unlisted(monkeypatch):
+    """Our user may not list users."""
 
     def forbidden(_):
         raise ForbiddenError("users", "user:users:view")
 
     monkeypatch.setattr(acting, "list_users", forbidden)
+
+
+@pytest.mark.usefixtures("users_unlisted")
+def test_owners_by_number_are_taken_as_they_are_where_users_cannot_be_listed(started):
+    worker = started("on:\n  - {enter: {kind: lead}, do: {owner: {round_robin: [sal, 1]}}}\n")
     number = worker.new(firstname="Pat", phone="+49 30 1")
     assert worker.sync()["actions"]["done"] == 1
     assert worker.contact(number).owner_id == 1
@@ -863,17 +869,13 @@ def test_whose_owner_has_left_the_action_says_what_to_do(started, scores):
     rescore(worker, scores, Pat=12)
     worker.sync()
     (row,) = rows_of(worker)
-    assert row.error == f"edit: 400 {acting.OWNER_LEFT}"
+    assert row.error == f"edit: 400 {refusals.OWNER_LEFT}"
 
 
-def test_an_owner_by_number_whom_mautic_does_not_take_is_the_actions_own(started, monkeypatch):
+@pytest.mark.usefixtures("users_unlisted")
+def test_an_owner_by_number_whom_mautic_does_not_take_is_the_actions_own(started):
     """Where users cannot be listed nobody knows it before: it is not the contact whose owner has left."""
     worker = started("on:\n  - {enter: {kind: lead}, do: {tags: {add: [new]}, owner: {round_robin: [9]}}}\n")
-
-    def forbidden(_):
-        raise ForbiddenError("users", "user:users:view")
-
-    monkeypatch.setattr(acting, "list_users", forbidden)
     number = worker.new(firstname="Pat", phone="+49 30 1")
     worker.sync()
     (row,) = rows_of(worker)
@@ -891,7 +893,8 @@ def test_whose_address_another_has_the_action_says_what_to_do(started, scores):
     rescore(worker, scores, Pat=12)
     worker.sync()
     (row,) = rows_of(worker)
-    assert row.error == f"edit: 422 another contact {acting.ADDRESS_SHARED}"
+    told = "merge them in Mautic, or change one address; then `mautic-sync retry`"
+    assert row.error == f"edit: 422 another contact has this address too: {told}"
     assert len(notes_of(worker, first)) == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import requests
 from sqlalchemy import select
@@ -518,16 +520,23 @@ def test_who_unsubscribes_before_a_cut_short_undo_goes_on_stays_so(worker, cut_s
     assert worker.contact(number).tags < tagged
 
 
-def test_points_whose_answer_was_lost_are_taken_back_once(worker, pat, monkeypatch):
-    run_id = worker.sync()["run_id"]
-    real = points.add_points
+@contextmanager
+def losing_answers(monkeypatch, module, call):
+    """What this call asks for is done, and nobody is told."""
+    real = getattr(module, call)
 
     def lost(*args, **more):
         real(*args, **more)
         return Doubtful("the answer was lost")
 
     with monkeypatch.context() as losing:
-        losing.setattr(points, "add_points", lost)
+        losing.setattr(module, call, lost)
+        yield
+
+
+def test_points_whose_answer_was_lost_are_taken_back_once(worker, pat, monkeypatch):
+    run_id = worker.sync()["run_id"]
+    with losing_answers(monkeypatch, points, "add_points"):
         _, _, counts = carry_out(worker, run_id)
         assert counts.doubtful == 1
     _, again, _ = carry_out(worker, run_id)
@@ -536,14 +545,7 @@ def test_points_whose_answer_was_lost_are_taken_back_once(worker, pat, monkeypat
 
 def test_points_whose_answer_was_lost_belong_to_the_run_that_sent_them(worker, pat, monkeypatch):
     """Whichever run finds them, be it the undo itself."""
-    real = points.add_points
-
-    def lost(*args, **more):
-        real(*args, **more)
-        return Doubtful("the answer was lost")
-
-    with monkeypatch.context() as losing:
-        losing.setattr(points, "add_points", lost)
+    with losing_answers(monkeypatch, points, "add_points"):
         run_id = worker.sync()["run_id"]
     assert worker.contact(pat).points == 7
     carry_out(worker, run_id)
@@ -561,14 +563,7 @@ def test_a_stage_whose_answer_was_lost_belongs_to_the_run_that_set_it_with_its_a
     number = worker.new(firstname="Pat")
     worker.sync()
     worker.act("edit", contact=number, values={"phone": "+49 30 1"})
-    real = push.edit_one
-
-    def lost(*args, **more):
-        real(*args, **more)
-        return Doubtful("the answer was lost")
-
-    with monkeypatch.context() as losing:
-        losing.setattr(push, "edit_one", lost)
+    with losing_answers(monkeypatch, push, "edit_one"):
         run_id = worker.sync()["run_id"]
     assert worker.stage(number) == "Lead"
     _, found, _ = carry_out(worker, run_id)
