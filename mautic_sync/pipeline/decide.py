@@ -53,7 +53,7 @@ from mautic_sync.pipeline import groups, occasions, opening
 from mautic_sync.pipeline.context import Run
 from mautic_sync.pipeline.holding import still_held
 from mautic_sync.pipeline.placeholders import Placeholders, placeholders_of
-from mautic_sync.store import actions, changes, decisions, holds, ledger, notes, people, runs, verdicts
+from mautic_sync.store import actions, changes, decisions, due, holds, ledger, notes, people, runs, verdicts
 from mautic_sync.store.decisions import Place
 
 PERSONS_PER_TRANSACTION = 1000
@@ -145,7 +145,7 @@ def _collecting_seldom() -> Iterator[None]:
 def decide_changed(run: Run, *, baseline: bool) -> int:
     """Decide whoever changed or is due, and plan what Mautic should show. Returns how many were decided."""
     with run.engine.begin() as connection:
-        people.mark_due(connection, run.now)
+        due.mark(connection, run.now)
         _let_go_of_loops(run, connection)
         first_push = FirstPush(**(notes.get_json(connection, BASELINE) or {}))
         calm = decisions.last_transition(connection) <= run.now - run.mappings.stages.loop_guard.within

@@ -34,7 +34,7 @@ from mautic_sync.pipeline import (
 )  # fmt: skip
 from mautic_sync.pipeline.context import Counts, Observer, Run, silence
 from mautic_sync.settings import Settings
-from mautic_sync.store import actions, changes, decisions, notes, people, runs, uploads
+from mautic_sync.store import actions, changes, decisions, due, notes, people, runs, uploads
 from mautic_sync.store.backup import RESTORED
 from mautic_sync.store.engine import run_lock
 from mautic_sync.zerobounce import ZeroBounce
@@ -252,6 +252,8 @@ def prepare(run: Run, options: Options) -> None:
         reconcile.compare_accounts(run, full=options.full)
         if options.full:
             fold.fold(run)
+            with run.engine.begin() as connection:
+                due.renew(connection)
     fold.tell_what_is_missing(run)
     validate.apply_policy(run)
 

@@ -31,6 +31,7 @@ from mautic_sync.domain.actions import HOT, LOW_VALUE, NO_FLAGS, flags_text
 from mautic_sync.domain.classification import RANK
 from mautic_sync.domain.contact import NOTHING
 from mautic_sync.domain.plan import NOTHING_STANDS, Standing
+from mautic_sync.store import due
 from mautic_sync.store.engine import as_driven, in_chunks, rows_among, upsert, upsert_over
 from mautic_sync.store.people import former_of
 from mautic_sync.store.schema import (
@@ -442,7 +443,16 @@ class Decided(NamedTuple):
 
 def save_decisions(connection: Connection, rows: Sequence[Decided], before: Mapping[int, Any] | None = None) -> None:
     """`before`: person → the row of `to_decide`, which has what was decided before."""
-    upsert_over(connection, decision, Decided._fields, rows, before or {})
+    before = before or {}
+    upsert_over(connection, decision, Decided._fields, rows, before)
+    due.note(
+        connection,
+        [
+            (one.due_at, one.decided_at, one.person_id)
+            for one in rows
+            if one.due_at is not None and (one.person_id not in before or before[one.person_id].due_at != one.due_at)
+        ],
+    )
 
 
 def save_manual(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -365,6 +365,11 @@ def mark_everyone_dirty(connection: Connection) -> None:
     _mark(connection, _CLEAN)
 
 
+def mark_where(connection: Connection, condition: ColumnElement[bool]) -> None:
+    """Whoever has a contact of which this is true is decided again."""
+    _mark(connection, _CLEAN.where(condition))
+
+
 def _mark(connection: Connection, numbers: Select[Any]) -> None:
     connection.execute(insert(dirty).from_select(["person_id"], numbers))
 
@@ -393,15 +398,8 @@ def note_active(connection: Connection, latest: Mapping[int, int]) -> None:
             mark_dirty(connection, [one["who"] for one in moved])
 
 
-def mark_due(connection: Connection, now: int) -> None:
-    """Whoever time alone may have changed is decided again."""
-    _mark(
-        connection, _CLEAN.join(decision, decision.c.person_id == contact.c.person_id).where(decision.c.due_at <= now)
-    )
-
-
 def mark_address(connection: Connection, address: str) -> None:
-    _mark(connection, _CLEAN.where(contact.c.address == address))
+    mark_where(connection, contact.c.address == address)
 
 
 def unseen(connection: Connection, seen: int, upto: int, limit: int = 1000, after: int = 0) -> list[Any]:
@@ -541,7 +539,9 @@ def _unite_flags(connection: Connection, survivor: int, loser: int) -> None:
         )
     ).all()
     if survivor not in {row.person_id for row in rows}:
-        connection.execute(update(decision).where(decision.c.person_id == loser).values(person_id=survivor))
+        # What `due` has of it names the loser; it is decided anew.
+        moved = update(decision).where(decision.c.person_id == loser).values(person_id=survivor, due_at=None)
+        connection.execute(moved)
         return
     flags = frozenset[str]().union(*(read_flags(row.flags) for row in rows))
     named = tuple(sorted(flags - {HOT, LOW_VALUE}))

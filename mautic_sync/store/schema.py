@@ -214,7 +214,7 @@ decision = Table(
     Column("rule", Line(191), nullable=False),
     Column("reason", Prose, nullable=False),
     Column("trace", Prose, nullable=False),
-    Column("due_at", BigInteger, index=True),
+    Column("due_at", BigInteger),
     Column("asks", Boolean, nullable=False, index=True),
     Column("waiting", Boolean, nullable=False),
     Column("decided_at", BigInteger, nullable=False),
@@ -223,6 +223,16 @@ decision = Table(
     Column("score_day", Integer),
     Column("flags", Prose, nullable=False, server_default="[]"),
     Column("hot_since", BigInteger),
+)
+
+# When time alone may change a decision; see due.py.
+due = Table(
+    "due",
+    metadata,
+    Column("due_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("decided_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("person_id", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
 )
 
 # Who waited for a verdict when the baseline was made: to them it only comes late, and is nobody's transition.

@@ -33,6 +33,7 @@ MOST_MEGABYTES = 200
 ROWS = 10_000
 DAY = 86_400
 NOW = 1_795_000_000  # 2026-11-18, 11:06 UTC
+LATER = NOW + DAY + 3_600  # an hour after everybody was decided again
 PAST = (3, -3, 5, -5)
 URLS = ("pricing", "blog/one", "blog/two", "", "order/thank-you", "about", "contact", "docs")
 KINDS = ("page_hits page.hit", "page_hits page.hit", "page_hits page.hit", "email_stats email.sent",
@@ -251,7 +252,7 @@ def _arrive(path: str, who: Callable[[int, int], int]) -> dict[str, Any]:
     from mautic_sync.store.activities import add_activities
     from mautic_sync.store.schema import activity, contact
 
-    run = _run(path, NOW + DAY)
+    run = _run(path, LATER)
     _show_everything(run)
     told: dict[str, Any] = {}
     with run.engine.begin() as connection:
@@ -259,7 +260,7 @@ def _arrive(path: str, who: Callable[[int, int], int]) -> dict[str, Any]:
         last = connection.execute(select(func.max(activity.c.id))).scalar() or 0
     url = "https://shop.example/pricing"
     rows = [
-        FeedActivity("page_hits", str(last + place), "page.hit", who(place, persons), NOW + DAY - 60, url)
+        FeedActivity("page_hits", str(last + place), "page.hit", who(place, persons), LATER - 60, url)
         for place in range(1, persons // 100 + 1)
     ]
     with measured(told):
@@ -296,12 +297,12 @@ def bare(path: str) -> dict[str, Any]:
 
 def decided(path: str) -> dict[str, Any]:
     """Those who did something: all have another score."""
-    return _decide(path, NOW + DAY, grants=False)
+    return _decide(path, LATER, grants=False)
 
 
 def planned(path: str) -> dict[str, Any]:
     """The same, and what Mautic is to be granted for it is planned."""
-    return _decide(path, NOW + DAY)
+    return _decide(path, LATER)
 
 
 def _decide(path: str, now: int, *, grants: bool = True) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from mautic_sync.errors import ConfigError, SafetyStop, StopError
 from mautic_sync.mappings import packaged_mappings_dir
-from mautic_sync.store import runs
+from mautic_sync.store import due, people, runs
+from mautic_sync.store.schema import decision, due as due_rows
 from tests.conftest import LONG
 
 REAL_DAY = 86400
@@ -136,6 +138,20 @@ def test_a_deleted_contact_is_let_go(worker):
     worker.sync()
     worker.act("delete", contact=worker.act_ids["phone"])
     assert worker.sync()["kinds"] == {"ghost": 3, "lead": 1, "customer": 2}
+
+
+def test_a_full_run_forgets_when_somebody_was_due_and_is_no_more(worker):
+    worker.sync()
+    with worker.run("look") as run, run.engine.begin() as connection:
+        (person,) = people.persons_of(connection, [worker.act_ids["visitor"]]).values()
+        due.note(connection, [(run.now + 999 * REAL_DAY, run.now, person)])
+    worker.sync(full=True)
+    with worker.run("look") as run, run.engine.begin() as connection:
+        decided = select(decision.c.due_at, decision.c.person_id).where(decision.c.due_at.is_not(None))
+        noted = select(due_rows.c.due_at, due_rows.c.person_id)
+        expected = sorted(map(tuple, connection.execute(decided)))
+        assert expected
+        assert sorted(map(tuple, connection.execute(noted))) == expected
 
 
 def test_what_vanished_silently_is_found_by_a_full_run(worker):

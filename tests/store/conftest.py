@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, MetaData, NullPool, create_engine, delete, text
+from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, delete, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
@@ -123,6 +124,24 @@ def _drop_everything(url: str) -> None:
     present.reflect(engine)
     present.drop_all(engine)
     engine.dispose()
+
+
+def ways_to(connection: Connection, ask: Callable[[], object]) -> list[str]:
+    """How SQLite plans what this asks, step by step."""
+    looks: list[tuple[str, Any]] = []
+
+    def see(_connection: object, _cursor: object, statement: str, parameters: Any, *_rest: object) -> None:
+        looks.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", see)
+    ask()
+    event.remove(connection, "before_cursor_execute", see)
+    return [
+        step
+        for statement, parameters in looks
+        for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).scalars("detail")
+        if not step.startswith(("LIST SUBQUERY", "SCAN asked"))  # the numbers that are asked for
+    ]
 
 
 # -- servers --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import event, insert, select
+from sqlalchemy import insert, select
 
 from mautic_sync.domain.contact import Contact
 from mautic_sync.domain.plan import Standing
@@ -14,6 +14,7 @@ from mautic_sync.domain.validation import Verdict
 from mautic_sync.store import actions, changes, decisions, ledger, people, verdicts
 from mautic_sync.store.people import Reading
 from mautic_sync.store.schema import decision, standing, transition
+from tests.store.conftest import ways_to
 
 NOW = 1_800_000_000
 BY_SCORE = (("score", True), ("identified", True))
@@ -68,24 +69,6 @@ def test_persons_come_by_number_page_by_page(connection):
         seen += [row.person_id for row in rows]
         after = seen[-1]
     assert seen == sorted(numbers)
-
-
-def ways_to(connection, ask):
-    """How SQLite plans what this asks, step by step."""
-    looks = []
-
-    def see(_connection, _cursor, statement, parameters, *_rest):
-        looks.append((statement, parameters))
-
-    event.listen(connection, "before_cursor_execute", see)
-    ask()
-    event.remove(connection, "before_cursor_execute", see)
-    return [
-        step
-        for statement, parameters in looks
-        for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).scalars("detail")
-        if not step.startswith(("LIST SUBQUERY", "SCAN asked"))  # the numbers that are asked for
-    ]
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

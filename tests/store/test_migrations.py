@@ -17,7 +17,7 @@ from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.schema import CreateTable
 
 from mautic_sync.errors import StopError
-from mautic_sync.store import notes
+from mautic_sync.store import due, notes
 from mautic_sync.store.engine import MIGRATIONS, VERSION_TABLE, migrate, open_engine
 from mautic_sync.store.migrations import HEAD
 from mautic_sync.store.schema import TABLE_OPTIONS, metadata
@@ -132,6 +132,8 @@ def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_poi
         ("0008", "CREATE INDEX ix_contact_vanished_at"),
         ("0009", "CREATE TABLE kept_waiting"),
         ("0010", "CREATE INDEX ix_change_person_id "),
+        ("0011", "INSERT INTO due"),
+        ("0011", "DROP INDEX ix_decision_due_at"),
     ],
 )
 def test_a_migration_that_was_cut_short_is_done_again(url, monkeypatch, before, at):
@@ -210,6 +212,34 @@ def test_who_waited_since_the_baseline_before_the_upgrade_is_known_after_it(url,
     engine = open_engine(url)
     with engine.begin() as connection:
         assert connection.execute(text("SELECT person_id FROM kept_waiting ORDER BY 1")).scalars().all() == kept
+    engine.dispose()
+
+
+def test_who_was_due_before_the_upgrade_is_due_after_it(url, monkeypatch):
+    store_of_version("0011", url, monkeypatch)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for number, due_at in ((1, 20), (2, None), (3, 10), (4, 20)):
+            connection.execute(
+                text(
+                    "INSERT INTO decision (person_id, kind, stage, score, rule, reason, trace, asks, waiting, decided_at,"
+                    " run_id, due_at) VALUES (:id, 'ghost', 'Ghost', 0, 'r', 'why', '[]', :no, :no, 1, 'run', :due_at)"
+                ),
+                {"id": number, "no": False, "due_at": due_at},
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO contact (person_id, fields, tags, points, dnc, digest, seen)"
+                    " VALUES (:id, '{}', '[]', 0, '{}', '', 0)"
+                ),
+                {"id": number},
+            )
+    engine.dispose()
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        for now, expected in ((9, []), (10, [3]), (20, [1, 3, 4])):
+            due.mark(connection, now)
+            assert connection.execute(text("SELECT person_id FROM dirty ORDER BY 1")).scalars().all() == expected
     engine.dispose()
 
 

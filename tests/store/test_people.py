@@ -234,15 +234,6 @@ def test_the_end_of_a_former_number_is_not_the_end_of_the_person(connection, kee
     assert people.vanish(connection, [2], NOW) == [number]
 
 
-def test_time_alone_decides_again_whoever_is_due(connection, keep):
-    numbers = [keep(made(number)) for number in (1, 2, 3)]
-    for number, due_at in zip(numbers, (NOW - 1, NOW, NOW + 1), strict=True):
-        decisions.save_decisions(connection, [decisions.Decided(**decided(number, due_at=due_at))])
-    people.vanish(connection, [1], NOW)
-    people.mark_due(connection, NOW)
-    assert dirty(connection) == {numbers[1]}
-
-
 def test_nobody_who_is_gone_is_decided_again_whatever_happens(connection, keep):
     number, gone = keep(made(1, email="a@b.example")), keep(made(2, email="a@b.example"))
     people.mark_everyone_dirty(connection)

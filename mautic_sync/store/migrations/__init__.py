@@ -1,3 +1,3 @@
 """The history of the tables. A store is up to date at the revision `HEAD`, the last of `versions/`."""
 
-HEAD = "0011"
+HEAD = "0012"
