@@ -314,9 +314,10 @@ def score(signals: Signals, rules: ScoreRules, now: int, not_before: int = 0, pa
         if moment is not None and EPOCH_DAY + moment // 86_400 <= changes:  # else some days later
             changes = min(changes, _first_day_from(moment, zone))
     due_at = None if changes > LAST_DAY else _line_start(changes, rules.grid, zone)
-    if sums and not -MOST_POINTS <= min(sums) <= max(sums) <= MOST_POINTS:
+    total = sum(sums)
+    if sum(map(abs, sums)) > MOST_POINTS:  # else neither a group nor the total can be beyond it
         sums = [max(-MOST_POINTS, min(value, MOST_POINTS)) for value in sums]
-    total = max(-MOST_POINTS, min(sum(sums), MOST_POINTS))
+        total = max(-MOST_POINTS, min(sum(sums), MOST_POINTS))
     return tuple.__new__(Score, (total, dict(zip(groups, sums)), day, due_at))  # noqa: B905  # as many groups
 
 
