@@ -16,14 +16,12 @@ from mautic_sync.store.people import mark_where
 from mautic_sync.store.schema import contact, decision, due
 
 _COLUMNS = tuple(column.name for column in due.columns)
+_MEANT = and_(decision.c.person_id == due.c.person_id, decision.c.due_at == due.c.due_at)
 
 
 def note(connection: Connection, rows: Collection[tuple[int, int, int]]) -> None:
     """Rows of due_at, decided_at and person_id: of each decision whose `due_at` is another one than before."""
     upsert_rows(connection, due, _COLUMNS, sorted(rows))
-
-
-_MEANT = and_(decision.c.person_id == due.c.person_id, decision.c.due_at == due.c.due_at)
 
 
 def mark(connection: Connection, now: int) -> None:

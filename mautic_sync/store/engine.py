@@ -59,8 +59,9 @@ DRIVERS = {
     "mariadb+pymysql": "mariadb+pymysql",
 }
 SQLITE_BUSY_SECONDS = 15
-SQLITE_WAL_PAGES = 16_000  # 64 MB of journal beside the file; SQLite's own 1,000 are less than one transaction of a run
-SQLITE_SPILL_PAGES = 4_000  # 16 MB; a batch of decisions writes to some 1,300
+SQLITE_PAGE_BYTES = 2_048  # of a new file: half of SQLite's own, for what changes is mostly one row of a page
+SQLITE_WAL_BYTES = 2**26  # of journal beside the file; SQLite's own 1,000 pages are less than one transaction of a run
+SQLITE_SPILL_KB = 16_000  # a batch of decisions writes to some 5,000
 SPARSE = 4  # times as many numbers in a range as are asked for
 CONNECT_SECONDS = 10
 MIGRATION_SECONDS = 600  # how long one process waits for another that migrates
@@ -170,15 +171,17 @@ def said_by(error: BaseException, url: URL) -> str:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_SECONDS * 1000}")
+    cursor.execute(f"PRAGMA page_size={SQLITE_PAGE_BYTES}")
     if cursor.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         _write_ahead(cursor)
     # FULL: an intent must outlive a power cut, or a write could be made twice.
     cursor.execute("PRAGMA synchronous=FULL")
     # Pages that are written again and again reach the file once, and each transaction syncs one file, not two.
-    cursor.execute(f"PRAGMA wal_autocheckpoint={SQLITE_WAL_PAGES}")
+    (page_bytes,) = cursor.execute("PRAGMA page_size").fetchone()
+    cursor.execute(f"PRAGMA wal_autocheckpoint={SQLITE_WAL_BYTES // page_bytes}")
     # What a transaction changes is written once, at its end. A page that had to make room earlier and is changed again
     # has SQLite read and write again whatever came after it in the journal.
-    cursor.execute(f"PRAGMA cache_spill={SQLITE_SPILL_PAGES}")
+    cursor.execute(f"PRAGMA cache_spill=-{SQLITE_SPILL_KB}")
     cursor.close()
 
 

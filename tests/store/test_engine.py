@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -381,6 +382,30 @@ def test_an_upsert_of_a_key_of_several_columns_and_nothing_else_is_done_once(sto
         upsert(connection, membership, [row, row], update=())
         upsert(connection, membership, [row])
         assert connection.execute(select(func.count()).select_from(membership)).scalar() == 1
+
+
+@pytest.mark.parametrize(("page_bytes", "expected"), [(None, 2_048), (4_096, 4_096)])
+def test_a_new_file_has_small_pages_an_old_one_keeps_its_own_and_both_have_a_journal_of_64_mb(
+    tmp_path, page_bytes, expected
+):
+    path = tmp_path / "store.db"
+    if page_bytes is not None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA page_size={page_bytes}")
+            connection.execute("VACUUM")
+    engine = open_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        of = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("page_size", "wal_autocheckpoint", "journal_mode", "synchronous")
+        }
+    engine.dispose()
+    assert of == {
+        "page_size": expected,
+        "wal_autocheckpoint": 2**26 // expected,
+        "journal_mode": "wal",
+        "synchronous": 2,
+    }
 
 
 def test_an_upsert_of_nothing_is_nothing(store):
