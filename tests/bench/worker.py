@@ -7,6 +7,7 @@ that the commands run; only the clock around it is ours.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -33,7 +34,8 @@ def cpu_seconds() -> float:
 
 @contextmanager
 def measured(told: dict[str, Any]) -> Iterator[None]:
-    """Adds `seconds` and `cpu` (of this process, while it lasted) to what is told."""
+    """Adds `seconds` and `cpu` (of this process, while it lasted) to what is told; what was there to be written is first."""
+    os.sync()
     cpu, began = cpu_seconds(), time.perf_counter()
     yield
     told["seconds"] = time.perf_counter() - began
