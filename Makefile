@@ -42,7 +42,7 @@ bench: $(STAMP)  ## measure speed and memory (an hour; less with ARGS=--quick SC
 
 reliability: $(STAMP)  ## kill the worker 200 times while calls fail, compare the books; random tests at length (half an hour)
 	@KILLS=$${KILLS:-200} $(BIN)/python -m pytest --capture no tests/reliability tests/pipeline/test_points.py \
-		tests/pipeline/test_faults.py tests/pipeline/test_main_job.py tests/store/test_carried.py $(ARGS)
+		tests/pipeline/test_faults.py tests/pipeline/test_main_job.py tests/store/test_carried.py tests/store/test_due.py $(ARGS)
 
 live: $(STAMP)  ## run the main job against the real Mautic in MAUTIC_SYNC_LIVE_URL
 	@$(BIN)/python -m pytest tests/live $(ARGS)
