@@ -358,7 +358,7 @@ def _last_read(connection: Connection, column: ColumnElement[Any], person_ids: I
 def mark_dirty(connection: Connection, person_ids: Collection[int]) -> None:
     """These are decided again."""
     for chunk in in_chunks(list(person_ids)):
-        _mark(connection, _CLEAN.where(contact.c.person_id.in_(chunk)))
+        mark_where(connection, contact.c.person_id.in_(chunk))
 
 
 def mark_everyone_dirty(connection: Connection) -> None:

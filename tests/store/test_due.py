@@ -144,6 +144,7 @@ STEPS = st.lists(
         st.tuples(st.just("touch"), PERSONS),
         st.tuples(st.just("vanish"), PERSONS),
         st.tuples(st.just("return"), PERSONS),
+        st.tuples(st.just("merge"), PERSONS, PERSONS),
         st.tuples(st.just("renew")),
         st.tuples(st.just("wait"), st.integers(-2, 5)),
     ),
@@ -175,8 +176,8 @@ def test_whoever_a_look_at_all_decisions_would_find_is_found(template, steps):
 
 def _go(connection, steps):
     now = NOW
-    persons = people.persons_of(connection, [1, 2, 3, 4])
     for what, *more in steps:
+        persons = people.persons_of(connection, [1, 2, 3, 4])
         who = persons[more[0]] if what not in {"wait", "renew"} else 0
         if what == "decide":
             decide(connection, who, None if more[1] is None else now + more[1], now)
@@ -184,11 +185,13 @@ def _go(connection, steps):
             people.mark_dirty(connection, [who])
         elif what == "vanish":
             people.vanish(connection, [more[0]], now)
-        elif what == "return":
+        elif what == "merge":
+            people.follow_merge(connection, *more, now=now, run_id="r")
+        elif what == "return" and people.current_ids(connection, [who])[who] == more[0]:
             people.save_contacts(connection, [Contact(more[0], {})], READING, now=now)
         elif what == "renew":
             due.renew(connection)
-        else:
+        elif what == "wait":
             now += more[0]
         there = select(contact.c.person_id).where(contact.c.vanished_at.is_(None))
         is_due = select(decision.c.person_id).where(decision.c.due_at <= now, decision.c.person_id.in_(there))

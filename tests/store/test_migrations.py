@@ -97,17 +97,22 @@ def store_of_version(version, url, monkeypatch):
         open_engine(url).dispose()
 
 
+DECIDED = {"kind": "ghost", "stage": "Ghost", "score": 0, "rule": "r", "reason": "why", "trace": "[]", "asks": False,
+           "waiting": False, "decided_at": 1, "run_id": "run"}  # fmt: skip
+MET = {"fields": "{}", "tags": "[]", "points": 0, "dnc": "{}", "digest": "", "seen": 0}
+
+
+def put(connection, table, **values):
+    """A row with the columns that the table had in an older version."""
+    places = ", ".join(f":{name}" for name in values)
+    connection.execute(text(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})"), values)
+
+
 def test_a_store_of_the_first_version_keeps_its_rows_and_gets_the_columns_of_points(url, monkeypatch):
     store_of_version("0001", url, monkeypatch)
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO decision (person_id, kind, stage, score, rule, reason, trace, asks, waiting, decided_at, run_id)"
-                " VALUES (7, 'lead', 'Lead', 0, 'r', 'why', '[]', :no, :no, 1, 'run')"
-            ),
-            {"no": False},
-        )
+        put(connection, "decision", person_id=7, **DECIDED)
     engine.dispose()
     engine = open_engine(url)
     with engine.begin() as connection:
@@ -159,17 +164,8 @@ def test_who_was_to_be_decided_before_the_upgrade_is_decided_after_it(url, monke
     store_of_version("0006", url, monkeypatch)
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO contact (person_id, address, fields, tags, points, dnc, digest, seen, dirty, vanished_at)"
-                " VALUES (:id, 'a@b.example', '{}', '[]', 0, '{}', '', 0, :dirty, :gone)"
-            ),
-            [
-                {"id": 1, "dirty": 1, "gone": None},
-                {"id": 2, "dirty": 0, "gone": None},
-                {"id": 3, "dirty": 1, "gone": 9},
-            ],
-        )
+        for number, dirty, gone in ((1, 1, None), (2, 0, None), (3, 1, 9)):
+            put(connection, "contact", person_id=number, address="a@b.example", dirty=dirty, vanished_at=gone, **MET)
     engine.dispose()
     engine = open_engine(url)
     with engine.begin() as connection:
@@ -191,21 +187,8 @@ def test_who_waited_since_the_baseline_before_the_upgrade_is_known_after_it(url,
             (4, False, 5, None),
             (5, True, 11, None),
         ):
-            values = {"id": number, "waiting": waiting, "added": added, "identified": identified}
-            connection.execute(
-                text(
-                    "INSERT INTO decision (person_id, kind, stage, score, rule, reason, trace, asks, waiting, decided_at,"
-                    " run_id) VALUES (:id, 'ghost', 'Ghost', 0, 'r', 'why', '[]', :waiting, :waiting, 1, 'run')"
-                ),
-                values,
-            )
-            connection.execute(
-                text(
-                    "INSERT INTO contact (person_id, fields, tags, points, dnc, digest, seen, date_added, date_identified)"
-                    " VALUES (:id, '{}', '[]', 0, '{}', '', 0, :added, :identified)"
-                ),
-                values,
-            )
+            put(connection, "decision", person_id=number, **{**DECIDED, "asks": waiting, "waiting": waiting})
+            put(connection, "contact", person_id=number, date_added=added, date_identified=identified, **MET)
         acts = {"with_actions": True} if with_actions else {}
         notes.put_json(connection, "baseline", {"at": 10, "run_id": "run", **acts})
     engine.dispose()
@@ -220,20 +203,8 @@ def test_who_was_due_before_the_upgrade_is_due_after_it(url, monkeypatch):
     engine = create_engine(url)
     with engine.begin() as connection:
         for number, due_at in ((1, 20), (2, None), (3, 10), (4, 20)):
-            connection.execute(
-                text(
-                    "INSERT INTO decision (person_id, kind, stage, score, rule, reason, trace, asks, waiting, decided_at,"
-                    " run_id, due_at) VALUES (:id, 'ghost', 'Ghost', 0, 'r', 'why', '[]', :no, :no, 1, 'run', :due_at)"
-                ),
-                {"id": number, "no": False, "due_at": due_at},
-            )
-            connection.execute(
-                text(
-                    "INSERT INTO contact (person_id, fields, tags, points, dnc, digest, seen)"
-                    " VALUES (:id, '{}', '[]', 0, '{}', '', 0)"
-                ),
-                {"id": number},
-            )
+            put(connection, "decision", person_id=number, due_at=due_at, **DECIDED)
+            put(connection, "contact", person_id=number, **MET)
     engine.dispose()
     engine = open_engine(url)
     with engine.begin() as connection:
