@@ -61,7 +61,6 @@ DRIVERS = {
 SQLITE_BUSY_SECONDS = 15
 SQLITE_PAGE_BYTES = 2_048  # of a new file: half of SQLite's own, for what changes is mostly one row of a page
 SQLITE_WAL_BYTES = 2**26  # of journal beside the file; SQLite's own 1,000 pages are less than one transaction of a run
-SQLITE_SPILL_KB = 16_000  # a batch of decisions writes to some 5,000
 SPARSE = 4  # times as many numbers in a range as are asked for
 CONNECT_SECONDS = 10
 MIGRATION_SECONDS = 600  # how long one process waits for another that migrates
@@ -179,9 +178,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # Pages that are written again and again reach the file once, and each transaction syncs one file, not two.
     (page_bytes,) = cursor.execute("PRAGMA page_size").fetchone()
     cursor.execute(f"PRAGMA wal_autocheckpoint={SQLITE_WAL_BYTES // page_bytes}")
-    # What a transaction changes is written once, at its end. A page that had to make room earlier and is changed again
-    # has SQLite read and write again whatever came after it in the journal.
-    cursor.execute(f"PRAGMA cache_spill=-{SQLITE_SPILL_KB}")
     cursor.close()
 
 
